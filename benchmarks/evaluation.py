@@ -31,10 +31,10 @@ from benchmarks.side_by_side import (
     show,
     timed,
 )
-from imagetune.core.processes import usable_cores
+from imagetune.core.processes import count_usable_cores
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.image_cache import ImageCaches
-from imagetune.data.loading.pipeline import evaluation_batches
+from imagetune.data.loading.pipeline import load_evaluation_batches
 from imagetune.data.loading.timing import time_loading
 from imagetune.data.sources.records import Record
 from imagetune.model.build import build_model
@@ -113,7 +113,7 @@ def compare(recipe: Recipe, records: Sequence[Record], rounds: int) -> Compariso
 def decode_batches(recipe: Recipe, records: Sequence[Record], names: Sequence[str]) -> list[np.ndarray]:
     """Return every batch, decoded."""
     data = recipe.data
-    with evaluation_batches(
+    with load_evaluation_batches(
         records,
         names,
         image=data.image,
@@ -128,7 +128,7 @@ def explain_ratio(comparison: Comparison, recipe: Recipe, records: Sequence[Reco
     """Say what loading takes of the cores, and what would be left for the forward pass if it took nothing else."""
     data = recipe.data
     load_image(records[0].path, data.image, max_pixels=data.max_pixels)
-    loading = time_loading(records, data.image, "none", max_pixels=data.max_pixels).seconds / usable_cores()
+    loading = time_loading(records, data.image, "none", max_pixels=data.max_pixels).seconds / count_usable_cores()
     forward = 1 / comparison.spread(FORWARD).median
     most = forward / (forward + loading)
     found = comparison.ratio(OURS, FORWARD)

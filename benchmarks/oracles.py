@@ -24,7 +24,7 @@ from benchmarks.side_by_side import machine_line
 from benchmarks.surface import METRICS, RECORDED, Surface
 from imagetune.recipe.search import SearchConfig
 from imagetune.search.proposers.oracle import OracleProposer
-from imagetune.search.proposers.space import hyperparameters_of, values_of
+from imagetune.search.proposers.space import convert_to_hyperparameters, parse_proposal
 from imagetune.search.records.trial import Trial
 
 # The best metric so far after each trial of a search.
@@ -69,14 +69,14 @@ def search_with_keras_tuner(surface: Surface, trials: int, seed: int) -> list[fl
     oracle = keras_tuner.oracles.BayesianOptimizationOracle(
         objective=keras_tuner.Objective("metric", "max" if surface.sign > 0 else "min"),
         max_trials=trials,
-        hyperparameters=hyperparameters_of(surface.spaces),
+        hyperparameters=convert_to_hyperparameters(surface.spaces),
         seed=seed + 1,
     )
     oracle.verbose = 0
     oracle.save = oracle._save_trial = lambda *_: None
     metrics: list[float] = []
     while (trial := oracle.create_trial("one")).status == "RUNNING":
-        metrics.append(surface(values_of(surface.spaces, trial.hyperparameters.values)))
+        metrics.append(surface(parse_proposal(surface.spaces, trial.hyperparameters.values)))
         oracle.update_trial(trial.trial_id, {"metric": metrics[-1]})
         trial.status = "COMPLETED"
         oracle.end_trial(trial)

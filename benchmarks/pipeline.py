@@ -35,11 +35,11 @@ from benchmarks.side_by_side import (
     save_json,
     show,
 )
-from imagetune.core.processes import usable_cores
+from imagetune.core.processes import count_usable_cores
 from imagetune.data.loading.augmentation import PRESETS, build_augmenter
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.image_cache import ImageCache, open_image_cache
-from imagetune.data.loading.pipeline import Batches, evaluation_batches, training_batches
+from imagetune.data.loading.pipeline import Batches, load_evaluation_batches, load_training_batches
 from imagetune.data.sources.records import Record
 from imagetune.recipe.data import DataConfig, ImageSettings
 
@@ -113,7 +113,7 @@ def build_sides(work: Work, cache_root: Path) -> dict[str, Callable[[], float]]:
         DECODE: partial(kernel, work),
         AUGMENT: partial(augment_kernel, work),
     }
-    for workers in (0, usable_cores()):
+    for workers in (0, count_usable_cores()):
         sides[name_first_epoch(workers)] = partial(pipeline, work, workers, None)
         sides[name_later_epochs(workers)] = partial(pipeline, work, workers, cache)
     sides[PEER] = partial(peer, work)
@@ -140,7 +140,7 @@ def fill_cache(work: Work, root: Path) -> ImageCache:
     config = DataConfig.model_validate({"source": "generated", "image_size": size, "cache": "disk"})
     hashes = {one.path: hashlib.sha256(Path(one.path).read_bytes()).hexdigest() for one in work.records}
     cache = open_image_cache(config, hashes, root=root)
-    with evaluation_batches(
+    with load_evaluation_batches(
         work.records,
         work.class_names,
         image=work.image,
@@ -194,7 +194,7 @@ def pipeline(work: Work, workers: int, cache: ImageCache | None) -> float:
 
 def opened(work: Work, workers: int, cache: ImageCache | None) -> Batches:
     """Return the pipeline's batches of very many epochs."""
-    return training_batches(
+    return load_training_batches(
         work.records,
         work.class_names,
         image=work.image,
@@ -259,7 +259,7 @@ def rate(counts: Iterable[int], seconds: float) -> float:
 
 def ratio_table(comparison: Comparison, required_peer: float) -> str:
     """Return the ratios with their required values, of the faster of threads and processes."""
-    cores = usable_cores()
+    cores = count_usable_cores()
     feeders = max((0, cores), key=lambda workers: comparison.spread(name_later_epochs(workers)).median)
     fast = max((0, cores), key=lambda workers: comparison.spread(name_first_epoch(workers)).median)
     metrics = comparison.metrics
@@ -289,7 +289,7 @@ def start_table(work: Work, rounds: int) -> str:
     sides: dict[str, Callable[[], float]] = {}
     for ahead in (0.0, START_AHEAD_SECONDS):
         name = f"opened {ahead:g} s before" if ahead else "asked for at once"
-        sides[name] = partial(wait_for_first, work, usable_cores(), ahead)
+        sides[name] = partial(wait_for_first, work, count_usable_cores(), ahead)
     waits = measure_in_turn(sides, rounds=min(rounds, 3), unit="s to the first batch")
     return markdown_table(waits, base="asked for at once")
 

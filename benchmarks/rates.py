@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from benchmarks.sets import write_jpegs
 from imagetune.core.messages import say_nothing
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import logits_model
+from imagetune.model.build import build_logits_model
 from imagetune.model.devices import find_device
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import create_run_folder
 from imagetune.run_folder.recorder import RunRecorder
-from imagetune.runs.prepare import Data, build_pretrained, settle_workers, training_job
+from imagetune.runs.prepare import Data, build_pretrained, build_training_job, resolve_workers
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.events import EpochRecord, Listener, SilentListener
 from imagetune.training.setup.stopping import StopRequest
@@ -96,11 +96,11 @@ def measure_imagetune(recipe: Recipe, data: Data, work: Path, listener: Listener
     """
     records: list[EpochRecord] = []
     model, _ = build_pretrained(recipe, data.images(recipe), say=say_nothing)
-    recipe = settle_workers(recipe, data.images(recipe), model, say=say_nothing)
+    recipe = resolve_workers(recipe, data.images(recipe), model, say=say_nothing)
     folder = create_run_folder(recipe, work / "run")
     try:
         recorder = RunRecorder(folder, listener or SilentListener(), records.append)
-        job = training_job(recipe, data.images(recipe), model, stop=StopRequest())
+        job = build_training_job(recipe, data.images(recipe), model, stop=StopRequest())
         train(replace(job, folder=folder.checkpoints, listener=recorder))
     finally:
         shutil.rmtree(folder.path)
@@ -157,7 +157,7 @@ class _Clock(keras.callbacks.Callback):
 def _bare_learner(recipe: Recipe, data: Data) -> keras.Model:
     model, _ = build_pretrained(recipe, data.images(recipe), say=say_nothing)
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="frozen")
-    learner = logits_model(model)
+    learner = build_logits_model(model)
     learner.compile(
         optimizer=keras.optimizers.AdamW(LEARNING_RATE, weight_decay=recipe.train.optimizer.weight_decay),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

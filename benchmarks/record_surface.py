@@ -29,7 +29,7 @@ from imagetune.core.messages import say_nothing
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import create_run_folder
 from imagetune.run_folder.recorder import RunRecorder
-from imagetune.runs.prepare import Data, build_pretrained, read_data, settle_workers, training_job
+from imagetune.runs.prepare import Data, build_pretrained, build_training_job, read_data, resolve_workers
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.events import SilentListener
 from imagetune.training.setup.stopping import StopRequest
@@ -116,8 +116,8 @@ def _trained(recipe: Recipe, data: Data, models: dict[float, tuple[keras.Model, 
     try:
         folder = create_run_folder(recipe, work / "run")
         recorder = RunRecorder(folder, SilentListener(), lambda _: None)
-        recipe = settle_workers(recipe, data.images(recipe), model, say=say_nothing)
-        job = training_job(recipe, data.images(recipe), model, stop=StopRequest())
+        recipe = resolve_workers(recipe, data.images(recipe), model, say=say_nothing)
+        job = build_training_job(recipe, data.images(recipe), model, stop=StopRequest())
         train(replace(job, folder=folder.checkpoints, listener=recorder))
         lines = [line["val"] for line in read_json_lines(folder.metrics)]
     finally:

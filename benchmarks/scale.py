@@ -34,7 +34,7 @@ from typing import Any
 import psutil
 
 from benchmarks.side_by_side import machine_line, run_process, save_json, show
-from imagetune.data.audit.audit import Audit, ImageFacts
+from imagetune.data.audit.audit import Audit, ImageStatistics
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.splits import split_catalog
@@ -159,7 +159,7 @@ def measure_rows(place: Path, count: int) -> RowsMetrics:
     catalog_seconds = time.perf_counter() - began
     digests = (hashlib.sha256(record.path.encode()).hexdigest() for record in catalog.records)
     statistics = tuple(
-        ImageFacts(record.path, digest, 1, 1, 1, None, None)
+        ImageStatistics(record.path, digest, 1, 1, 1, None, None)
         for record, digest in zip(catalog.records, digests, strict=True)
     )
     audit = Audit(statistics, (), tuple(range(len(statistics))))
@@ -178,14 +178,14 @@ def measure_rows(place: Path, count: int) -> RowsMetrics:
 def measure_records(place: Path, count: int) -> RecordsMetrics:
     """Take so many batches from ``count`` records as fast as they come."""
     # Imported here, so that it doesn't count among the memory of a million rows.
-    from imagetune.data.loading.pipeline import training_batches
+    from imagetune.data.loading.pipeline import load_training_batches
 
     files = sorted((place / "many").rglob("*.jpg"))
     records = [Record(str(files[at % len(files)]), files[at % len(files)].parent.name) for at in range(count)]
     names = sorted({record.label for record in records})
     began = time.perf_counter()
     epochs = -(-_BATCHES * _BATCH // count) + 1
-    with training_batches(
+    with load_training_batches(
         records,
         names,
         image=ImageSettings(height=64, width=64),

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from imagetune.core.processes import usable_cores
+from imagetune.core.processes import count_usable_cores
 
 PACKAGES = ("keras", "tensorflow", "jax", "numpy", "opencv-python-headless", "albumentations", "grain")
 Measure = Callable[[], float]
@@ -173,7 +173,7 @@ def markdown_table(comparison: Comparison, *, base: str) -> str:
 def machine_line() -> str:
     """Return cores, architecture, memory, system, Python and the versions that matter, in one line."""
     memory = psutil.virtual_memory().total / 2**30
-    machine = f"{usable_cores()} cores ({platform.machine()}), {memory:.0f} GiB, {platform.system()}"
+    machine = f"{count_usable_cores()} cores ({platform.machine()}), {memory:.0f} GiB, {platform.system()}"
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return ", ".join(filter(None, [machine, f"Python {platform.python_version()}", *package_versions(), load]))
 

@@ -35,7 +35,7 @@ from benchmarks.side_by_side import (
     save_json,
     show,
 )
-from imagetune.core.processes import usable_cores
+from imagetune.core.processes import count_usable_cores
 from imagetune.data.audit.audit import audit_catalog
 from imagetune.data.audit.statistics_cache import SETTLED_SECONDS
 from imagetune.data.loading.decode import decode_image, read_image_file
@@ -147,7 +147,7 @@ def measure_audit(place: Path, count: int, height: int = 240) -> list[AuditMetri
     folder = place / "audit"
     records = write_jpegs(folder, classes=10, count=count, size=(height, height * 4 // 3))
     time.sleep(SETTLED_SECONDS + 0.1)
-    rate = usable_cores() * kernel_rate([record.path for record in records[:_KERNEL_IMAGES]])
+    rate = count_usable_cores() * kernel_rate([record.path for record in records[:_KERNEL_IMAGES]])
     os.environ["IMAGETUNE_CACHE"] = str(place / "cache")
     opened: list[str] = []
     sys.addaudithook(lambda event, words: opened.append(str(words[0])) if event == "open" else None)

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.core.quiet import imports_at_ease, notes_hidden
+from imagetune.core.quiet import hide_library_warnings, import_keras_quietly
 
 if TYPE_CHECKING:
-    from imagetune.commands.compare import Compared
+    from imagetune.commands.compare import RunComparison
     from imagetune.commands.images import Images
     from imagetune.commands.load import EvaluationResult, FinishedRun, FinishedSearch
-    from imagetune.commands.progress import Hear, HearSearch
+    from imagetune.commands.progress import EpochCallback, SearchCallback
     from imagetune.core.messages import Say
     from imagetune.evaluation.predict import ImagePrediction
     from imagetune.recipe.loading import RecipeSource
@@ -36,7 +36,7 @@ def fit(
     recipe: RecipeSource,
     *,
     run_dir: str | Path | None = None,
-    progress: bool | Hear | Listener | None = None,
+    progress: bool | EpochCallback | Listener | None = None,
     stop: Callable[[], bool] | None = None,
     **overrides: Any,
 ) -> FinishedRun:
@@ -63,7 +63,7 @@ def fit(
         >>> run.metrics["accuracy"].value > 0.5
         True
     """
-    with imports_at_ease():
+    with import_keras_quietly():
         from imagetune.commands.fit import fit as run_fit
         from imagetune.commands.load import FinishedRun
         from imagetune.commands.progress import EpochListener
@@ -93,7 +93,7 @@ def search(
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
-    progress: bool | HearSearch | Watcher | None = None,
+    progress: bool | SearchCallback | Watcher | None = None,
     stop: Callable[[], bool] | None = None,
     **overrides: Any,
 ) -> FinishedSearch:
@@ -126,7 +126,7 @@ def search(
         >>> found.best.metrics["accuracy"].value > 0.3, len({trial.trial.trial_id for trial in found.trials}) >= 2
         (True, True)
     """
-    with imports_at_ease():
+    with import_keras_quietly():
         from imagetune.commands.load import FinishedSearch
         from imagetune.commands.progress import EpochListener, TrialWatcher
         from imagetune.commands.search import search as run_search
@@ -181,7 +181,7 @@ def load(run: str | Path | FinishedRun) -> FinishedRun:
         >>> sorted(prediction.probabilities)
         ['birds', 'fruit']
     """
-    with imports_at_ease():
+    with import_keras_quietly():
         from imagetune.commands.load import load as open_finished
 
     return open_finished(run)
@@ -235,7 +235,7 @@ def evaluate(
     return load(run).evaluate(data, require=require)
 
 
-def compare(*runs: str | Path | FinishedRun, common: bool = False, metric: str | None = None) -> Compared:
+def compare(*runs: str | Path | FinishedRun, common: bool = False, metric: str | None = None) -> RunComparison:
     """Return which of several runs is better on the same test images, and whether that is more than chance.
 
     Args:
@@ -254,7 +254,7 @@ def compare(*runs: str | Path | FinishedRun, common: bool = False, metric: str |
         >>> [run["run"] for run in compared.document["runs"]]
         ['runs/clipart', 'runs/longer']
     """
-    with imports_at_ease():
+    with import_keras_quietly():
         from imagetune.commands.compare import compare as compare_runs
         from imagetune.commands.load import FinishedRun
 
@@ -278,7 +278,7 @@ def _keras_left_alone() -> Iterator[None]:
     keras = sys.modules["keras"]
     policy = keras.config.dtype_policy()
     try:
-        with notes_hidden():
+        with hide_library_warnings():
             yield
     finally:
         keras.config.set_dtype_policy(policy)

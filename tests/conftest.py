@@ -23,9 +23,9 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def _memory_returned():
     """Give back what Keras and TensorFlow keep of a module's models: over all tests it would be gigabytes."""
-    from imagetune.model.traces import graphs_freed
+    from imagetune.model.traces import free_graphs
 
-    with graphs_freed():
+    with free_graphs():
         yield
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()

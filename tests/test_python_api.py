@@ -16,7 +16,7 @@ import pytest
 import imagetune
 from imagetune import api
 from imagetune.data.loading.decode import load_image
-from imagetune.recipe.shipped import shipped_recipes
+from imagetune.recipe.shipped import list_shipped_recipes
 
 ROOT = Path(imagetune.__file__).parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -232,7 +232,7 @@ def test_a_search_tells_of_each_trial_and_of_the_last_training(images, tmp_path,
 def workplace(tmp_path_factory):
     """A folder with a small quickstart.yaml and its images, and two finished runs."""
     place = tmp_path_factory.mktemp("workplace")
-    recipe = shipped_recipes()["quickstart"]
+    recipe = list_shipped_recipes()["quickstart"]
     (place / "clipart").symlink_to(recipe.parent / "clipart")
     text = recipe.read_text(encoding="utf-8").replace("image_size: 192", "image_size: 64\n  classes: [birds, fruit]")
     (place / "quickstart.yaml").write_text(text + "tracking: {enabled: false}\n", encoding="utf-8")
@@ -273,7 +273,7 @@ def test_the_notebook_goes_from_a_folder_to_a_prediction(tmp_path, monkeypatch):
     import nbclient
     import nbformat
 
-    (tmp_path / "clipart").symlink_to(shipped_recipes()["quickstart"].parent / "clipart")
+    (tmp_path / "clipart").symlink_to(list_shipped_recipes()["quickstart"].parent / "clipart")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "docs" / "from_folder_to_prediction.ipynb", 4)

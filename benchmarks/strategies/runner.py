@@ -160,9 +160,9 @@ def _metrics(task: Task, work: Path) -> dict[str, Any]:
     with quiet_start():
         from imagetune.runs.test import predict_labelled
     from imagetune.data.splits.holdout import open_holdout
-    from imagetune.runs.prepare import build_pretrained, training_job
+    from imagetune.runs.prepare import build_pretrained, build_training_job
     from imagetune.training.loop.fit import train
-    from imagetune.training.objectives.metrics import metrics_of_predictions
+    from imagetune.training.objectives.metrics import compute_prediction_metrics
     from imagetune.training.setup.stopping import StopRequest
 
     recipe = recipe_of(task, work)
@@ -173,13 +173,13 @@ def _metrics(task: Task, work: Path) -> dict[str, Any]:
     try:
         images = data.images(recipe)
         model, _ = build_pretrained(recipe, images, say=say_nothing)
-        best = train(replace(training_job(recipe, images, model, stop=StopRequest()), folder=folder))
+        best = train(replace(build_training_job(recipe, images, model, stop=StopRequest()), folder=folder))
         test = open_holdout(data.splits)
         predictions = predict_labelled(model, test, data.splits.class_names, recipe)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     targets = np.eye(len(data.splits.class_names), dtype=np.float32)[predictions.labels]
-    metrics = metrics_of_predictions("single_label", targets, predictions.probabilities.astype(np.float32))
+    metrics = compute_prediction_metrics("single_label", targets, predictions.probabilities.astype(np.float32))
     return {
         "accuracy": metrics["accuracy"],
         "balanced_accuracy": metrics["recall"],

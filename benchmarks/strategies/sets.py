@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.files import atomic_path
+from imagetune.core.files import replace_atomically
 
 FASHION_PACKAGE = "dataset-fashion-mnist"
 FASHION_FOLDER = Path("usr/share/datasets/fashion-mnist")
@@ -135,7 +135,7 @@ def _write(images: Pixels, labels: Labels, names: tuple[str, ...], drawn: dict[s
             enlarged = cv2.resize(images[position], (PIXELS, PIXELS), interpolation=cv2.INTER_CUBIC)
             cv2.imwrite(str(path), enlarged)
             rows.append((path.name, names[labels[position]], split))
-    with atomic_path(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replace_atomically(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "label", "split"))
         writer.writerows(rows)

@@ -29,8 +29,8 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
 
     A RUN is a run folder or a runs:/ or models:/ address. Predictions are read from the folders of the runs.
     """
-    from imagetune.cli.render.compare import comparison_lines
-    from imagetune.cli.render.lines import echo_lines, labelled
+    from imagetune.cli.render.compare import format_comparison
+    from imagetune.cli.render.lines import echo_lines, format_line
     from imagetune.commands import compare
 
     compared = compare.compare(runs, common=common, metric=metric)
@@ -39,6 +39,6 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
     if as_json:
         click.echo(json.dumps(compared.document, ensure_ascii=False, allow_nan=False))
         return
-    echo_lines(comparison_lines(compared.document))
+    echo_lines(format_comparison(compared.document))
     if page is not None:
-        echo_lines([labelled("page", str(page))])
+        echo_lines([format_line("page", str(page))])

@@ -14,9 +14,9 @@ from imagetune.cli.render.lines import echo_lines
 def _list_codes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from imagetune.cli.render.audit import code_lines
+    from imagetune.cli.render.audit import format_codes
 
-    click.echo("\n".join(code_lines()))
+    click.echo("\n".join(format_codes()))
     context.exit()
 
 
@@ -49,7 +49,7 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
 
     Every image is opened. The exit code is 3 if a finding is an error, so that nothing can be trained.
     """
-    from imagetune.cli.render.audit import audit_lines, fixed_lines
+    from imagetune.cli.render.audit import format_audit, format_cleaned_source
     from imagetune.commands import data
 
     checked = data.check(source, overrides)
@@ -57,13 +57,13 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
         checked.write_page(page)
     if not as_json:
         # Before --fix, which may fail: the findings also say why nothing can be fixed.
-        echo_lines(audit_lines(checked.catalog, checked.audit))
+        echo_lines(format_audit(checked.catalog, checked.audit))
     fixed = None if fix is None else checked.fix(fix)
     if as_json:
         document = checked.document() | ({} if fixed is None else {"fixed": fixed.document()})
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     elif fixed is not None:
-        echo_lines(("", *fixed_lines(fixed)))
+        echo_lines(("", *format_cleaned_source(fixed)))
     # With --fix the exit code is that of the cleaned source, which is what will be trained on.
     (checked if fixed is None else fixed.check).enforce()
 

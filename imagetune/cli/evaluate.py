@@ -9,7 +9,7 @@ import click
 
 from imagetune.cli.options import json_option, run_argument, with_option
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import say
+from imagetune.cli.render.lines import print_progress
 
 
 @click.command(epilog="Example: imagetune evaluate runs/clipart-20261121-101500-3f2a --json")
@@ -45,25 +45,31 @@ def command(
     resolution, or by those of the recipe's evaluate.robustness. Each corruption and severity takes a forward pass over
     up to evaluate.robustness.images images.
     """
-    from imagetune.recipe.requirements import read_requirement
+    from imagetune.recipe.requirements import parse_requirement
 
-    require = [read_requirement(requirement) for requirement in requirements]
+    require = [parse_requirement(requirement) for requirement in requirements]
     with quiet_start():
         from imagetune.commands.evaluate import evaluate
         from imagetune.commands.requirements import check_requirements
-    from imagetune.cli.render.evaluation import evaluation_lines
+    from imagetune.cli.render.evaluation import format_evaluation
     from imagetune.cli.render.lines import echo_lines
-    from imagetune.cli.render.robustness import robustness_lines, say_tenths
+    from imagetune.cli.render.robustness import build_tenth_callback, format_robustness
 
     document = evaluate(
-        run, others=others, data=data, require=require, robustness=robustness, say=say, progress=say_tenths(say)
+        run,
+        others=others,
+        data=data,
+        require=require,
+        robustness=robustness,
+        say=print_progress,
+        progress=build_tenth_callback(print_progress),
     )
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
     elif robustness:
-        echo_lines(robustness_lines(document["robustness"]))
+        echo_lines(format_robustness(document["robustness"]))
     else:
-        echo_lines(evaluation_lines(document))
+        echo_lines(format_evaluation(document))
     # A robustness test adds to an evaluation whose requirements were checked when it was made.
     if not robustness:
         check_requirements(document, where=run)

@@ -10,7 +10,7 @@ import click
 
 from imagetune.cli.options import json_option, run_argument
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.predictions import explanation_line
+from imagetune.cli.render.predictions import format_explanation
 
 
 @click.command(epilog="Example: imagetune explain runs/clipart-20261121-101500-3f2a holiday/ --out explained/")
@@ -40,4 +40,4 @@ def command(run: str, paths: tuple[str, ...], out: Path, class_name: str | None,
         if as_json:
             click.echo(json.dumps(asdict(explanation), ensure_ascii=False))
         else:
-            click.echo(explanation_line(explanation))
+            click.echo(format_explanation(explanation))

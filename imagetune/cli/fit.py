@@ -25,7 +25,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
         from imagetune.commands.fit import fit, plan
         from imagetune.commands.requirements import enforce_requirements
         from imagetune.training.setup.stopping import listen_for_stop
-    from imagetune.cli.render.evaluation import evaluation_lines, plan_lines, run_lines, use_line
+    from imagetune.cli.render.evaluation import format_evaluation, format_plan, format_run, format_use
     from imagetune.cli.render.lines import echo_lines
     from imagetune.cli.render.progress import Screen
 
@@ -33,12 +33,12 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
     if dry_run:
         with listen_for_stop() as stop:
             planned = plan(recipe, overrides, say=screen.say, stop=stop)
-        echo_lines(plan_lines(*planned))
+        echo_lines(format_plan(*planned))
         return
     with screen.shown(), listen_for_stop() as stop:
         result = fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say, stop=stop)
-    echo_lines(evaluation_lines(result.evaluation))
-    echo_lines(run_lines(result.folder))
+    echo_lines(format_evaluation(result.evaluation))
+    echo_lines(format_run(result.folder))
     # After the metrics: a missed requirement is an exit code for scripts, and people want to see why.
     enforce_requirements(result)
-    echo_lines([use_line(result.folder)])
+    echo_lines([format_use(result.folder)])

@@ -8,8 +8,8 @@ import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import say
-from imagetune.cli.render.lr_find import rate_lines
+from imagetune.cli.render.lines import print_progress
+from imagetune.cli.render.lr_find import format_learning_rates
 
 
 @click.command(epilog="Example: imagetune lr-find recipe.yaml --stage top --out top.png")
@@ -38,6 +38,6 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
         from imagetune.training.setup.stopping import listen_for_stop
 
     with listen_for_stop() as stop:
-        found = find_learning_rate(recipe, overrides, stage=stage, out=out, say=say, stop=stop)
-    click.echo("\n".join(rate_lines(found, out)))
+        found = find_learning_rate(recipe, overrides, stage=stage, out=out, say=print_progress, stop=stop)
+    click.echo("\n".join(format_learning_rates(found, out)))
     _ = found.suggestion  # raises an error where the loss never fell, after the plot that shows it

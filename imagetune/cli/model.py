@@ -24,14 +24,14 @@ def list_models(as_json: bool) -> None:
     The columns are the number of parameters, the published top-1 accuracy on ImageNet, the default image size in
     pixels, and where the ImageNet weights are.
     """
-    from imagetune.cli.render.models import model_lines
-    from imagetune.model.describe import model_rows
+    from imagetune.cli.render.models import format_models
+    from imagetune.model.describe import list_model_rows
 
-    rows = model_rows()
+    rows = list_model_rows()
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows]))
         return
-    click.echo("\n".join(model_lines(rows)))
+    click.echo("\n".join(format_models(rows)))
 
 
 @command.command("layers", epilog="Example: imagetune model layers vgg16 --unfreeze block5 --all")
@@ -46,10 +46,10 @@ def list_models(as_json: bool) -> None:
 @click.option("--all", "every_layer", is_flag=True, help="Also show every layer with weights.")
 def layers(backbone: str, unfreeze: str, every_layer: bool) -> None:
     """List the blocks of BACKBONE from input to output, each with its layers, parameters and trainable parameters."""
-    from imagetune.cli.render.models import layer_lines
-    from imagetune.model.describe import layer_rows
+    from imagetune.cli.render.models import format_layers
+    from imagetune.model.describe import list_layer_rows
 
     with quiet_start():
         import imagetune.model.build  # noqa: F401  (imports Keras, which layer_rows needs, without its messages)
-    rows = layer_rows(backbone, unfreeze)
-    click.echo("\n".join(layer_lines(rows, every_layer=every_layer)))
+    rows = list_layer_rows(backbone, unfreeze)
+    click.echo("\n".join(format_layers(rows, every_layer=every_layer)))

@@ -9,8 +9,8 @@ import click
 
 from imagetune.cli.options import run_argument, with_option
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import say
-from imagetune.cli.render.predictions import prediction_line
+from imagetune.cli.render.lines import print_progress
+from imagetune.cli.render.predictions import format_prediction
 
 
 @click.command(
@@ -67,12 +67,12 @@ def command(
     with quiet_start():
         from imagetune.commands.predict import predict, predict_to_csv
         from imagetune.evaluation.predict import DecisionRules
-        from imagetune.evaluation.prediction_table import prediction_document
+        from imagetune.evaluation.prediction_table import describe_prediction
 
     rules = DecisionRules(**rule_flags)
     if csv_file is not None:
-        predict_to_csv(run, paths, csv_file, rules, others=others, say=say)
+        predict_to_csv(run, paths, csv_file, rules, others=others, say=print_progress)
         return
     for prediction in predict(run, paths, rules, others=others):
-        json_line = json.dumps(prediction_document(prediction), ensure_ascii=False) if as_json else None
-        click.echo(json_line or prediction_line(prediction))
+        json_line = json.dumps(describe_prediction(prediction), ensure_ascii=False) if as_json else None
+        click.echo(json_line or format_prediction(prediction))

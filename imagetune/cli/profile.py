@@ -9,7 +9,7 @@ import click
 
 from imagetune.cli.options import json_option, overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import say
+from imagetune.cli.render.lines import print_progress
 
 
 @click.command(epilog="Example: imagetune profile recipe.yaml -o data.workers=4")
@@ -28,11 +28,11 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     with quiet_start():
         from imagetune.commands.profile import profile
         from imagetune.training.setup.stopping import listen_for_stop
-    from imagetune.cli.render.profile import profile_lines
+    from imagetune.cli.render.profile import format_profile
 
     with listen_for_stop() as stop:
-        found = profile(recipe, overrides, say=say, stop=stop)
+        found = profile(recipe, overrides, say=print_progress, stop=stop)
     if as_json:
         click.echo(json.dumps(found.document(), ensure_ascii=False, indent=2))
         return
-    click.echo("\n".join(profile_lines(found)))
+    click.echo("\n".join(format_profile(found)))

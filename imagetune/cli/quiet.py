@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from imagetune.core.quiet import import_notes_hidden, says_more_than_retracing
+from imagetune.core.quiet import hide_import_messages, is_no_retracing_warning
 
 
 @contextmanager
@@ -18,9 +18,9 @@ def quiet_start() -> Iterator[None]:
     otherwise it takes a quarter of the time of the import.
     """
     gc.disable()
-    logging.getLogger("tensorflow").addFilter(says_more_than_retracing)
+    logging.getLogger("tensorflow").addFilter(is_no_retracing_warning)
     try:
-        with import_notes_hidden():
+        with hide_import_messages():
             yield
     finally:
         gc.freeze()

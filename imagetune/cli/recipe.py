@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.tables import format_table
 
 
 @click.group(epilog="Example: imagetune recipe copy quickstart .")
@@ -19,10 +19,10 @@ def command() -> None:
 @command.command("list", epilog="Example: imagetune recipe list")
 def list_recipes() -> None:
     """List the recipes that come with imagetune."""
-    from imagetune.recipe.shipped import recipe_summary, shipped_recipes
+    from imagetune.recipe.shipped import list_shipped_recipes, read_recipe_summary
 
-    rows = [(name, recipe_summary(path)) for name, path in shipped_recipes().items()]
-    click.echo("\n".join(table_lines(rows, align="<<", indent=0)))
+    rows = [(name, read_recipe_summary(path)) for name, path in list_shipped_recipes().items()]
+    click.echo("\n".join(format_table(rows, align="<<", indent=0)))
 
 
 @command.command("copy", epilog="Example: imagetune recipe copy resnet50 my-project/")
@@ -42,10 +42,10 @@ def copy(name: str, folder: Path) -> None:
 @overrides_option
 def show(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Print RECIPE as YAML with every default written out."""
-    from imagetune.recipe.printing import recipe_yaml
+    from imagetune.recipe.printing import format_recipe
     from imagetune.runs.checks.recipe import load_checked_recipe
 
-    click.echo(recipe_yaml(load_checked_recipe(recipe, overrides).recipe), nl=False)
+    click.echo(format_recipe(load_checked_recipe(recipe, overrides).recipe), nl=False)
 
 
 @command.command("validate", epilog="Example: imagetune recipe validate recipe.yaml")
@@ -78,7 +78,7 @@ def schema() -> None:
 def diff(first: Path, second: Path) -> None:
     """Print the keys whose values differ between the recipes FIRST and SECOND, defaults included."""
     from imagetune.recipe.loading import load_recipe
-    from imagetune.recipe.printing import recipe_differences
+    from imagetune.recipe.printing import compare_recipes
 
-    for key, left, right in recipe_differences(load_recipe(first).recipe, load_recipe(second).recipe):
+    for key, left, right in compare_recipes(load_recipe(first).recipe, load_recipe(second).recipe):
         click.echo(f"{key}: {json.dumps(left, ensure_ascii=False)} -> {json.dumps(right, ensure_ascii=False)}")

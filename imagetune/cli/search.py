@@ -30,10 +30,10 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
         from imagetune.commands.requirements import enforce_requirements
         from imagetune.commands.search import search
         from imagetune.training.setup.stopping import listen_for_stop
-    from imagetune.cli.render.evaluation import evaluation_lines
+    from imagetune.cli.render.evaluation import format_evaluation
     from imagetune.cli.render.lines import echo_lines, screen_width
     from imagetune.cli.render.progress import Screen
-    from imagetune.cli.render.search import file_lines, nothing_left_line, search_lines
+    from imagetune.cli.render.search import format_files, format_nothing_left, format_search
     from imagetune.cli.render.search_progress import SearchScreen
 
     screen = SearchScreen(Screen())
@@ -48,9 +48,9 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
             say=screen.say,
             stop=stop,
         )
-    echo_lines(search_lines(found, recipe_file=recipe, width=screen_width()))
-    echo_lines(evaluation_lines(found.best.evaluation or {}))
-    echo_lines(file_lines(found.folder, found.best.folder))
+    echo_lines(format_search(found, recipe_file=recipe, width=screen_width()))
+    echo_lines(format_evaluation(found.best.evaluation or {}))
+    echo_lines(format_files(found.folder, found.best.folder))
     if not found.best.fresh and not found.added:
-        click.echo(nothing_left_line(found.recipe.search.algorithm))
+        click.echo(format_nothing_left(found.recipe.search.algorithm))
     enforce_requirements(found.best)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import say
+from imagetune.cli.render.lines import print_progress
 
 
 @click.command(epilog="Example: imagetune soup runs/clipart-a runs/clipart-b runs/clipart-c --run-dir runs/soup")
@@ -23,12 +23,12 @@ def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
         from imagetune.commands import soup as soups
         from imagetune.commands.requirements import enforce_requirements
         from imagetune.training.setup.stopping import listen_for_stop
-    from imagetune.cli.render.evaluation import evaluation_lines, run_lines, use_line
+    from imagetune.cli.render.evaluation import format_evaluation, format_run, format_use
     from imagetune.cli.render.lines import echo_lines
 
     with listen_for_stop() as stop:
-        soup = soups.soup(runs, run_dir=run_dir, say=say, stop=stop)
-    echo_lines(evaluation_lines(soup.evaluation))
-    echo_lines(run_lines(soup.folder))
+        soup = soups.soup(runs, run_dir=run_dir, say=print_progress, stop=stop)
+    echo_lines(format_evaluation(soup.evaluation))
+    echo_lines(format_run(soup.folder))
     enforce_requirements(soup)
-    echo_lines([use_line(soup.folder)])
+    echo_lines([format_use(soup.folder)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from imagetune.cli.render.models import weights_lines
+from imagetune.cli.render.models import format_weights
 
 
 @click.group(epilog="Example: imagetune weights fetch resnet50 vgg16")
@@ -18,10 +18,10 @@ def command() -> None:
 @command.command("list", epilog="Example: imagetune weights list")
 def list_weights() -> None:
     """List the ImageNet weights of all backbones, with their state and their files."""
-    from imagetune.model.backbones.table import all_backbones
+    from imagetune.model.backbones.table import list_backbones
     from imagetune.model.weights.imagenet import weights_status
 
-    click.echo("\n".join(weights_lines(weights_status(backbone, verify=False) for backbone in all_backbones())))
+    click.echo("\n".join(format_weights(weights_status(backbone, verify=False) for backbone in list_backbones())))
 
 
 @command.command("fetch", epilog="Example: imagetune weights fetch resnet50")
@@ -33,7 +33,7 @@ def fetch(names: tuple[str, ...]) -> None:
     """
     from imagetune.model.weights.imagenet import fetch_weights
 
-    click.echo("\n".join(weights_lines(fetch_weights(names))))
+    click.echo("\n".join(format_weights(fetch_weights(names))))
 
 
 @command.command("check", epilog="Example: imagetune weights check resnet50")
@@ -46,5 +46,5 @@ def check(names: tuple[str, ...]) -> int:
     from imagetune.model.weights.imagenet import check_weights
 
     statuses = check_weights(names)
-    click.echo("\n".join(weights_lines(statuses)))
+    click.echo("\n".join(format_weights(statuses)))
     return 0 if all(status.state in ("packaged", "cached") for status in statuses) else 5

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.text import format_count, format_set_difference
-from imagetune.data.sources.labels import label_rule
+from imagetune.data.sources.labels import build_label_rule
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.comparison.compare import compare_predictions
-from imagetune.evaluation.comparison.document import ComparedRun, comparison_document
+from imagetune.evaluation.comparison.document import ComparedRun, build_comparison_document
 from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap, group_codes
+from imagetune.evaluation.statistics.intervals import Bootstrap, encode_groups
 from imagetune.recipe.metrics import list_compared_metrics
 from imagetune.reports.comparison import write_comparison
-from imagetune.run_folder.folder import RunFolder, told_state
+from imagetune.run_folder.folder import RunFolder, describe_state
 from imagetune.run_folder.reader import RunFiles, read_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
@@ -32,7 +32,7 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Compared:
+class RunComparison:
     """The comparison of two or more runs.
 
     Attributes:
@@ -46,7 +46,7 @@ class Compared:
     files: RunFiles = field(repr=False)
 
 
-def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = None) -> Compared:
+def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = None) -> RunComparison:
     """Return the metrics, differences and significance tests of runs, from the predictions in their folders.
 
     Args:
@@ -72,7 +72,7 @@ def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = N
     return _compare_members(members, shared, metric)
 
 
-def write_page(compared: Compared, path: Path) -> Path:
+def write_page(compared: RunComparison, path: Path) -> Path:
     """Write a comparison as a self-contained HTML page with thumbnails, and return its path."""
     return write_comparison(compared.document, path, root=compared.root, config=compared.files.recipe.data)
 
@@ -103,14 +103,14 @@ class _Member:
         files = read_run(resolve_run(run) if is_mlflow_uri(run) else Path(run))
         path = RunFolder(files.folder).predictions("test")
         if not path.is_file():
-            what = f"has no test predictions ({told_state(RunFolder(files.folder))})"
+            what = f"has no test predictions ({describe_state(RunFolder(files.folder))})"
             raise ModelFileError(what, where=run, hint="give finished runs with a test split")
         if not files.rows:
             what = "has no splits.csv, so nobody knows whether it was trained on the others' test images"
             raise ModelFileError(what, where=run, hint="give a run folder, or an address whose run still exists")
         tested = files.evaluation.get("splits", {}).get("test", {})
         thresholds = [found["threshold"] for found in tested.get("per_class", []) if "threshold" in found]
-        rule = label_rule(files.recipe.data)
+        rule = build_label_rule(files.recipe.data)
         return cls(run, key, files, read_predictions(path, rule=rule, thresholds=thresholds))
 
     @cached_property
@@ -278,7 +278,7 @@ def _require_same_images(members: Sequence[_Member], shared: _Shared) -> None:
     raise DataError("; ".join(problems), where=" ".join(member.name for member in members), hint=hint)
 
 
-def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | None) -> Compared:
+def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | None) -> RunComparison:
     first, evaluate = members[0], members[0].files.recipe.evaluate
     # An image whose label is none of the classes has no right prediction, and would count as an error of every run.
     known = [key for key in shared.usable if _is_known(first, shared.identities.tested[0][key])]
@@ -291,7 +291,7 @@ def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | 
         member.key: _select_predictions(member.predictions, chosen, first.predictions.class_names)
         for member, chosen in zip(members, places, strict=True)
     }
-    groups = group_codes([_find_group(members, [chosen[row] for chosen in places]) for row in range(len(known))])
+    groups = encode_groups([_find_group(members, [chosen[row] for chosen in places]) for row in range(len(known))])
     comparison = compare_predictions(
         predictions,
         # Without groups each image is resampled by itself.
@@ -299,14 +299,14 @@ def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | 
         bootstrap=Bootstrap(evaluate.bootstrap_samples, evaluate.confidence, first.files.recipe.seed),
         metric=metric,
     )
-    document = comparison_document(
+    document = build_comparison_document(
         comparison,
         predictions,
         runs=[_describe_member(member) for member in members],
         matched_by="content" if shared.identities.by_content else "path",
         notes=tuple(_list_notes(members, shared, len(known))),
     )
-    return Compared(document, first.files.images_root, first.files)
+    return RunComparison(document, first.files.images_root, first.files)
 
 
 def _is_known(member: _Member, place: int) -> bool:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from imagetune.core.files import atomic_path
+from imagetune.core.files import replace_atomically
 from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.audit.cleaning import Cleaning, clean, require_outside, write_cleaning
-from imagetune.data.check_document import audit_document
+from imagetune.data.audit.cleaning import Cleaning, build_cleaned_table, require_outside_source, write_cleaning
+from imagetune.data.check_document import build_audit_document
 from imagetune.data.loading.preview import load_preview, pick_records
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.read import read_catalog
@@ -27,7 +27,7 @@ RECIPE_SUFFIXES = {".yaml", ".yml"}
 
 
 @dataclass(frozen=True)
-class Check:
+class SourceAudit:
     """The audit of a source of images: files, duplicates, labels and splits.
 
     Attributes:
@@ -42,7 +42,7 @@ class Check:
 
     def document(self) -> dict[str, object]:
         """Return the catalog's counts and the findings as JSON values."""
-        return audit_document(self.catalog, self.audit)
+        return build_audit_document(self.catalog, self.audit)
 
     def enforce(self) -> None:
         """Raise DataError if a finding is an error, so that nothing can be trained on the images."""
@@ -50,18 +50,20 @@ class Check:
 
     def write_page(self, path: Path) -> None:
         """Write the findings as an HTML page with thumbnails; raises DataError for a place among the images."""
-        require_outside(path, self.config)
+        require_outside_source(path, self.config)
         write_audit_page(self.catalog, self.audit, self.config, path)
 
-    def fix(self, folder: Path) -> Fixed:
+    def fix(self, folder: Path) -> CleanedSource:
         """Write a cleaned source into a folder, audit it, and return both; no image is changed."""
-        cleaning = clean(self.catalog, self.audit)
+        cleaning = build_cleaned_table(self.catalog, self.audit)
         cleaned, changes = write_cleaning(cleaning, folder, self.config)
-        return Fixed(cleaned, changes, cleaning, _audit_source(self.config.model_copy(update={"source": str(cleaned)})))
+        return CleanedSource(
+            cleaned, changes, cleaning, _audit_source(self.config.model_copy(update={"source": str(cleaned)}))
+        )
 
 
 @dataclass(frozen=True)
-class Fixed:
+class CleanedSource:
     """A cleaned source: a table of the images that can be trusted.
 
     Attributes:
@@ -74,7 +76,7 @@ class Fixed:
     cleaned: Path
     changes: Path
     cleaning: Cleaning
-    check: Check
+    check: SourceAudit
 
     def document(self) -> dict[str, object]:
         """Return both files and the number of changes of each kind as JSON values."""
@@ -88,7 +90,7 @@ class Fixed:
         }
 
 
-def check(source: Path, overrides: Sequence[str]) -> Check:
+def check(source: Path, overrides: Sequence[str]) -> SourceAudit:
     """Return the audit of the images of a recipe, of a folder or of a table.
 
     Args:
@@ -121,7 +123,7 @@ def preview(recipe: Path, overrides: Sequence[str], *, out: Path, images: int, c
         DataError: The images can't be read.
     """
     loaded = load_checked_recipe(recipe, overrides).recipe
-    require_outside(out, loaded.data)
+    require_outside_source(out, loaded.data)
     catalog = read_catalog(loaded.data)
     splits = split_catalog(catalog, audit_catalog(catalog, loaded.data), loaded.data, seed=loaded.split_seed)
     rows = load_preview(
@@ -133,10 +135,10 @@ def preview(recipe: Path, overrides: Sequence[str], *, out: Path, images: int, c
         max_pixels=loaded.data.max_pixels,
     )
     sheet = draw_contact_sheet(rows, settings=loaded.data.image, augmentation=loaded.data.augmentation)
-    with atomic_path(out) as temporary:
+    with replace_atomically(out) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
 
 
-def _audit_source(config: DataConfig) -> Check:
+def _audit_source(config: DataConfig) -> SourceAudit:
     catalog = read_catalog(config)
-    return Check(catalog, audit_catalog(catalog, config), config)
+    return SourceAudit(catalog, audit_catalog(catalog, config), config)

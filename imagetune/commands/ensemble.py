@@ -9,15 +9,15 @@ from typing import Any
 from imagetune.data.sources.read import find_images
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.evaluation.document import evaluate_split, evaluation_document
-from imagetune.evaluation.ensemble import combined, mean_image, mean_predictions
+from imagetune.evaluation.document import build_evaluation_document, evaluate_split
+from imagetune.evaluation.ensemble import average_image_predictions, average_predictions, combine_models
 from imagetune.evaluation.predict import ImagePrediction, predict_images
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
 from imagetune.recipe.evaluate import Requirement
-from imagetune.recipe.requirements import with_requirements
-from imagetune.runs.lineage import Member, hash_images, open_members, refuse_seen
-from imagetune.runs.test import groups_of, labelled_records, predict_labelled
+from imagetune.recipe.requirements import add_requirements
+from imagetune.runs.lineage import Member, hash_images, open_members, refuse_seen_images
+from imagetune.runs.test import list_groups, predict_labelled, read_labelled_records
 
 
 def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePrediction]:
@@ -36,9 +36,9 @@ def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[Imag
     members = open_members(runs)
     images = find_images(paths)
     models = [load_model(member.folder.model) for member in members]
-    together = combined(models)
+    together = combine_models(models)
     for predictions in zip(*(predict_images(model, images) for model in models), strict=True):
-        yield mean_image(predictions, together)
+        yield average_image_predictions(predictions, together)
 
 
 def evaluate_ensemble(
@@ -61,11 +61,11 @@ def evaluate_ensemble(
     members = open_members(runs)
     first = members[0]
     records, unusable = _unseen_records(members, data)
-    predictions = mean_predictions([_predict(member, records) for member in members])
+    predictions = average_predictions([_predict(member, records) for member in members])
     evaluation = evaluate_split(
-        predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=groups_of(records)
+        predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=list_groups(records)
     )
-    document = evaluation_document({"test": evaluation}, config=with_requirements(first.recipe.evaluate, require))
+    document = build_evaluation_document({"test": evaluation}, config=add_requirements(first.recipe.evaluate, require))
     described = [{"run": member.name, "tta": list(member.recipe.evaluate.tta)} for member in members]
     return document | {"members": described} | ({"unusable": unusable} if unusable else {})
 
@@ -79,11 +79,11 @@ def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple
         records = open_holdout(first.splits)
         hashes = first.hashes
     else:
-        records, unusable = labelled_records(data, first.recipe.data)
+        records, unusable = read_labelled_records(data, first.recipe.data)
         hashes = hash_images(records)
         others = [*members]
     for member in others:
-        refuse_seen(member, records, hashes)
+        refuse_seen_images(member, records, hashes)
     return records, unusable
 
 

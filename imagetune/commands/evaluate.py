@@ -11,14 +11,14 @@ from imagetune.commands.evaluate_robustness import evaluate_robustness
 from imagetune.core.messages import Say, say_nothing
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.errors import RecipeError
-from imagetune.evaluation.document import evaluate_split, evaluation_document
+from imagetune.evaluation.document import build_evaluation_document, evaluate_split
 from imagetune.model.manifest import LoadedModel
 from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.requirements import with_requirements
+from imagetune.recipe.requirements import add_requirements
 from imagetune.run_folder.folder import RunFolder
-from imagetune.runs.open import open_run, run_splits
-from imagetune.runs.test import groups_of, labelled_records, predict_labelled
+from imagetune.runs.open import open_run, read_run_splits
+from imagetune.runs.test import list_groups, predict_labelled, read_labelled_records
 
 
 def evaluate(
@@ -70,10 +70,10 @@ def evaluate_model(
     recipe = load_recipe(folder.recipe).recipe
     unusable: dict[str, str] = {}
     if data:
-        records, unusable = labelled_records(data, recipe.data)
+        records, unusable = read_labelled_records(data, recipe.data)
     else:
-        records = open_holdout(run_splits(folder, recipe.data, loaded.class_names))
+        records = open_holdout(read_run_splits(folder, recipe.data, loaded.class_names))
     predictions = predict_labelled(loaded.model, records, loaded.class_names, recipe, thresholds=loaded.thresholds)
-    evaluation = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed, groups=groups_of(records))
-    document = evaluation_document({"test": evaluation}, config=with_requirements(recipe.evaluate, require))
+    evaluation = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed, groups=list_groups(records))
+    document = build_evaluation_document({"test": evaluation}, config=add_requirements(recipe.evaluate, require))
     return document | ({"unusable": unusable} if unusable else {})

@@ -14,7 +14,7 @@ from imagetune.evaluation.robustness.measure import Subject, measure_robustness
 from imagetune.recipe.evaluate import RobustnessConfig
 from imagetune.recipe.loading import load_recipe
 from imagetune.reports.tiles import RunTiles
-from imagetune.runs.open import open_run, run_splits
+from imagetune.runs.open import open_run, read_run_splits
 from imagetune.runs.pages import send_changes, write_pages
 
 
@@ -42,7 +42,7 @@ def evaluate_robustness(
     if not folder.evaluation.is_file():
         raise ModelFileError("has no evaluation.json: the run ended before its test", where=str(folder.path))
     recipe = load_recipe(folder.recipe).recipe
-    splits = run_splits(folder, recipe.data, loaded.class_names)
+    splits = read_run_splits(folder, recipe.data, loaded.class_names)
     subject = Subject(
         model=loaded.model,
         data=recipe.data,

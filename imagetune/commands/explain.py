@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.loading.decode import load_image, resize_image
-from imagetune.data.loading.targets import median_class
-from imagetune.data.sources.read import find_images, none_read, spare_images
+from imagetune.data.loading.targets import compute_median_class
+from imagetune.data.sources.read import build_unreadable_error, find_images, require_no_overwrite
 from imagetune.errors import BadImageError, RecipeError
 from imagetune.evaluation.explain.saliency import SaliencyMap, compute_saliency
 from imagetune.model.gradients import PASS_SIZE, SaliencyModel, split_for_saliency
@@ -92,7 +92,7 @@ def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = N
         readable |= explanation.error is None
         yield explanation
     if not readable:
-        raise none_read()
+        raise build_unreadable_error()
 
 
 def explain_images(
@@ -124,7 +124,7 @@ def _list_sources(loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[
         ]
     paths = find_images([image for image in images if isinstance(image, str)])
     files = [out / name for name in _file_names(paths)]
-    spare_images(files, paths)
+    require_no_overwrite(files, paths)
     return [
         _Source(path, file, partial(load_image, path, loaded.image, max_pixels=loaded.max_pixels))
         for path, file in zip(paths, files, strict=True)
@@ -198,7 +198,7 @@ def _explain_batch(
 def _predicted_classes(loaded: LoadedModel, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the predicted class (n,) int64 of each image, by the same rule as `imagetune predict`."""
     if loaded.task == "ordinal":
-        return median_class(probabilities)
+        return compute_median_class(probabilities)
     likeliest: NDArray[np.int64] = probabilities.argmax(axis=1).astype(np.int64)
     return likeliest
 

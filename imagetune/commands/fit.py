@@ -9,9 +9,9 @@ from imagetune.recipe.loading import Overrides, RecipeSource
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import check_run_place
 from imagetune.runs.checks.recipe import load_checked_recipe
-from imagetune.runs.cross_validation import cross_validate, folds_of
+from imagetune.runs.cross_validation import build_folds, cross_validate
 from imagetune.runs.prepare import prepare_training, read_data, refuse_inherited_leaks
-from imagetune.runs.run import RunResult, run_result, running, train_model, write_and_test, write_inputs
+from imagetune.runs.run import RunResult, build_run_result, start_run, train_model, write_and_test, write_inputs
 from imagetune.training.measure.plan import StagePlan, plan_stages
 from imagetune.training.setup.events import Listener
 from imagetune.training.setup.stopping import StopRequest
@@ -48,10 +48,10 @@ def fit(
     with loaded.placing_errors():
         data = read_data(loaded.recipe, say=say)
         # Settled first, so that folds which the images don't allow are refused before hours of training, not after.
-        folds = folds_of(loaded.recipe, data, say=say)
+        folds = build_folds(loaded.recipe, data, say=say)
         refuse_inherited_leaks(loaded.recipe, data.splits, data.audit.hashes, say=say)
         training = prepare_training(loaded.recipe, data, say=say, stop=stop)
-        with running(training.recipe, run_dir, say=say, listener=listener) as run:
+        with start_run(training.recipe, run_dir, say=say, listener=listener) as run:
             write_inputs(run.folder, training, data)
             run.track()
             best = train_model(run, training, say=say)
@@ -60,7 +60,7 @@ def fit(
             if folds:
                 evaluation |= cross_validate(run, folds, data, say=say, stop=stop)
                 run.folder.write_evaluation(evaluation)
-    return run_result(run, best, evaluation)
+    return build_run_result(run, best, evaluation)
 
 
 def plan(

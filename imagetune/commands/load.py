@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from imagetune.commands.evaluate import evaluate_model
 from imagetune.commands.explain import Explanation, explain_images
 from imagetune.commands.images import Images, as_paths_or_arrays
-from imagetune.core.quiet import notes_hidden
+from imagetune.core.quiet import hide_library_warnings
 from imagetune.data.sources.read import find_images
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predict import DecisionRules, ImagePrediction, predict_arrays, predict_images
 from imagetune.model.manifest import LoadedModel, Manifest, find_manifest, load_model, read_manifest
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.requirements import read_requirement
+from imagetune.recipe.requirements import parse_requirement
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_epochs, read_json
@@ -61,7 +61,7 @@ class EvaluationResult:
     """What a test found.
 
     Attributes:
-        document: Everything, as evaluation.json has it; see `imagetune.evaluation.document.evaluation_document`.
+        document: Everything, as evaluation.json has it; see `imagetune.evaluation.document.build_evaluation_document`.
     """
 
     document: Mapping[str, Any] = field(repr=False)
@@ -193,7 +193,7 @@ class FinishedRun:
             found = predict_images(self._loaded, find_images(paths), ways)
         else:
             found = predict_arrays(self._loaded, [image for image in given if not isinstance(image, str)], ways)
-        with notes_hidden():
+        with hide_library_warnings():
             return list(found)
 
     def evaluate(self, data: str | Path | None = None, *, require: Sequence[str] = ()) -> EvaluationResult:
@@ -208,8 +208,8 @@ class FinishedRun:
             RecipeError: A requirement can't be read.
         """
         place = None if data is None else Path(data)
-        requirements = [read_requirement(text) for text in require]
-        with notes_hidden():
+        requirements = [parse_requirement(text) for text in require]
+        with hide_library_warnings():
             return EvaluationResult(evaluate_model(self._files, self._loaded, data=place, require=requirements))
 
     def explain(self, images: Images, *, out: str | Path, target: str | None = None) -> list[Explanation]:
@@ -226,7 +226,7 @@ class FinishedRun:
             ResourceError: ``out`` can't be written.
         """
         given = as_paths_or_arrays(images)
-        with notes_hidden():
+        with hide_library_warnings():
             return list(explain_images(self._loaded, given, out=Path(out), target=target))
 
     @cached_property

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from imagetune.core.messages import Say, say_nothing
 from imagetune.errors import RecipeError
-from imagetune.recipe.problems import did_you_mean
+from imagetune.recipe.problems import suggest_known_word
 from imagetune.recipe.train import StageConfig
-from imagetune.reports.plots.lr_range_test import write_rate_plot
+from imagetune.reports.plots.lr_range_test import write_range_test_plot
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import prepare_training, read_data
 from imagetune.training.measure.lr_find import MAX_STEPS, RangeTest, find_stage_learning_rate
-from imagetune.training.setup.job import stage_model
+from imagetune.training.setup.job import build_stage_model
 from imagetune.training.setup.stopping import StopRequest
 
 
@@ -48,9 +48,9 @@ def find_learning_rate(
     training = prepare_training(recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")
     job, size = training.job, training.recipe.train.step_size
     say("stage", f"{chosen.name}: up to {MAX_STEPS} steps of {size} images at a rising learning rate")
-    found = find_stage_learning_rate(job, stage_model(job, chosen), chosen)
+    found = find_stage_learning_rate(job, build_stage_model(job, chosen), chosen)
     if out is not None:
-        write_rate_plot(found, out)
+        write_range_test_plot(found, out)
     return found
 
 
@@ -59,4 +59,4 @@ def _find_stage(stages: Sequence[StageConfig], name: str | None) -> StageConfig:
         if name in (None, stage.name):
             return stage
     names = [stage.name for stage in stages]
-    raise RecipeError(f"no stage is called {name!r}", where="--stage", hint=did_you_mean(str(name), names))
+    raise RecipeError(f"no stage is called {name!r}", where="--stage", hint=suggest_known_word(str(name), names))

@@ -8,7 +8,7 @@ from pathlib import Path
 from imagetune.commands.ensemble import predict_ensemble
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
-from imagetune.data.sources.read import find_images, none_read, spare_images
+from imagetune.data.sources.read import build_unreadable_error, find_images, require_no_overwrite
 from imagetune.errors import RecipeError
 from imagetune.evaluation.predict import NO_DECISION_RULES, DecisionRules, ImagePrediction, predict_images
 from imagetune.evaluation.prediction_table import write_prediction_table
@@ -62,11 +62,11 @@ def predict_to_csv(
         ImagetuneError: As from `predict`; also a DataError where the file is one of the images.
     """
     _check_rules(rules, others)
-    spare_images([file], find_images(paths))
+    require_no_overwrite([file], find_images(paths))
     rows, unread = write_prediction_table(_predict(run, paths, rules, others), file)
     say("written", f"{file}: {format_count(rows, 'image')}" + (f", {unread:,} of them can't be read" if unread else ""))
     if unread == rows:
-        raise none_read()
+        raise build_unreadable_error()
 
 
 def _check_rules(rules: DecisionRules, others: Sequence[str]) -> None:
@@ -93,4 +93,4 @@ def _require_readable(predictions: Iterable[ImagePrediction]) -> Iterator[ImageP
         readable |= prediction.error is None
         yield prediction
     if not readable:
-        raise none_read()
+        raise build_unreadable_error()

@@ -11,17 +11,17 @@ import keras
 import numpy as np
 
 from imagetune.core.messages import Say, say_nothing
-from imagetune.core.processes import usable_cores
-from imagetune.core.row_store import row_bytes
+from imagetune.core.processes import count_usable_cores
+from imagetune.core.row_store import compute_row_bytes
 from imagetune.data.loading.image_cache import ImageCaches
-from imagetune.data.loading.pipeline import steps_per_epoch
+from imagetune.data.loading.pipeline import compute_steps_per_epoch
 from imagetune.data.loading.timing import (
     SAMPLE,
     Augmentation,
     LoadingTimes,
     PipelineTimes,
     Timing,
-    spread_sample,
+    sample_evenly,
     time_loading,
     time_pipeline,
 )
@@ -35,20 +35,20 @@ from imagetune.training.measure.forecast import (
     Advice,
     Costs,
     StageForecast,
-    best_advice,
     bottleneck,
+    choose_advice,
     forecast,
     rank_changes,
 )
-from imagetune.training.measure.timing import StageTimes, first_batch, time_forward, time_stage, time_transfer
-from imagetune.training.measure.whatif import Measured, possible_changes, stage_costs
+from imagetune.training.measure.timing import StageTimes, load_first_batch, time_forward, time_stage, time_transfer
+from imagetune.training.measure.whatif import Measured, combine_stage_costs, find_changes
 from imagetune.training.setup.job import (
     TrainingImages,
     TrainingJob,
     build_objective,
     build_targets,
-    stage_batches,
-    stage_data,
+    open_stage_batches,
+    resolve_stage_data,
 )
 from imagetune.training.setup.stopping import StopRequest
 
@@ -179,13 +179,13 @@ def _measure_training(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
         say("measuring", f"stage {stage.name}")
         times.append(time_stage(job, stage, objective=objective, targets=targets))
     say("measuring", "validation")
-    images = first_batch(job, job.config.stages[0].model_copy(update={"image_size": None})).images
+    images = load_first_batch(job, job.config.stages[0].model_copy(update={"image_size": None})).images
     transfer, (forward, _) = time_transfer(images), time_forward(job, job.model, images)
     costs = _build_costs(recipe, job, loading, times, transfer, forward)
     say("measuring", "what could be changed")
     by_stage = [_find_loading(loading, stage) for stage in job.config.stages]
     measured = Measured(costs, tuple(times), tuple(found.times for found in by_stage), recipe.data.cache)
-    advice = rank_changes(costs, possible_changes(job, measured))
+    advice = rank_changes(costs, find_changes(job, measured))
     forecasts = forecast(costs)
     return Profile(
         recipe,
@@ -199,7 +199,7 @@ def _measure_training(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
         tuple(forecasts),
         bottleneck(forecasts),
         tuple(advice),
-        best_advice(advice),
+        choose_advice(advice),
     )
 
 
@@ -207,20 +207,20 @@ def _measure_loading(job: TrainingJob, *, kept: bool) -> tuple[Loading, ...]:
     """Measure each way in which stages load images, once."""
     ways: dict[str, list[StageConfig]] = {}
     for stage in job.config.stages:
-        data = stage_data(job.images.config, stage)
+        data = resolve_stage_data(job.images.config, stage)
         way = f"{data.image} {data.augmentation}"
         ways.setdefault(way, []).append(stage)
     return tuple(_measure_way(job, stages, kept=kept) for stages in ways.values())
 
 
 def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool) -> Loading:
-    data = stage_data(job.images.config, stages[0])
+    data = resolve_stage_data(job.images.config, stages[0])
     times = time_loading(job.images.train, data.image, data.augmentation, max_pixels=data.max_pixels)
     job.stop.check()
     workers = data.workers if isinstance(data.workers, int) else 0
     # Batches that lie finished in the buffers when the clock starts would flatter the rate: they are taken first.
-    buffered = 4 * workers if workers else min(usable_cores(), 8) + 2
-    batches = stage_batches(job, stages[0], epochs=ENDLESS)
+    buffered = 4 * workers if workers else min(count_usable_cores(), 8) + 2
+    batches = open_stage_batches(job, stages[0], epochs=ENDLESS)
     pipeline = time_pipeline(batches, buffered=buffered, seconds=PIPELINE_SECONDS)
     job.stop.check()
     names = tuple(stage.name for stage in stages)
@@ -235,14 +235,16 @@ def _measure_kept(job: TrainingJob, stage: StageConfig, buffered: int) -> Pipeli
     The cache is in memory also where the recipe keeps it on disk, whose pages are in memory after the first epoch.
     """
     images, size = job.images, job.config.pass_size
-    sample = spread_sample(images.train, max(SAMPLE, 2 * size))
+    sample = sample_evenly(images.train, max(SAMPLE, 2 * size))
     hashes = {record.path: images.hashes[record.path] for record in sample if record.path in images.hashes}
     if len(hashes) < len(sample):
         return None
     config = images.config.model_copy(update={"cache": "ram"})
     some = TrainingImages(sample, (), images.class_names, config, hashes, ImageCaches(hashes))
-    batches = stage_batches(replace(job, images=some), stage, epochs=ENDLESS, natural=True)
-    times = time_pipeline(batches, buffered=steps_per_epoch(len(sample), size) + buffered, seconds=PIPELINE_SECONDS)
+    batches = open_stage_batches(replace(job, images=some), stage, epochs=ENDLESS, natural=True)
+    times = time_pipeline(
+        batches, buffered=compute_steps_per_epoch(len(sample), size) + buffered, seconds=PIPELINE_SECONDS
+    )
     job.stop.check()
     return times
 
@@ -263,14 +265,16 @@ def _build_costs(
     for config, measured in zip(job.config.stages, times, strict=True):
         found = _find_loading(loading, config)
         stages.append(
-            stage_costs(
+            combine_stage_costs(
                 config,
                 measured,
                 found.times,
                 pipeline=found.pipeline,
                 kept=found.kept,
                 transfer=transfer.seconds,
-                decoded=_fits_in_cache(stage_data(recipe.data, config), len(job.images.train) + len(job.images.val)),
+                decoded=_fits_in_cache(
+                    resolve_stage_data(recipe.data, config), len(job.images.train) + len(job.images.val)
+                ),
                 first_pass=found.image not in seen,
             )
         )
@@ -280,7 +284,7 @@ def _build_costs(
         len(job.images.train),
         len(job.images.val),
         forward.seconds,
-        usable_cores(),
+        count_usable_cores(),
         find_device().is_cpu,
     )
 
@@ -288,7 +292,9 @@ def _build_costs(
 def _fits_in_cache(data: DataConfig, count: int) -> bool:
     """Return whether so many images would fit decoded into the cache, by the limit in the recipe."""
     image = data.image
-    return data.cache != "off" and count * row_bytes((image.height, image.width, 3), np.uint8) <= data.cache_bytes
+    return (
+        data.cache != "off" and count * compute_row_bytes((image.height, image.width, 3), np.uint8) <= data.cache_bytes
+    )
 
 
 def _build_timing_document(timing: Timing) -> dict[str, float | int]:
@@ -297,7 +303,7 @@ def _build_timing_document(timing: Timing) -> dict[str, float | int]:
         "min": timing.min_seconds,
         "max": timing.max_seconds,
         "rounds": len(timing.rounds),
-        "images_per_second": timing.rate,
+        "images_per_second": timing.images_per_second,
     }
 
 

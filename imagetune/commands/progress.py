@@ -11,8 +11,8 @@ from imagetune.search.proposers.finalists import Candidate
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.training.setup.events import EpochRecord, SilentListener
 
-Hear: TypeAlias = Callable[[EpochRecord], object]
-HearSearch: TypeAlias = Callable[[EpochRecord | TrialResult], object]
+EpochCallback: TypeAlias = Callable[[EpochRecord], object]
+SearchCallback: TypeAlias = Callable[[EpochRecord | TrialResult], object]
 
 
 class EpochListener(SilentListener):
@@ -22,7 +22,7 @@ class EpochListener(SilentListener):
         hear: Called with each epoch's metrics once its checkpoint is committed.
     """
 
-    def __init__(self, hear: Hear) -> None:
+    def __init__(self, hear: EpochCallback) -> None:
         self._hear = hear
 
     def epoch_done(self, record: EpochRecord) -> None:
@@ -37,7 +37,7 @@ class TrialWatcher:
         hear: Called with the trial's result.
     """
 
-    def __init__(self, hear: HearSearch) -> None:
+    def __init__(self, hear: SearchCallback) -> None:
         self._hear = hear
 
     def search_started(self, plan: SearchPlan) -> None:

@@ -23,7 +23,7 @@ def report(run: str, *, say: Say = say_nothing) -> Path:
         ResourceError: The disk is full.
     """
     if search_pages.is_search(Path(run)):
-        return search_pages.report(run, say=say)
+        return search_pages.rewrite_search_report(run, say=say)
     folder = open_run_folder(Path(run), trained=False)
     page = write_pages(folder)
     send_changes(folder, say=say)

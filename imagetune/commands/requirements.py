@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from imagetune.errors import GateError
 
 
-class Tested(Protocol):
+class TestedRun(Protocol):
     """A tested run: its folder, and the requirements that its metrics missed."""
 
     @property
@@ -21,7 +21,7 @@ class Tested(Protocol):
         """A sentence for each missed requirement of ``evaluate.require``, which says by how much."""
 
 
-def enforce_requirements(result: Tested) -> None:
+def enforce_requirements(result: TestedRun) -> None:
     """Raise GateError if the test missed a requirement of ``evaluate.require``; the run is complete all the same."""
     if result.missed:
         hint = "the run is complete and can be reviewed"

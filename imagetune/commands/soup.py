@@ -14,19 +14,19 @@ import numpy as np
 from imagetune.core.files import write_json
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
-from imagetune.data.loading.pipeline import training_batches
+from imagetune.data.loading.pipeline import load_training_batches
 from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError, ModelFileError, RecipeError
-from imagetune.evaluation.document import failed_requirements
+from imagetune.evaluation.document import list_failed_requirements
 from imagetune.model.manifest import Manifest, load_model
-from imagetune.model.soup import Rank, SoupStep, Weights, greedy_soup, mean_weights
+from imagetune.model.soup import Rank, SoupStep, Weights, average_weights, choose_greedy_soup
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.used_plugins import used_plugins
-from imagetune.run_folder.folder import RunFolder, check_run_place, lock_document
-from imagetune.runs.lineage import Member, different_images, open_members
-from imagetune.runs.run import running, write_model
+from imagetune.recipe.used_plugins import find_used_plugins
+from imagetune.run_folder.folder import RunFolder, build_lock_document, check_run_place
+from imagetune.runs.lineage import Member, count_different_images, open_members
+from imagetune.runs.run import start_run, write_model
 from imagetune.runs.test import evaluate_splits
-from imagetune.training.loop.batch_norm import batch_norm_layers, reestimate_statistics
+from imagetune.training.loop.batch_norm import list_batch_norm_layers, reestimate_statistics
 from imagetune.training.setup.job import TrainingImages
 from imagetune.training.setup.stopping import StopRequest
 from imagetune.training.setup.validation import compute_validation_metrics
@@ -142,7 +142,7 @@ class _Candidates:
     def choose(self) -> tuple[Member, tuple[SoupStep, ...]]:
         """Add members greedily, leave the best mean in ``model``, and return the best member and all steps."""
         ranks = [self.compute_rank((index,)) for index in range(len(self.members))]
-        steps = greedy_soup(ranks, self.compute_rank)
+        steps = choose_greedy_soup(ranks, self.compute_rank)
         for step in steps:
             self.say(
                 "kept" if step.kept else "left out", f"{self.members[step.added].name}: {self._describe_step(step)}"
@@ -150,7 +150,7 @@ class _Candidates:
         best = self.members[steps[0].added]
         # The soup is saved with the best run's recipe: dropout and the like come from its model, not the first one's.
         self.model = load_model(best.folder.model).model
-        self.fill(kept_members(steps))
+        self.fill(find_kept_members(steps))
         return best, steps
 
     def compute_rank(self, chosen: tuple[int, ...]) -> Rank:
@@ -165,8 +165,8 @@ class _Candidates:
     def fill(self, chosen: tuple[int, ...]) -> None:
         """Put the mean of some members' weights into ``model``, with BatchNorm statistics that fit it."""
         members = [self.weights[index] for index in chosen]
-        self.model.set_weights(mean_weights(members))
-        if layers := differing_statistics(self.model, members):
+        self.model.set_weights(average_weights(members))
+        if layers := find_differing_statistics(self.model, members):
             reestimate_statistics(self.model, _training_images(self.splits, self.recipe), only=layers)
 
     def _describe_step(self, step: SoupStep) -> str:
@@ -181,12 +181,12 @@ def rank(metrics: Mapping[str, float]) -> Rank:
     return tuple(metrics[name] if name == "accuracy" else -metrics[name] for name in _list_ranking_metrics(metrics))
 
 
-def kept_members(steps: Sequence[SoupStep]) -> tuple[int, ...]:
+def find_kept_members(steps: Sequence[SoupStep]) -> tuple[int, ...]:
     """Return the positions of the models that the soup is the mean of."""
     return next(step.members for step in reversed(steps) if step.kept)
 
 
-def differing_statistics(model: keras.Model, members: Sequence[Weights]) -> list[keras.layers.Layer]:
+def find_differing_statistics(model: keras.Model, members: Sequence[Weights]) -> list[keras.layers.Layer]:
     """Return the BatchNorm layers whose means or variances are not the same in all members.
 
     Args:
@@ -199,7 +199,7 @@ def differing_statistics(model: keras.Model, members: Sequence[Weights]) -> list
         moving = [place[id(layer.moving_mean)], place[id(layer.moving_variance)]]
         return any(not np.array_equal(member[index], members[0][index]) for member in members for index in moving)
 
-    return [layer for layer in batch_norm_layers(model) if differs(layer)]
+    return [layer for layer in list_batch_norm_layers(model) if differs(layer)]
 
 
 def _list_ranking_metrics(metrics: Mapping[str, float]) -> tuple[str, ...]:
@@ -213,7 +213,7 @@ def _load_weights(member: Member) -> Weights:
 
 def _training_images(splits: Splits, recipe: Recipe) -> Iterator[np.ndarray]:
     """Yield batches of the training images in random order, not augmented."""
-    with training_batches(
+    with load_training_batches(
         splits.train,
         splits.class_names,
         image=recipe.data.image,
@@ -232,19 +232,19 @@ def _record_soup(candidates: _Candidates, best: Member, steps: Sequence[SoupStep
     """Write a soup into a run folder of its own, test it once, and record it like any run."""
     recipe, say = best.recipe, candidates.say
     document = _build_document(candidates, steps)
-    with running(recipe, run_dir, say=say) as run:
+    with start_run(recipe, run_dir, say=say) as run:
         _write_inputs(run.folder, best, document)
         run.track()
         candidates.stop.check()
         val = write_model(run.folder, candidates.model, recipe, best.splits)
         evaluation = evaluate_splits(run.folder, candidates.model, recipe, best.splits, say=say, val=val)
-    return Soup(run.folder.path, document, evaluation, failed_requirements(evaluation, recipe.evaluate.require))
+    return Soup(run.folder.path, document, evaluation, list_failed_requirements(evaluation, recipe.evaluate.require))
 
 
 def _build_document(candidates: _Candidates, steps: Sequence[SoupStep]) -> dict[str, Any]:
-    kept = kept_members(steps)
+    kept = find_kept_members(steps)
     names = [member.name for member in candidates.members]
-    moved = differing_statistics(candidates.model, [candidates.weights[index] for index in kept])
+    moved = find_differing_statistics(candidates.model, [candidates.weights[index] for index in kept])
     return {
         "members": [
             {
@@ -274,7 +274,9 @@ def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) 
     weights = {"source": "soup", "sha256": None, "note": note}
     write_json(
         folder.lock,
-        lock_document(seed=best.recipe.seed, weights=weights, images=best.hashes, plugins=used_plugins(best.recipe)),
+        build_lock_document(
+            seed=best.recipe.seed, weights=weights, images=best.hashes, plugins=find_used_plugins(best.recipe)
+        ),
     )
     write_json(folder.soup, document)
     for from_best, own in ((best.folder.splits, folder.splits), (best.folder.audit, folder.audit)):
@@ -290,7 +292,7 @@ def _require_alike(first: Member, other: Member) -> None:
             what = f"its {name} is {two.get(name)!r}, that of {first.name} is {one.get(name)!r}"
             raise ModelFileError(what, where=other.name, hint="average runs that differ only in how they were trained")
     for split in ("val", "test"):
-        if count := different_images(first, other, split):
+        if count := count_different_images(first, other, split):
             name = "validation" if split == "val" else "test"
             what = f"its {name} images are not those of {first.name}: {format_count(count, 'difference')}"
             raise DataError(what, where=other.name, hint="average runs with the same images, seed and split")

@@ -6,7 +6,7 @@ It stands apart from `imagetune.commands.search`, whose imports take the seconds
 from __future__ import annotations
 
 from imagetune.recipe.loading import Overrides, RecipeSource, load_recipe
-from imagetune.search.executors.forkserver import warm_up_trials
+from imagetune.search.executors.forkserver import start_trial_forkserver
 
 
 def start_trial_processes(recipe: RecipeSource, overrides: Overrides = ()) -> None:
@@ -22,4 +22,4 @@ def start_trial_processes(recipe: RecipeSource, overrides: Overrides = ()) -> No
         RecipeError: The recipe can't be read.
     """
     if load_recipe(recipe, overrides).recipe.search.executor == "local":
-        warm_up_trials()
+        start_trial_forkserver()

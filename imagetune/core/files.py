@@ -35,7 +35,7 @@ _HINTS = {
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def convert_disk_errors(path: Path) -> Iterator[None]:
     """Convert errors of the file system in the block, such as a full disk, to a ResourceError with a hint.
 
     Raises:
@@ -51,12 +51,12 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` when the block succeeds, and is removed when it fails.
 
     It is in the same folder, because only a rename within a file system is atomic.
     """
-    with disk_errors(path):
+    with convert_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
         os.close(handle)
@@ -74,7 +74,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write text to a file (UTF-8), atomically."""
-    with atomic_path(path) as temporary:
+    with replace_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -111,7 +111,7 @@ def read_json_or_empty(path: Path) -> dict[str, Any]:
 def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV table with a header, atomically; the bytes of paths that are not UTF-8 are kept."""
     with (
-        atomic_path(path) as temporary,
+        replace_atomically(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
@@ -121,7 +121,7 @@ def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[obje
 
 def append_json_line(path: Path, value: Mapping[str, object]) -> None:
     """Append a line of JSON to a file and flush it to the disk, so that it survives a crash."""
-    with disk_errors(path), path.open("a", encoding="utf-8") as file:
+    with convert_disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -136,7 +136,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
-def sha256_file(path: Path) -> str:
+def compute_file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal; the file is read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

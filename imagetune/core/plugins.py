@@ -34,18 +34,18 @@ AUGMENTATIONS = PluginKind("imagetune.augmentations", "augmentation preset", "da
 TRACKERS = PluginKind("imagetune.trackers", "tracker", "tracking.tracker")
 
 
-def plugin_names(kind: PluginKind) -> tuple[str, ...]:
+def list_plugin_names(kind: PluginKind) -> tuple[str, ...]:
     """Return the names of the installed plug-ins of a kind, sorted, without importing them."""
     return tuple(sorted(_find_entry_points(kind)))
 
 
-def plugin_package(kind: PluginKind, name: str) -> str | None:
+def describe_plugin_package(kind: PluginKind, name: str) -> str | None:
     """Return a plug-in's package and version, such as ``our-backbones 1.2``; None if no such plug-in is installed."""
     points = _find_entry_points(kind).get(name)
     return _format_package(points[0]) if points else None
 
 
-def name_clash(kind: PluginKind, name: str, built_in: Collection[str]) -> str | None:
+def find_name_clash(kind: PluginKind, name: str, built_in: Collection[str]) -> str | None:
     """Return why a name is ambiguous, because two plug-ins or a plug-in and a built-in have it; None if it isn't."""
     points = _find_entry_points(kind).get(name, ())
     rivals = [*(["imagetune itself"] if name in built_in else []), *map(_describe, points)]
@@ -65,16 +65,16 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
     """
     points = _find_entry_points(kind).get(name, ())
     if not points:
-        hint = f"installed plug-ins: {', '.join(plugin_names(kind)) or 'none'}"
+        hint = f"installed plug-ins: {', '.join(list_plugin_names(kind)) or 'none'}"
         raise RecipeError(f"there is no plug-in {kind.noun} {name!r}", where=kind.key, hint=hint)
-    if clash := name_clash(kind, name, ()):
+    if clash := find_name_clash(kind, name, ()):
         raise RecipeError(clash, where=kind.key)
-    with plugin_errors(kind, name):
+    with convert_plugin_errors(kind, name):
         return points[0].load()
 
 
 @contextmanager
-def plugin_errors(kind: PluginKind, name: str) -> Iterator[None]:
+def convert_plugin_errors(kind: PluginKind, name: str) -> Iterator[None]:
     """Convert errors of a plug-in in the block to one that names its package, its entry point and the reason.
 
     Raises:

@@ -20,7 +20,7 @@ _starting = threading.Lock()
 
 
 @contextmanager
-def without_main_module() -> Iterator[None]:
+def hide_main_module() -> Iterator[None]:
     """Keep processes started in the block from running the program's main module again.
 
     A spawned process runs the script of its parent once more, to find functions that are defined there. Ours are not,
@@ -35,7 +35,7 @@ def without_main_module() -> Iterator[None]:
             sys.modules["__main__"] = main
 
 
-def usable_cores() -> int:
+def count_usable_cores() -> int:
     """Return the number of CPU cores that this process may use, which containers and taskset limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def import_notes_hidden() -> Iterator[None]:
+def hide_import_messages() -> Iterator[None]:
     """Hide what TensorFlow prints while it is imported, such as notes about CPU instructions and missing GPUs.
 
     It writes to file descriptor 2 before its log level takes effect. If the block fails, everything is shown.
@@ -40,7 +40,7 @@ def import_notes_hidden() -> Iterator[None]:
             os.close(kept)
 
 
-def says_more_than_retracing(record: logging.LogRecord) -> bool:
+def is_no_retracing_warning(record: logging.LogRecord) -> bool:
     """Return whether a record of the logger ``tensorflow`` is something else than a retracing warning.
 
     Each trial of a search is a new model, so tracing its functions again is intended.
@@ -49,19 +49,19 @@ def says_more_than_retracing(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def notes_hidden() -> Iterator[None]:
+def hide_library_warnings() -> Iterator[None]:
     """Hide warnings of libraries during the block: TensorFlow's about retracing, tqdm's about notebook widgets."""
     logger = logging.getLogger("tensorflow")
-    logger.addFilter(says_more_than_retracing)
+    logger.addFilter(is_no_retracing_warning)
     try:
         with _tqdm_hidden():
             yield
     finally:
-        logger.removeFilter(says_more_than_retracing)
+        logger.removeFilter(is_no_retracing_warning)
 
 
 @contextmanager
-def imports_at_ease() -> Iterator[None]:
+def import_keras_quietly() -> Iterator[None]:
     """Hide messages and pause garbage collection while a program imports Keras for the first time.
 
     The collection takes a quarter of the time of the import.
@@ -72,7 +72,7 @@ def imports_at_ease() -> Iterator[None]:
     collected = gc.isenabled()
     gc.disable()
     try:
-        with import_notes_hidden(), _tqdm_hidden():
+        with hide_import_messages(), _tqdm_hidden():
             yield
     finally:
         if collected:

@@ -198,24 +198,24 @@ class StoredRows:
         self.close()
 
 
-def cache_root() -> Path:
+def find_cache_root() -> Path:
     """Return the folder of all tables: ``$IMAGETUNE_CACHE``, or ``imagetune`` in the user's cache folder."""
     given = os.environ.get(_ROOT_VARIABLE)
     return Path(given) if given else user_cache_path("imagetune")
 
 
-def free_disk(root: Path) -> int:
+def measure_free_disk(root: Path) -> int:
     """Return the free bytes on the disk of ``root``, which need not exist yet."""
     place = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
     return shutil.disk_usage(place).free
 
 
-def key_of(*parts: object) -> bytes:
+def compute_row_key(*parts: object) -> bytes:
     """Return the key of a row (a SHA-256) from all that its content depends on: any values that JSON can write."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
 
 
-def row_bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
+def compute_row_bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
     """Return the size of a row in bytes."""
     return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
 
@@ -233,20 +233,20 @@ def open_rows(
 
     Args:
         about: All that a row's content depends on besides its key, including ``kind``; JSON values.
-        keys: 32 bytes each, from `key_of`; equal keys share a row.
+        keys: 32 bytes each, from `compute_row_key`; equal keys share a row.
         shape: Shape of a row.
         dtype: Dtype of a row, as a NumPy string.
         budget_bytes: Maximum size of all tables together. The least recently used tables are removed; of a single
             table that is larger, only the first rows are kept.
-        root: Folder of all tables; `cache_root` by default.
+        root: Folder of all tables; `find_cache_root` by default.
 
     Returns:
         The rows, by position among the keys; None where the folder can't be used.
     """
-    root = root or cache_root()
+    root = root or find_cache_root()
     whole = {**about, "shape": list(shape), "dtype": dtype}
-    folder = root / str(about["kind"]) / key_of(whole).hex()[:32]
-    size = row_bytes(shape, dtype)
+    folder = root / str(about["kind"]) / compute_row_key(whole).hex()[:32]
+    size = compute_row_bytes(shape, dtype)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock", timeout=_LOCK_SECONDS):

@@ -12,7 +12,7 @@ from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits.splits import Splits
 
 
-def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> dict[str, object]:
+def build_audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> dict[str, object]:
     """Return an audit as plain JSON values, with every path that a finding concerns.
 
     The keys: ``source``; ``images`` and ``usable`` (counts); ``bad`` (a list of ``path`` and ``error``); ``classes``
@@ -22,15 +22,15 @@ def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None)
     `ShortcutScore`); ``findings`` (see `Finding.to_dict`); ``allowed`` (the findings whose codes are in
     data.audit.allow); ``ok`` (whether no finding is an error).
     """
-    good = [image for image in audit.facts if image.error is None]
+    good = [image for image in audit.statistics if image.error is None]
     appearances = [image.appearance for image in good if image.appearance is not None]
-    usable = zip(catalog.records, audit.facts, strict=True)
+    usable = zip(catalog.records, audit.statistics, strict=True)
     labels = catalog.rule.counts(record.label for record, image in usable if image.error is None)
-    bad = {image.path: image.error for image in audit.facts if image.error is not None}
+    bad = {image.path: image.error for image in audit.statistics if image.error is not None}
     return {
         "source": str(catalog.root),
         "ok": all(finding.severity != "error" for finding in audit.findings),
-        "images": len(audit.facts),
+        "images": len(audit.statistics),
         "usable": len(good),
         "bad": [{"path": path, "error": error} for path, error in bad.items()],
         "classes": {label: labels[label] for label in catalog.labels},

@@ -39,7 +39,7 @@ class TileWriter(Protocol):
 
 
 @dataclass(frozen=True)
-class ExaminedSplit:
+class EvaluatedSplit:
     """A split with the model's predictions and features, all in the order of the records.
 
     Attributes:
@@ -55,7 +55,7 @@ class ExaminedSplit:
 
 
 @dataclass(frozen=True)
-class Examined:
+class EvaluationContext:
     """The evaluation context: a trained model, its predictions for every split, and the recipe's settings.
 
     Attributes:
@@ -79,7 +79,7 @@ class Examined:
     batch_size: int
     backbone: str
     fine_tuned: bool
-    splits: Mapping[str, ExaminedSplit]
+    splits: Mapping[str, EvaluatedSplit]
     root: Path
     folder: Path
     tiles: TileWriter

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from imagetune.evaluation.document import evaluate_split, split_document
+from imagetune.evaluation.document import describe_split, evaluate_split
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import Estimate
 from imagetune.recipe.evaluate import EvaluateConfig
@@ -41,7 +41,7 @@ class Fold:
     metrics: Mapping[str, float | None]
 
 
-def corrected_estimate(values: NDArray[np.float64], *, left_out: float, confidence: float) -> Estimate:
+def estimate_fold_mean(values: NDArray[np.float64], *, left_out: float, confidence: float) -> Estimate:
     """Return the mean over folds with the corrected interval of Nadeau and Bengio (Machine Learning 52, 2003).
 
     Folds share most of their training images, so that their metrics vary less than those of independent models would;
@@ -59,7 +59,7 @@ def corrected_estimate(values: NDArray[np.float64], *, left_out: float, confiden
     return Estimate(mean, mean - half, mean + half, method="nadeau-bengio")
 
 
-def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
+def pool_predictions(folds: Sequence[Fold]) -> Predictions:
     """Return the out-of-fold predictions of all images: each is predicted by the model that hasn't seen it.
 
     For multi_label the thresholds are the means of those that the folds chose on their validation images.
@@ -79,7 +79,7 @@ def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
     )
 
 
-def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+def describe_folds(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) -> dict[str, Any]:
     """Return the value of ``folds`` in evaluation.json: pooled metrics, and their spread over the folds.
 
     The document: ``count``; ``images``; ``pooled`` (the metrics of all images, each predicted by the model that
@@ -93,12 +93,12 @@ def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) 
         seed: Seed of the resamplings.
     """
     pooled = evaluate_split(
-        pooled_predictions(folds), config=config, seed=seed, groups=[group for fold in folds for group in fold.groups]
+        pool_predictions(folds), config=config, seed=seed, groups=[group for fold in folds for group in fold.groups]
     )
     return {
         "count": len(folds),
         "images": pooled.images,
-        "pooled": split_document(pooled),
+        "pooled": describe_split(pooled),
         "metrics": _estimate_spread(folds, config.confidence),
         "by_fold": [
             {
@@ -125,7 +125,7 @@ def _estimate_spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict
         if len(values) < len(folds):
             continue
         array = np.array(values, dtype=np.float64)
-        estimate = corrected_estimate(array, left_out=ratio, confidence=confidence)
+        estimate = estimate_fold_mean(array, left_out=ratio, confidence=confidence)
         metric = METRICS[name]
         found[name] = {
             "mean": estimate.value,

@@ -12,11 +12,11 @@ from imagetune.evaluation.metrics.regression import ValueEvaluation, evaluate_va
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.power import (
     ERROR_SHARES,
-    gap_documents,
-    resolution_document,
-    value_resolution_document,
+    describe_gaps,
+    describe_power,
+    describe_regression_power,
 )
-from imagetune.evaluation.statistics.verdict import judge
+from imagetune.evaluation.statistics.verdict import judge_gap
 from imagetune.recipe.evaluate import EvaluateConfig, Requirement
 from imagetune.recipe.metrics import METRICS, TASK_METRICS
 
@@ -49,7 +49,7 @@ def evaluate_split(
     return evaluate_predictions(predictions, config=config, seed=seed, groups=groups)
 
 
-def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: EvaluateConfig) -> dict[str, Any]:
+def build_evaluation_document(evaluations: Mapping[str, Evaluation], *, config: EvaluateConfig) -> dict[str, Any]:
     """Return the content of evaluation.json: plain JSON values, null and a reason where a metric is not defined.
 
     The document::
@@ -99,8 +99,8 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
         **({"top_k": some.top_k} if isinstance(some, SplitEvaluation) else {}),
         "tta": list(config.tta),
         "bootstrap": asdict(some.bootstrap),
-        "splits": {name: split_document(split) for name, split in evaluations.items()},
-        "gaps": gap_documents({name: split.metrics for name, split in evaluations.items()}),
+        "splits": {name: describe_split(split) for name, split in evaluations.items()},
+        "gaps": describe_gaps({name: split.metrics for name, split in evaluations.items()}),
     }
     if "test" in evaluations and (power := _analyse_power(evaluations["test"])) is not None:
         document["power"] = power
@@ -111,7 +111,7 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
     return document
 
 
-def failed_requirements(document: Mapping[str, Any], require: Iterable[Requirement]) -> tuple[str, ...]:
+def list_failed_requirements(document: Mapping[str, Any], require: Iterable[Requirement]) -> tuple[str, ...]:
     """Return a message for each requirement that the test metrics miss, with the shortfall.
 
     Args:
@@ -159,16 +159,16 @@ def _analyse_power(test: Evaluation) -> dict[str, Any] | None:
     """Return the power analysis of the test split, by the task's own share of right predictions or error."""
     metrics, confidence = test.metrics, test.bootstrap.confidence
     if test.task == "regression":
-        return value_resolution_document(metrics["mae"], metrics["rmse"], test.images, confidence=confidence)
+        return describe_regression_power(metrics["mae"], metrics["rmse"], test.images, confidence=confidence)
     right = metrics["subset_accuracy" if test.task == "multi_label" else "accuracy"]
-    return resolution_document(right, test.images, confidence=confidence)
+    return describe_power(right, test.images, confidence=confidence)
 
 
 def _judge_gap(evaluations: Mapping[str, Evaluation], power: Mapping[str, Any]) -> dict[str, str] | None:
     """Return the verdict on over-fitting, by the task's own metric for it."""
     some = next(iter(evaluations.values()))
     measure = TASK_METRICS[some.task].verdict
-    return judge(
+    return judge_gap(
         {name: split.metrics[measure] for name, split in evaluations.items()},
         {name: split.images for name, split in evaluations.items()},
         # Of training, as under-fitting is judged by the images that the model could have learned.
@@ -186,8 +186,8 @@ def _has_low_power(power: Mapping[str, Any]) -> bool:
     return bool(power.get("min_detectable_difference", 0.0) > _NOTABLE_DIFFERENCE)
 
 
-def split_document(split: Evaluation) -> dict[str, Any]:
-    """Return the metrics of one split as JSON values, as `evaluation_document` has them in ``splits``."""
+def describe_split(split: Evaluation) -> dict[str, Any]:
+    """Return the metrics of one split as JSON values, as `build_evaluation_document` has them in ``splits``."""
     document: dict[str, Any] = {
         "images": split.images,
         "left_out": split.left_out,

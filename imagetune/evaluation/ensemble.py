@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from imagetune.evaluation.predict import ImagePrediction, image_prediction
+from imagetune.evaluation.predict import ImagePrediction, build_image_prediction
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import LoadedModel
 
 
-def mean_predictions(members: Sequence[Predictions]) -> Predictions:
+def average_predictions(members: Sequence[Predictions]) -> Predictions:
     """Return the ensemble's predictions: the mean of several models' predictions for the same images.
 
     Args:
@@ -34,11 +34,11 @@ def mean_predictions(members: Sequence[Predictions]) -> Predictions:
     for member in members:
         if member.paths != first.paths:
             raise ValueError("the members' images differ")
-        total += member.probabilities[:, column_order(first.class_names, member.class_names)]
+        total += member.probabilities[:, find_column_order(first.class_names, member.class_names)]
     return replace(first, probabilities=total / len(members), thresholds=_mean_thresholds(members))
 
 
-def combined(models: Sequence[LoadedModel]) -> LoadedModel:
+def combine_models(models: Sequence[LoadedModel]) -> LoadedModel:
     """Return the first model with the mean thresholds of all, to turn the mean of their outputs into labels.
 
     Decision rules that validation chose for the first model alone don't hold for the ensemble, and are left out.
@@ -48,7 +48,7 @@ def combined(models: Sequence[LoadedModel]) -> LoadedModel:
     return replace(first, thresholds=thresholds)
 
 
-def mean_image(predictions: Sequence[ImagePrediction], together: LoadedModel) -> ImagePrediction:
+def average_image_predictions(predictions: Sequence[ImagePrediction], together: LoadedModel) -> ImagePrediction:
     """Return the ensemble's prediction for one image, or the error of the member that could not read it.
 
     The image is flagged as out-of-distribution where more than half of the members with a detector flag it: their
@@ -56,7 +56,7 @@ def mean_image(predictions: Sequence[ImagePrediction], together: LoadedModel) ->
 
     Args:
         predictions: The members' predictions for the same image.
-        together: The result of `combined`, with the order of the classes and the thresholds.
+        together: The result of `combine_models`, with the order of the classes and the thresholds.
     """
     for prediction in predictions:
         if prediction.error is not None:
@@ -67,7 +67,7 @@ def mean_image(predictions: Sequence[ImagePrediction], together: LoadedModel) ->
         else [prediction.value]
         for prediction in predictions
     ]
-    found = image_prediction(predictions[0].path, np.mean(rows, axis=0), together)
+    found = build_image_prediction(predictions[0].path, np.mean(rows, axis=0), together)
     votes = [prediction.out_of_distribution for prediction in predictions if prediction.out_of_distribution is not None]
     if not votes:
         return found
@@ -75,7 +75,7 @@ def mean_image(predictions: Sequence[ImagePrediction], together: LoadedModel) ->
     return replace(found, out_of_distribution=share > 1 / 2, out_of_distribution_score=share)
 
 
-def column_order(wanted: Sequence[str], present: Sequence[str]) -> list[int]:
+def find_column_order(wanted: Sequence[str], present: Sequence[str]) -> list[int]:
     """Return the index of each of the ``wanted`` class names among those ``present``.
 
     Raises:
@@ -93,7 +93,7 @@ def _mean_thresholds(members: Sequence[Predictions] | Sequence[LoadedModel]) -> 
         return ()
     wanted = members[0].class_names
     rows = [
-        np.array(member.thresholds or [0.5] * len(wanted))[column_order(wanted, member.class_names)]
+        np.array(member.thresholds or [0.5] * len(wanted))[find_column_order(wanted, member.class_names)]
         for member in members
     ]
     return tuple(float(value) for value in np.mean(rows, axis=0))

@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.loading.decode import resize_image
-from imagetune.data.loading.pipeline import Batch, evaluation_batches
-from imagetune.data.sources.labels import LabelRule, number_text
+from imagetune.data.loading.pipeline import Batch, load_evaluation_batches
+from imagetune.data.sources.labels import LabelRule, format_exact_number
 from imagetune.data.sources.records import Record
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import UNKNOWN, Predictions
 from imagetune.evaluation.probabilities.decision_rules import (
-    min_cost_predictions,
-    operating_predictions,
-    operating_thresholds,
-    set_members,
-    value_range,
+    build_prediction_intervals,
+    build_prediction_sets,
+    list_operating_thresholds,
+    predict_at_operating_point,
+    predict_min_cost,
 )
-from imagetune.evaluation.probabilities.temperature import scaled
-from imagetune.model.build import LOGITS, POOLING, with_layer
+from imagetune.evaluation.probabilities.temperature import apply_temperature
+from imagetune.model.build import LOGITS, POOLING, append_layer_output
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import LoadedModel
 
@@ -93,7 +93,7 @@ def predict_images(
     _require_rules(loaded, ways)
     records = [Record(path, label="") for path in paths]
     prediction = _build_function(loaded)
-    with evaluation_batches(
+    with load_evaluation_batches(
         records,
         loaded.class_names,
         image=loaded.image,
@@ -137,7 +137,7 @@ def _predict_batch(
     if len(batch.indices):
         rows, scores = prediction(batch)
         for index, row in zip(batch.indices, rows, strict=True):
-            found[int(index)] = image_prediction(paths[index], row, loaded, ways)
+            found[int(index)] = build_image_prediction(paths[index], row, loaded, ways)
         if loaded.detector is not None and scores is not None:
             flags = loaded.detector.flagged(scores)
             for index, score, flag in zip(batch.indices, scores.tolist(), flags.tolist(), strict=True):
@@ -157,7 +157,7 @@ def _build_function(loaded: LoadedModel) -> _Prediction:
     if detector is None:
         return lambda batch: (predict_probabilities(loaded.model, [batch], tta=loaded.tta), None)
     # One forward pass gives the outputs and what the detector needs.
-    both = with_layer(loaded.model, LOGITS if detector.rule.score == "energy" else POOLING)
+    both = append_layer_output(loaded.model, LOGITS if detector.rule.score == "energy" else POOLING)
     outputs = len(loaded.class_names)
 
     def prediction(batch: Batch) -> tuple[np.ndarray, NDArray[np.float64]]:
@@ -168,7 +168,7 @@ def _build_function(loaded: LoadedModel) -> _Prediction:
     return prediction
 
 
-def image_prediction(
+def build_image_prediction(
     path: str, row: np.ndarray, loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES
 ) -> ImagePrediction:
     """Return the prediction for one image from the model's outputs.
@@ -185,13 +185,13 @@ def image_prediction(
         # Nine digits identify every float32; more would show its binary rounding.
         value = float(f"{outputs[0, 0]:.9g}")
         interval = _build_interval(value, loaded) if ways.sets else None
-        return ImagePrediction(path, number_text(value), {}, None, value, interval=interval)
+        return ImagePrediction(path, format_exact_number(value), {}, None, value, interval=interval)
     prediction = Predictions(
         (path,), np.array([UNKNOWN]), outputs, loaded.class_names, rule, np.zeros_like(outputs), loaded.thresholds
     )
     shown = np.asarray(row, np.float32)
     if ways.calibrated and loaded.temperature is not None:
-        shown = scaled(outputs, loaded.temperature, loaded.task)[0].astype(np.float32)
+        shown = apply_temperature(outputs, loaded.temperature, loaded.task)[0].astype(np.float32)
     named = {name: float(p) for name, p in zip(loaded.class_names, shown, strict=True)}
     predictions = _build_set(prediction, loaded) if ways.sets else None
     label = _choose_cheapest(outputs, loaded) if ways.min_cost else _choose_label(prediction, loaded, ways)
@@ -202,9 +202,9 @@ def _choose_label(prediction: Predictions, loaded: LoadedModel, ways: DecisionRu
     """Return the predicted label as text; thresholds apply to the model's own, uncalibrated probabilities."""
     point = loaded.operating_point if ways.operating_point else None
     if point is not None and loaded.task != "multi_label":
-        return loaded.class_names[int(operating_predictions(prediction, point)[0])]
+        return loaded.class_names[int(predict_at_operating_point(prediction, point)[0])]
     if point is not None:
-        prediction = replace(prediction, thresholds=operating_thresholds(prediction, point))
+        prediction = replace(prediction, thresholds=list_operating_thresholds(prediction, point))
     _, label = next(prediction.texts())
     return label
 
@@ -212,15 +212,15 @@ def _choose_label(prediction: Predictions, loaded: LoadedModel, ways: DecisionRu
 def _choose_cheapest(outputs: NDArray[np.float64], loaded: LoadedModel) -> str:
     """Return the class with the lowest expected cost, computed as in the analysis ``costs`` of evaluation.json."""
     if loaded.temperature is not None:
-        outputs = scaled(outputs, loaded.temperature, loaded.task)
-    return loaded.class_names[int(min_cost_predictions(outputs, np.array(loaded.costs, np.float64))[0])]
+        outputs = apply_temperature(outputs, loaded.temperature, loaded.task)
+    return loaded.class_names[int(predict_min_cost(outputs, np.array(loaded.costs, np.float64))[0])]
 
 
 def _build_set(prediction: Predictions, loaded: LoadedModel) -> tuple[str, ...] | None:
     """Return the class names in the prediction set, the most probable first."""
     if loaded.conformal is None:
         return None
-    held = set_members(prediction, loaded.conformal)[0]
+    held = build_prediction_sets(prediction, loaded.conformal)[0]
     order = np.argsort(-prediction.probabilities[0], kind="stable")
     return tuple(loaded.class_names[index] for index in order if held[index])
 
@@ -229,7 +229,7 @@ def _build_interval(value: float, loaded: LoadedModel) -> tuple[float, float] | 
     """Return the ends of a number's prediction interval; None where validation had too few images for any."""
     if loaded.conformal is None or loaded.conformal.threshold is None:
         return None
-    low, high = value_range(np.array([value]), loaded.conformal)
+    low, high = build_prediction_intervals(np.array([value]), loaded.conformal)
     return float(low[0]), float(high[0])
 
 

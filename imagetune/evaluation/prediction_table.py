@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imagetune.core.files import atomic_path
+from imagetune.core.files import replace_atomically
 from imagetune.evaluation.predict import ImagePrediction
 
 SET_SEPARATOR = ";"
 _OPTIONAL = ("value", "predictions", "interval", "out_of_distribution", "out_of_distribution_score")
 
 
-def prediction_document(prediction: ImagePrediction) -> dict[str, Any]:
+def describe_prediction(prediction: ImagePrediction) -> dict[str, Any]:
     """Return a prediction as plain JSON values, without the optional keys that it has no value for."""
     document = asdict(prediction)
     return {name: value for name, value in document.items() if value is not None or name not in _OPTIONAL}
@@ -33,7 +33,7 @@ def write_prediction_table(predictions: Iterable[ImagePrediction], path: Path) -
     rows = list(predictions)
     names = next((list(row.probabilities) for row in rows if row.probabilities), [])
     sets = _set_columns(rows)
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", *names, *sets, "error"])
         for row in rows:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.files import write_csv
-from imagetune.data.loading.targets import encode_targets, median_class
-from imagetune.data.sources.labels import ONE_CLASS, LabelRule, join_labels, number_of, number_text
+from imagetune.data.loading.targets import compute_median_class, encode_targets
+from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule, format_exact_number, join_labels, parse_number
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imagetune.data.loading.image_cache import ImageCache
     from imagetune.data.sources.records import Record
     from imagetune.recipe.data import ImageSettings
-    from imagetune.recipe.evaluate import TTA
+    from imagetune.recipe.evaluate import TTATransform
 
 HEADER = ("path", "label", "predicted")
 UNKNOWN = -1
@@ -50,7 +50,7 @@ class Predictions:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     class_names: tuple[str, ...]
-    rule: LabelRule = ONE_CLASS
+    rule: LabelRule = SINGLE_LABEL
     targets: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     thresholds: tuple[float, ...] = ()
     unknown: int = 0
@@ -59,7 +59,7 @@ class Predictions:
     def predicted(self) -> NDArray[np.int64]:
         """(n,) int64, index of the most probable class, the first one of equals; for ordinal the median class."""
         if self.rule.task == "ordinal":
-            return median_class(self.probabilities)
+            return compute_median_class(self.probabilities)
         best: NDArray[np.int64] = self.probabilities.argmax(axis=1).astype(np.int64)
         return best
 
@@ -77,7 +77,7 @@ class Predictions:
                 yield self._joined(true), self._joined(given)
         elif self.rule.task == "regression":
             for value, predicted in zip(self.targets[:, 0], self.probabilities[:, 0], strict=True):
-                yield number_text(value), f"{predicted:.9g}"
+                yield format_exact_number(value), f"{predicted:.9g}"
         else:
             for label, best in zip(self.labels, self.predicted, strict=True):
                 yield names[label] if label >= 0 else "", names[best]
@@ -86,7 +86,7 @@ class Predictions:
         return join_labels((self.class_names[index] for index in np.flatnonzero(chosen)), self.rule.separator)
 
 
-def predictions_of(
+def build_predictions(
     paths: Sequence[str],
     labels: Sequence[str],
     outputs: NDArray[np.float64],
@@ -115,7 +115,7 @@ def predictions_of(
 def _encode_targets(labels: Sequence[str], names: Sequence[str], rule: LabelRule) -> NDArray[np.float64]:
     if rule.task == "regression":
         # Float32, as training has them, would lose digits of the table.
-        numbers = [number_of(label) for label in labels]
+        numbers = [parse_number(label) for label in labels]
         return np.array([np.nan if number is None else number for number in numbers], dtype=np.float64).reshape(-1, 1)
     return encode_targets(labels, names, rule.task, separator=rule.separator).astype(np.float64)
 
@@ -129,8 +129,8 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
     batch_size: int,
     workers: int | Literal["auto"],
     max_pixels: int,
-    tta: Sequence[TTA] = (),
-    rule: LabelRule = ONE_CLASS,
+    tta: Sequence[TTATransform] = (),
+    rule: LabelRule = SINGLE_LABEL,
     thresholds: Sequence[float] = (),
     cache: ImageCache | None = None,
 ) -> Predictions:
@@ -153,17 +153,17 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
         DataError: An image vanished or can't be decoded; its path is named.
     """
     # Reading predictions.csv for a report needs neither Keras nor Grain.
-    from imagetune.data.loading.pipeline import evaluation_batches
-    from imagetune.model.fold_batch_norm import folded
+    from imagetune.data.loading.pipeline import load_evaluation_batches
+    from imagetune.model.fold_batch_norm import fold_batch_norm_layers
     from imagetune.model.inference import predict_probabilities
 
     if len(records) * (1 + len(tta)) >= _WORTH_FOLDING:
-        model = folded(model)
-    with evaluation_batches(
+        model = fold_batch_norm_layers(model)
+    with load_evaluation_batches(
         records, class_names, image=image, batch_size=batch_size, workers=workers, max_pixels=max_pixels, cache=cache
     ) as batches:
         probabilities = np.asarray(predict_probabilities(model, batches, tta=tta), dtype=np.float64)
-    return predictions_of(
+    return build_predictions(
         [record.path for record in records],
         [record.label for record in records],
         probabilities,
@@ -186,14 +186,14 @@ def write_predictions(predictions: Predictions, path: Path, *, root: Path | None
     names = predictions.class_names
     images = zip(predictions.paths, predictions.texts(), predictions.probabilities, strict=True)
     # Nine digits give back every float32 exactly.
-    rows = ([told_path(path, root), *texts, *(f"{p:.9g}" for p in outputs)] for path, texts, outputs in images)
+    rows = ([make_relative_path(path, root), *texts, *(f"{p:.9g}" for p in outputs)] for path, texts, outputs in images)
     write_csv(path, [*HEADER, *names], rows)
 
 
 def read_predictions(
     path: Path,
     *,
-    rule: LabelRule = ONE_CLASS,
+    rule: LabelRule = SINGLE_LABEL,
     thresholds: Sequence[float] = (),
 ) -> Predictions:
     """Read a file that `write_predictions` wrote.
@@ -216,7 +216,7 @@ def read_predictions(
             f"starts with the columns {header[:4]}; expected path,label,predicted and classes", where=str(path)
         )
     names = tuple(header[3:])
-    found = predictions_of(
+    found = build_predictions(
         [row[0] for row in rows],
         [row[1] for row in rows],
         _numbers(rows, len(names), path),
@@ -241,7 +241,7 @@ def _find_indices(labels: Iterable[str], class_names: Sequence[str]) -> NDArray[
     return np.array([position.get(label, UNKNOWN) for label in labels], dtype=np.int64)
 
 
-def told_path(path: str, root: Path | None) -> str:
+def make_relative_path(path: str, root: Path | None) -> str:
     """Return a path relative to the images' root where it lies below the root; else the path itself."""
     given = Path(path)
     return given.relative_to(root).as_posix() if root is not None and given.is_relative_to(root) else path

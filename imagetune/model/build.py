@@ -6,13 +6,13 @@ from typing import Any
 
 import keras
 
-from imagetune.core.plugins import BACKBONES, plugin_errors
+from imagetune.core.plugins import BACKBONES, convert_plugin_errors
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import RecipeError
-from imagetune.model.backbones.drop_path import with_drop_path
+from imagetune.model.backbones.drop_path import set_drop_path
 from imagetune.model.backbones.efficientnet_lite0 import build_efficientnet_lite0
-from imagetune.model.backbones.naming import with_fresh_names
-from imagetune.model.backbones.preprocessing import preprocess
+from imagetune.model.backbones.naming import renumber_layers
+from imagetune.model.backbones.preprocessing import add_preprocessing
 from imagetune.model.backbones.table import Backbone, get_backbone
 from imagetune.recipe.data import Task
 from imagetune.recipe.model import HeadConfig, ModelConfig
@@ -57,13 +57,13 @@ def build_model(
     inputs = keras.Input((*image_size, 3), name=IMAGE)
     network = build_backbone(backbone, image_size)
     if config.drop_path is not None:
-        network = with_drop_path(network, config.drop_path)
-    features = network(preprocess(inputs, backbone.preprocessing))
+        network = set_drop_path(network, config.drop_path)
+    features = network(add_preprocessing(inputs, backbone.preprocessing))
     logits = _add_head(features, config.head, num_classes)
     return keras.Model(inputs, _build_prediction_layer(task, scale or ValueScale())(logits), name="imagetune")
 
 
-def value_scale_of(model: keras.Model) -> ValueScale | None:
+def find_value_scale(model: keras.Model) -> ValueScale | None:
     """Return the mean and deviation that take a regression's output to the labels' units; None for a classifier."""
     layer = model.layers[-1]
     return ValueScale(float(layer.offset), float(layer.scale)) if layer.name == VALUE else None
@@ -103,11 +103,11 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
     network = constructor(include_top=False, weights=None, input_shape=shape, **options)
     # EfficientNet can't be built without its preprocessing, which also differs with and without ImageNet weights.
     start = network.get_layer("stem_conv_pad").input if backbone.built_in == "always" else network.input
-    return with_fresh_names(keras.Model(start, network.output, name=backbone.name))
+    return renumber_layers(keras.Model(start, network.output, name=backbone.name))
 
 
 def _build_plugin(backbone: Backbone, shape: tuple[int, int, int]) -> keras.Model:
-    with plugin_errors(BACKBONES, backbone.name):
+    with convert_plugin_errors(BACKBONES, backbone.name):
         network = backbone.build(shape) if backbone.build else None
         if not isinstance(network, keras.Model) or tuple(network.input_shape) != (None, *shape):
             raise TypeError(f"`build` returned {network!r}, expected a functional Keras model for {shape}")
@@ -117,24 +117,24 @@ def _build_plugin(backbone: Backbone, shape: tuple[int, int, int]) -> keras.Mode
         foreign = sorted({type(layer).__name__ for layer in network.layers if not _is_from_keras(layer)})
         if foreign:
             raise TypeError(f"its layers {', '.join(foreign)} are not Keras's own")
-    return with_fresh_names(keras.Model(network.input, network.output, name=backbone.name))
+    return renumber_layers(keras.Model(network.input, network.output, name=backbone.name))
 
 
 def _is_from_keras(layer: keras.layers.Layer) -> bool:
     return type(layer).__module__.partition(".")[0] == "keras"
 
 
-def backbone_of(model: keras.Model) -> keras.Model:
+def find_backbone(model: keras.Model) -> keras.Model:
     """Return the backbone inside a model made by ``build_model``."""
     return next(layer for layer in model.layers if isinstance(layer, keras.Model))
 
 
-def logits_model(model: keras.Model) -> keras.Model:
+def build_logits_model(model: keras.Model) -> keras.Model:
     """Return the model up to its logits (batch, outputs) float32, before the last layer; weights are shared."""
     return keras.Model(model.input, model.get_layer(LOGITS).output, name="imagetune_logits")
 
 
-def with_layer(model: keras.Model, name: str) -> keras.Model:
+def append_layer_output(model: keras.Model, name: str) -> keras.Model:
     """Return the model with the output of one of the head's layers beside its predictions; weights are shared.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from imagetune.model.backbones.table import all_backbones, get_backbone
+from imagetune.model.backbones.table import get_backbone, list_backbones
 from imagetune.model.weights.imagenet import WeightsState, weights_state
 
 
@@ -49,7 +49,7 @@ class LayerRow:
     trainable_parameters: int
 
 
-def model_rows(*, verify: bool = False) -> tuple[ModelRow, ...]:
+def list_model_rows(*, verify: bool = False) -> tuple[ModelRow, ...]:
     """Return a row for each backbone, without importing Keras.
 
     Args:
@@ -64,11 +64,11 @@ def model_rows(*, verify: bool = False) -> tuple[ModelRow, ...]:
             image_size=backbone.default_size,
             weights=weights_state(backbone, verify=verify),
         )
-        for backbone in all_backbones()
+        for backbone in list_backbones()
     )
 
 
-def layer_rows(
+def list_layer_rows(
     name: str,
     unfreeze: str | tuple[str, ...] = "none",
     *,
@@ -81,11 +81,11 @@ def layer_rows(
     """
     # Imported here, so that listing the backbones doesn't wait for Keras.
     from imagetune.model.build import build_backbone
-    from imagetune.model.trainable import blocks_of, set_trainable
+    from imagetune.model.trainable import list_blocks, set_trainable
 
     backbone = get_backbone(name)
     network = build_backbone(backbone, (backbone.min_size, backbone.min_size))
-    blocks = blocks_of(network, backbone)
+    blocks = list_blocks(network, backbone)
     states = set_trainable(network, backbone, unfreeze, batch_norm=batch_norm).blocks
     return tuple(
         LayerRow(block.name, block.layers, block.parameters, state.layers, state.trainable_parameters)

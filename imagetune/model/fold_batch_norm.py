@@ -10,7 +10,7 @@ import numpy as np
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
-def folded(model: keras.Model) -> keras.Model:
+def fold_batch_norm_layers(model: keras.Model) -> keras.Model:
     """Return the model with BatchNorm folded into convolutions (Jacob et al. 2018), for inference.
 
     Keras computes BatchNorm at inference separately, one pass over every feature map to multiply and one to add; as

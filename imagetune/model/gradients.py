@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.model.build import LOGITS, POOLING, backbone_of
-from imagetune.model.fold_batch_norm import folded
+from imagetune.model.build import LOGITS, POOLING, find_backbone
+from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 
 Floats = NDArray[np.float32]
 
@@ -54,10 +54,10 @@ def split_for_saliency(model: keras.Model) -> SaliencyModel:
         copy.set_weights(layer.get_weights())
     head = keras.Model(inputs, x, name="head")
     head.trainable = False
-    return SaliencyModel(folded(keras.Model(model.input, tensor, name="features")), head)
+    return SaliencyModel(fold_batch_norm_layers(keras.Model(model.input, tensor, name="features")), head)
 
 
-def feature_maps(split: SaliencyModel, images: NDArray[np.uint8]) -> Floats:
+def compute_feature_maps(split: SaliencyModel, images: NDArray[np.uint8]) -> Floats:
     """Return the last feature map (n, rows, columns, channels) of images (n, height, width, 3); see `PASS_SIZE`."""
     # Padded to whole passes, so that the model is compiled once.
     filling = np.zeros((-len(images) % PASS_SIZE, *images.shape[1:]), images.dtype)
@@ -66,12 +66,12 @@ def feature_maps(split: SaliencyModel, images: NDArray[np.uint8]) -> Floats:
     return np.concatenate(maps)[: len(images)] if maps else np.zeros((0, *split.features.output_shape[1:]), np.float32)
 
 
-def logits_of(split: SaliencyModel, features: Floats) -> Floats:
+def compute_logits(split: SaliencyModel, features: Floats) -> Floats:
     """Return the logits (n, outputs) of feature maps (n, rows, columns, channels)."""
     return np.asarray(keras.ops.convert_to_numpy(split.head(features, training=False)), np.float32)
 
 
-def logit_gradients(split: SaliencyModel, features: Floats, targets: NDArray[np.int64]) -> Floats:
+def compute_logit_gradients(split: SaliencyModel, features: Floats, targets: NDArray[np.int64]) -> Floats:
     """Return the gradient of one logit by each value of each feature map.
 
     Args:
@@ -95,7 +95,7 @@ def logit_gradients(split: SaliencyModel, features: Floats, targets: NDArray[np.
 def _list_head_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """Yield the layers from pooling to logits, which form a chain, without dropout: it only acts in training."""
     names = [layer.name for layer in model.layers]
-    for layer in model.layers[names.index(backbone_of(model).name) + 1 : names.index(LOGITS) + 1]:
+    for layer in model.layers[names.index(find_backbone(model).name) + 1 : names.index(LOGITS) + 1]:
         if not isinstance(layer, keras.layers.Dropout):
             yield layer
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from imagetune.model.devices import find_device
 from imagetune.model.test_time_augmentation import apply_tta
-from imagetune.model.traces import graphs_freed
-from imagetune.recipe.evaluate import TTA
+from imagetune.model.traces import free_graphs
+from imagetune.recipe.evaluate import TTATransform
 
 
 class ImageBatch(Protocol):
@@ -27,7 +27,9 @@ class ImageBatch(Protocol):
 AnyBatch = TypeVar("AnyBatch", bound=ImageBatch)
 
 
-def predict_probabilities(model: keras.Model, batches: Iterable[ImageBatch], *, tta: Sequence[TTA] = ()) -> np.ndarray:
+def predict_probabilities(
+    model: keras.Model, batches: Iterable[ImageBatch], *, tta: Sequence[TTATransform] = ()
+) -> np.ndarray:
     """Return the predicted probabilities of all images, in the order of the batches.
 
     Smaller batches, such as the last one, are filled up to the size of the first, so that the model is compiled once.
@@ -42,12 +44,12 @@ def predict_probabilities(model: keras.Model, batches: Iterable[ImageBatch], *, 
     Returns:
         (images, classes) float32 probabilities, or (images, 1) numbers for regression.
     """
-    results = [outputs for _, outputs in outputs_of(model, batches, tta=tta)]
+    results = [outputs for _, outputs in predict_batches(model, batches, tta=tta)]
     return np.concatenate(results) if results else np.zeros((0, model.output_shape[-1]), np.float32)
 
 
-def outputs_of(
-    model: keras.Model, batches: Iterable[AnyBatch], *, tta: Sequence[TTA] = ()
+def predict_batches(
+    model: keras.Model, batches: Iterable[AnyBatch], *, tta: Sequence[TTATransform] = ()
 ) -> Iterator[tuple[AnyBatch, np.ndarray]]:
     """Yield each batch with the model's outputs (batch, ...) float32, in the order of the batches.
 
@@ -62,7 +64,7 @@ def outputs_of(
         for batch in batches:
             if not size:  # the first call compiles, which is done once
                 size = len(batch.images)
-                with graphs_freed():
+                with free_graphs():
                     compiled = _predict(model, batch.images, size, tta)
                 yield batch, compiled
                 continue
@@ -82,7 +84,7 @@ def _count_parallel_batches() -> int:
     return 2 if find_device().is_tensorflow_cpu else 1
 
 
-def _predict(model: keras.Model, images: np.ndarray, size: int, tta: Sequence[TTA] = ()) -> np.ndarray:
+def _predict(model: keras.Model, images: np.ndarray, size: int, tta: Sequence[TTATransform] = ()) -> np.ndarray:
     """Return a model's outputs (batch, ...) float32 for a batch that is padded to ``size`` images on the way."""
     filling = np.zeros((max(size - len(images), 0), *images.shape[1:]), images.dtype)
     filled = np.concatenate([images, filling]) if len(filling) else images

@@ -19,23 +19,23 @@ import keras
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from imagetune.core.files import disk_errors, sha256_file, write_json
-from imagetune.core.plugins import BACKBONES, plugin_package
+from imagetune.core.files import compute_file_sha256, convert_disk_errors, write_json
+from imagetune.core.plugins import BACKBONES, describe_plugin_package
 from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, ResourceError, WeightsError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import build_model, value_scale_of
+from imagetune.model.build import build_model, find_value_scale
 from imagetune.model.decision_rules import ConformalRule, OperatingPoint
 from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
-from imagetune.model.test_time_augmentation import unfit_tta
-from imagetune.model.trainable import leaf_layers
+from imagetune.model.test_time_augmentation import find_unfit_tta
+from imagetune.model.trainable import list_leaf_layers
 from imagetune.model.weights.h5_reader import open_weights
 from imagetune.model.weights.matching import assign, match_layers
 from imagetune.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Section
 from imagetune.recipe.base import Sequence as ListOf
 from imagetune.recipe.data import ImageSettings, Task
-from imagetune.recipe.evaluate import TTA
+from imagetune.recipe.evaluate import TTATransform
 from imagetune.recipe.model import ModelConfig
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -82,7 +82,7 @@ class Manifest(Section):
     """How an image file becomes the model's input."""
     max_pixels: PositiveInt
     """Largest number of pixels of an image; larger ones are refused."""
-    tta: ListOf[TTA] = ()
+    tta: ListOf[TTATransform] = ()
     """Test-time augmentation: transforms whose predictions are averaged with the image's own; by default none."""
     temperature: Positive | None = None
     """Temperature that divides the logits to calibrate probabilities, fitted on validation; None where it could not be
@@ -117,7 +117,7 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _fitting_tta(self) -> Self:
-        if unfit := unfit_tta(self.tta, self.image):
+        if unfit := find_unfit_tta(self.tta, self.image):
             raise ValueError(f"{unfit[0]} needs square images, not {self.image.height}x{self.image.width}")
         return self
 
@@ -151,7 +151,7 @@ class LoadedModel:
     config: ModelConfig
     max_pixels: int
     sha256: str
-    tta: tuple[TTA, ...] = ()
+    tta: tuple[TTATransform, ...] = ()
     task: Task = "single_label"
     thresholds: tuple[float, ...] = ()
     label_separator: str = ";"
@@ -170,7 +170,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
     class_names: Sequence[str],
     image: ImageSettings,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    tta: Sequence[TTA] = (),
+    tta: Sequence[TTATransform] = (),
     task: Task = "single_label",
     thresholds: Sequence[float] = (),
     label_separator: str = ";",
@@ -182,8 +182,8 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
         ResourceError: The disk is full or can't be written.
     """
     _require_finite(model)
-    scale = value_scale_of(model) or ValueScale()
-    with disk_errors(folder):
+    scale = find_value_scale(model) or ValueScale()
+    with convert_disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the target, so that taking its place is a rename within one file system.
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-model-") as name:
@@ -194,7 +194,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
                 imagetune=read_version(),
                 keras=keras.__version__,
                 config=config,
-                backbone_package=plugin_package(BACKBONES, config.backbone),
+                backbone_package=describe_plugin_package(BACKBONES, config.backbone),
                 precision=_precision(model),
                 task=task,
                 class_names=tuple(class_names),
@@ -205,7 +205,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
                 image=image,
                 max_pixels=max_pixels,
                 tta=tuple(tta),
-                weights_sha256=sha256_file(fresh / WEIGHTS),
+                weights_sha256=compute_file_sha256(fresh / WEIGHTS),
             )
             write_json(fresh / MANIFEST, manifest.model_dump(mode="json"))
             if folder.exists():
@@ -245,7 +245,7 @@ def load_model(folder: Path) -> LoadedModel:
     place = find_manifest(folder)
     manifest = read_manifest(place)
     _require_backbone(manifest, place)
-    weights = verified_weights(place, manifest)
+    weights = verify_weights(place, manifest)
     size = (manifest.image.height, manifest.image.width)
     try:
         _require_plausible(manifest, weights.stat().st_size)
@@ -313,7 +313,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelFileError(f"can't be read: {error.strerror}", where=str(path)) from error
 
 
-def verified_weights(folder: Path, manifest: Manifest) -> Path:
+def verify_weights(folder: Path, manifest: Manifest) -> Path:
     """Return the path of a model's weights, once their hash is checked.
 
     Raises:
@@ -322,7 +322,7 @@ def verified_weights(folder: Path, manifest: Manifest) -> Path:
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelFileError("missing", where=str(path), hint="copy the folder again, or train again")
-    actual = sha256_file(path)
+    actual = compute_file_sha256(path)
     if actual != manifest.weights_sha256:
         what = f"corrupted or replaced: SHA-256 {actual}, but {MANIFEST} says {manifest.weights_sha256}"
         raise ModelFileError(what, where=str(path), hint="copy the folder again, or train again")
@@ -342,7 +342,7 @@ def _require_backbone(manifest: Manifest, place: Path) -> None:
     name, package = manifest.config.backbone, manifest.backbone_package
     if package is None:
         return
-    if plugin_package(BACKBONES, name) is None:
+    if describe_plugin_package(BACKBONES, name) is None:
         what = f"its backbone {name!r} is a plug-in of the package {package}, which is not installed"
         raise ResourceError(what, where=str(place), hint="install that package")
     try:
@@ -365,7 +365,7 @@ def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
 
 def _precision(model: keras.Model) -> Literal["float32", "mixed_bfloat16", "mixed_float16"]:
     # Preprocessing and logits are always float32; the first layer with weights has the model's own format.
-    inner = next(layer for layer in leaf_layers(model) if layer.weights)
+    inner = next(layer for layer in list_leaf_layers(model) if layer.weights)
     return inner.dtype_policy.name  # type: ignore[no-any-return]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from imagetune.core.files import atomic_path, sha256_file
+from imagetune.core.files import compute_file_sha256, replace_atomically
 from imagetune.errors import ModelFileError
 from imagetune.recipe.base import Section
 from imagetune.recipe.data import Task
@@ -98,7 +98,7 @@ class Detector:
     def scores(self, evidence: Floats, task: Task) -> NDArray[np.float64]:
         """Return the scores (m,) of logits (m, k) for energy, or of features (m, ...) for mahalanobis."""
         if self.statistics is None:
-            return energies(evidence, task)
+            return compute_energies(evidence, task)
         return self.statistics.distances(evidence)
 
     def flagged(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -107,7 +107,7 @@ class Detector:
         return exceeding
 
 
-def energies(logits: Floats, task: Task) -> NDArray[np.float64]:
+def compute_energies(logits: Floats, task: Task) -> NDArray[np.float64]:
     """Return the energy scores (m,) of logits (m, k), at temperature 1.
 
     Raises:
@@ -156,7 +156,7 @@ def feature_statistics(features: Floats, classes: NDArray[np.int64] | None, *, s
 def write_statistics(statistics: FeatureStatistics, folder: Path) -> str:
     """Write ``feature_statistics.npz`` into a model's folder and return its SHA-256."""
     path = folder / STATISTICS
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             means=statistics.means,
@@ -164,7 +164,7 @@ def write_statistics(statistics: FeatureStatistics, folder: Path) -> str:
             variances=statistics.variances,
             rest=np.float64(statistics.rest),
         )
-    return sha256_file(path)
+    return compute_file_sha256(path)
 
 
 def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
@@ -184,7 +184,7 @@ def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
     if not path.is_file():
         raise ModelFileError("missing", where=str(path), hint=hint)
     # Before reading: a replaced file could fill the memory.
-    if path.stat().st_size > LARGEST_BYTES or sha256_file(path) != rule.statistics_sha256:
+    if path.stat().st_size > LARGEST_BYTES or compute_file_sha256(path) != rule.statistics_sha256:
         raise ModelFileError(
             "corrupted or replaced: not what the manifest was written with", where=str(path), hint=hint
         )

@@ -31,7 +31,7 @@ class SoupStep:
     kept: bool
 
 
-def mean_weights(members: Sequence[Weights]) -> list[NDArray[Any]]:
+def average_weights(members: Sequence[Weights]) -> list[NDArray[Any]]:
     """Return the mean of the weights of models of one architecture.
 
     Sums are in float64, so that the mean of equal models is that model to the last bit.
@@ -52,7 +52,7 @@ def mean_weights(members: Sequence[Weights]) -> list[NDArray[Any]]:
     return [_mean(arrays) for arrays in zip(*members, strict=True)]
 
 
-def greedy_soup(ranks: Sequence[Rank], rank_of: Callable[[tuple[int, ...]], Rank]) -> tuple[SoupStep, ...]:
+def choose_greedy_soup(ranks: Sequence[Rank], rank_of: Callable[[tuple[int, ...]], Rank]) -> tuple[SoupStep, ...]:
     """Return the steps of the greedy soup: which models' weights are averaged (Wortsman et al. 2022, arXiv 2203.05482).
 
     Models are tried from best to worst; one stays in when the mean with it is at least as good as without. So the soup

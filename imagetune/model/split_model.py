@@ -12,10 +12,10 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 
-from imagetune.model.backbones.preprocessing import preprocess
+from imagetune.model.backbones.preprocessing import add_preprocessing
 from imagetune.model.backbones.table import Backbone
-from imagetune.model.build import LOGITS, POOLING, backbone_of
-from imagetune.model.trainable import block_ends, chosen_layers
+from imagetune.model.build import LOGITS, POOLING, find_backbone
+from imagetune.model.trainable import find_unfrozen_layers, list_block_outputs
 
 # By whole model, weakly: a model must be freed when nothing else uses it.
 _lower_parts: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
@@ -24,7 +24,7 @@ _TRAINING_SETTINGS = ("name", "trainable", "regularizer", "initializer", "constr
 
 
 @dataclass(frozen=True)
-class Halves:
+class SplitModel:
     """A model split in two parts, which share its layers and therefore its weights.
 
     Attributes:
@@ -45,7 +45,7 @@ class Halves:
         return tuple(int(size) for size in self.lower.output_shape[1:])
 
 
-def frozen_boundaries(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[str, ...]) -> tuple[str, ...]:
+def list_frozen_boundaries(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[str, ...]) -> tuple[str, ...]:
     """Return the places where a model can be split with only frozen layers below, from input to output.
 
     Args:
@@ -55,14 +55,14 @@ def frozen_boundaries(model: keras.Model, backbone: Backbone, unfreeze: str | tu
 
     Returns:
         Names of blocks, the last one ``pooling`` where the whole backbone is frozen. Skip connections may lead around
-        some of them, which only `cut_model` finds out.
+        some of them, which only `split_model_at` finds out.
 
     Raises:
         RecipeError: ``unfreeze`` names what the backbone doesn't have.
     """
-    chosen = chosen_layers(model, backbone, unfreeze)
+    chosen = find_unfrozen_layers(model, backbone, unfreeze)
     frozen: list[str] = []
-    for block, layers, _ in block_ends(model, backbone):
+    for block, layers, _ in list_block_outputs(model, backbone):
         if chosen.intersection(layers):
             return tuple(frozen)
         frozen.append(block)
@@ -70,30 +70,30 @@ def frozen_boundaries(model: keras.Model, backbone: Backbone, unfreeze: str | tu
     return (*frozen[:-1], POOLING)
 
 
-def cut_model(model: keras.Model, backbone: Backbone, boundary: str) -> Halves | None:
+def split_model_at(model: keras.Model, backbone: Backbone, boundary: str) -> SplitModel | None:
     """Return a model split after a block or after the pooling of its head.
 
     Args:
         model: A model made by ``build_model``.
         backbone: Its row in the table.
-        boundary: A name from `frozen_boundaries`.
+        boundary: A name from `list_frozen_boundaries`.
 
     Returns:
         The two parts; None where skip connections lead around that block.
     """
     if boundary == POOLING:
         return _build_halves(boundary, _build_pooled_model(model), None, model)
-    network = backbone_of(model)
-    end = next(tensor for block, _, tensor in block_ends(model, backbone) if block == boundary)
+    network = find_backbone(model)
+    end = next(tensor for block, _, tensor in list_block_outputs(model, backbone) if block == boundary)
     try:
         upper = keras.Model(end, network.output, name="upper")
     except ValueError:  # Keras: the output can't be computed from this tensor alone
         return None
-    features = keras.Model(network.input, end)(preprocess(model.input, backbone.preprocessing))
+    features = keras.Model(network.input, end)(add_preprocessing(model.input, backbone.preprocessing))
     return _build_halves(boundary, keras.Model(model.input, features, name="lower"), upper, model)
 
 
-def weights_digest(model: keras.Model) -> str:
+def hash_weights(model: keras.Model) -> str:
     """Return the SHA-256 of a model's architecture and weights, the key under which its features are cached."""
     digest = hashlib.sha256()
     digest.update(json.dumps(_describe_layers(model), sort_keys=True, default=str).encode())
@@ -111,7 +111,7 @@ def _build_pooled_model(model: keras.Model) -> keras.Model:
     return _lower_parts[model]
 
 
-def _build_halves(boundary: str, lower: keras.Model, upper: keras.Model | None, model: keras.Model) -> Halves:
+def _build_halves(boundary: str, lower: keras.Model, upper: keras.Model | None, model: keras.Model) -> SplitModel:
     inputs = keras.Input(lower.output_shape[1:], name="features")
     x = inputs if upper is None else upper(inputs)
     logits = None
@@ -119,7 +119,7 @@ def _build_halves(boundary: str, lower: keras.Model, upper: keras.Model | None, 
         x = layer(x)
         if layer.name == LOGITS:
             logits = x
-    return Halves(
+    return SplitModel(
         boundary,
         lower,
         keras.Model(inputs, logits, name="logits_of_features"),
@@ -130,7 +130,7 @@ def _build_halves(boundary: str, lower: keras.Model, upper: keras.Model | None, 
 def _list_head_layers(model: keras.Model, *, after_pooling: bool) -> Iterator[keras.layers.Layer]:
     """Yield the layers after the backbone, which form a chain."""
     names = [layer.name for layer in model.layers]
-    first = names.index(POOLING) + 1 if after_pooling else names.index(backbone_of(model).name) + 1
+    first = names.index(POOLING) + 1 if after_pooling else names.index(find_backbone(model).name) + 1
     yield from model.layers[first:]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.evaluate import TTA
+from imagetune.recipe.evaluate import TTATransform
 
 ZOOM_SHARE = 0.875
 """Share of each side that `zoom_in` keeps: 224 of 256 pixels, the crop that ImageNet models are tested with."""
@@ -17,7 +17,7 @@ ZOOM_SHARE = 0.875
 Pixels = NDArray[np.uint8]
 
 
-def apply_tta(transform: TTA, images: Pixels) -> Pixels:
+def apply_tta(transform: TTATransform, images: Pixels) -> Pixels:
     """Return a batch of images, each changed by a transform of test-time augmentation.
 
     Flips and rotations move pixels; rotations are counter-clockwise. ``zoom_in`` is the centre of the image, 87.5% of
@@ -41,7 +41,7 @@ def apply_tta(transform: TTA, images: Pixels) -> Pixels:
     return np.ascontiguousarray(transformed)
 
 
-def unfit_tta(tta: Iterable[TTA], image: ImageSettings) -> tuple[TTA, ...]:
+def find_unfit_tta(tta: Iterable[TTATransform], image: ImageSettings) -> tuple[TTATransform, ...]:
     """Return the transforms that images of this size don't allow: quarter rotations of images that aren't square."""
     rotations = ("rotate_90", "rotate_270") if image.height != image.width else ()
     return tuple(transform for transform in tta if transform in rotations)
@@ -70,7 +70,7 @@ def _enlarge_centre(images: NDArray[np.float32], axis: int) -> NDArray[np.float3
     return stretched
 
 
-_TRANSFORMS: Mapping[TTA, Callable[[Pixels], Pixels]] = {
+_TRANSFORMS: Mapping[TTATransform, Callable[[Pixels], Pixels]] = {
     "horizontal_flip": lambda images: images[:, :, ::-1],
     "vertical_flip": lambda images: images[:, ::-1],
     "rotate_90": _rotate(1),

@@ -12,7 +12,7 @@ _PREFIX = "CustomGradient-"
 
 
 @contextmanager
-def graphs_freed() -> Iterator[None]:
+def free_graphs() -> Iterator[None]:
     """Let graphs that are traced in the block be freed together with their model.
 
     TensorFlow enters each ``tf.custom_gradient`` of a traced graph in a registry of the process and never removes it;

@@ -78,16 +78,16 @@ class _Block:
         return tuple(layer for layer in self.layers if layer.weights)
 
 
-def leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+def list_leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """Yield the layers of a model from input to output, those of nested models in their place."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from leaf_layers(layer)
+            yield from list_leaf_layers(layer)
         elif not isinstance(layer, keras.layers.InputLayer):
             yield layer
 
 
-def blocks_of(model: keras.Model, backbone: Backbone) -> tuple[LayerBlock, ...]:
+def list_blocks(model: keras.Model, backbone: Backbone) -> tuple[LayerBlock, ...]:
     """Return the named blocks of a backbone, from input to output.
 
     Args:
@@ -100,7 +100,7 @@ def blocks_of(model: keras.Model, backbone: Backbone) -> tuple[LayerBlock, ...]:
     )
 
 
-def block_ends(model: keras.Model, backbone: Backbone) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+def list_block_outputs(model: keras.Model, backbone: Backbone) -> Iterator[tuple[str, tuple[str, ...], Any]]:
     """Yield (name, names of its layers, output tensor) of each block, from input to output.
 
     Args:
@@ -143,7 +143,7 @@ def set_trainable(
     Raises:
         RecipeError: A name matches nothing, or there are fewer blocks than asked for.
     """
-    chosen = chosen_layers(model, backbone, unfreeze)
+    chosen = find_unfrozen_layers(model, backbone, unfreeze)
     network = _find_network(model, backbone)
     # Setting it on a model sets it on every layer inside, so this comes first.
     network.trainable = bool(chosen)
@@ -159,13 +159,13 @@ def set_trainable(
     return _summarise(model, blocks)
 
 
-def learning_places(model: keras.Model) -> frozenset[int]:
+def find_trainable_positions(model: keras.Model) -> frozenset[int]:
     """Return the positions among the model's weights that training may change, BatchNorm statistics included."""
-    changing = {id(weight) for layer in leaf_layers(model) if layer.trainable for weight in layer.weights}
+    changing = {id(weight) for layer in list_leaf_layers(model) if layer.trainable for weight in layer.weights}
     return frozenset(position for position, weight in enumerate(model.weights) if id(weight) in changing)
 
 
-def chosen_layers(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[str, ...]) -> frozenset[str]:
+def find_unfrozen_layers(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[str, ...]) -> frozenset[str]:
     """Return the names of the backbone's layers that ``unfreeze`` names, BatchNorm included.
 
     Raises:
@@ -175,7 +175,7 @@ def chosen_layers(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[
         wanted = parse_unfreeze(unfreeze)
     except ValueError as error:
         raise RecipeError(str(error), where=WHERE) from error
-    return frozenset(_resolve_layers(wanted, blocks_of(model, backbone), backbone))
+    return frozenset(_resolve_layers(wanted, list_blocks(model, backbone), backbone))
 
 
 def _resolve_layers(wanted: Unfreeze, blocks: Sequence[LayerBlock], backbone: Backbone) -> list[str]:
@@ -217,7 +217,7 @@ def _build_blocks(model: keras.Model, backbone: Backbone) -> list[_Block]:
             tuple(
                 inside
                 for layer in layers
-                for inside in (leaf_layers(layer) if isinstance(layer, keras.Model) else [layer])
+                for inside in (list_leaf_layers(layer) if isinstance(layer, keras.Model) else [layer])
             ),
         )
         for name, layers in _group_layers(model, backbone).items()

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from imagetune.errors import RecipeError
-from imagetune.recipe.document import Document, NodePath, value_at
-from imagetune.recipe.problems import did_you_mean, dotted, list_some, shown
-from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value, index_of
+from imagetune.recipe.document import Document, NodePath, get_value
+from imagetune.recipe.problems import format_path, format_value, join_first_words, suggest_known_word
+from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value, find_index
 
 Spaces = Mapping[NodePath, Space]
 # The search spaces that must be active with one of these values.
@@ -17,13 +17,13 @@ Conditions = Mapping[NodePath, tuple[Value, ...]]
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
-def conditions_of(spaces: Spaces, path: NodePath) -> Conditions:
+def find_conditions(spaces: Spaces, path: NodePath) -> Conditions:
     """Return the conditions of a search space by path, from spaces that `check_conditions` has passed."""
     found = {_find(spaces, name): wanted for name, wanted in spaces[path].when.items()}
     return {parent: wanted for parent, wanted in found.items() if parent is not None}
 
 
-def parents_first(spaces: Spaces) -> list[NodePath]:
+def sort_by_conditions(spaces: Spaces) -> list[NodePath]:
     """Return the paths of the search spaces in topological order: each after those that its conditions name."""
     seen: set[NodePath] = set()
     order: list[NodePath] = []
@@ -31,7 +31,7 @@ def parents_first(spaces: Spaces) -> list[NodePath]:
     def visit(path: NodePath) -> None:
         if path not in seen:
             seen.add(path)
-            for parent in conditions_of(spaces, path):
+            for parent in find_conditions(spaces, path):
                 visit(parent)
             order.append(path)
 
@@ -40,7 +40,7 @@ def parents_first(spaces: Spaces) -> list[NodePath]:
     return order
 
 
-def in_force(spaces: Spaces, values: Mapping[NodePath, Value]) -> dict[NodePath, Value]:
+def select_active(spaces: Spaces, values: Mapping[NodePath, Value]) -> dict[NodePath, Value]:
     """Return the values of the active search spaces, in the order of the spaces.
 
     Args:
@@ -48,13 +48,13 @@ def in_force(spaces: Spaces, values: Mapping[NodePath, Value]) -> dict[NodePath,
         values: A value for at least every active space.
     """
     kept: dict[NodePath, Value] = {}
-    for path in parents_first(spaces):
-        if is_met(spaces, path, kept):
+    for path in sort_by_conditions(spaces):
+        if is_active(spaces, path, kept):
             kept[path] = values[path]
     return {path: kept[path] for path in spaces if path in kept}
 
 
-def is_met(spaces: Spaces, path: NodePath, values: Mapping[NodePath, Value]) -> bool:
+def is_active(spaces: Spaces, path: NodePath, values: Mapping[NodePath, Value]) -> bool:
     """Return whether a search space is active: whether its conditions are met.
 
     Args:
@@ -62,20 +62,23 @@ def is_met(spaces: Spaces, path: NodePath, values: Mapping[NodePath, Value]) -> 
         path: Path of the space in question.
         values: Values of the active spaces among those that it depends on.
     """
-    conditions = conditions_of(spaces, path)
+    conditions = find_conditions(spaces, path)
     return all(parent in values and _is_among(wanted, values[parent]) for parent, wanted in conditions.items())
 
 
-def settings_with(spaces: Spaces, path: NodePath, value: Value) -> dict[NodePath, Value]:
+def find_activating_values(spaces: Spaces, path: NodePath, value: Value) -> dict[NodePath, Value]:
     """Return the smallest set of values that makes a search space active with a value.
 
     Where its conditions allow several values of another space, its default is taken if it is one of them, else the
     first.
     """
     settings = {path: value}
-    for parent, wanted in conditions_of(spaces, path).items():
+    for parent, wanted in find_conditions(spaces, path).items():
         fallback = spaces[parent].fallback
-        settings = {**settings_with(spaces, parent, fallback if _is_among(wanted, fallback) else wanted[0]), **settings}
+        settings = {
+            **find_activating_values(spaces, parent, fallback if _is_among(wanted, fallback) else wanted[0]),
+            **settings,
+        }
     return settings
 
 
@@ -88,7 +91,7 @@ def settle_conditions(spaces: Spaces, fixed: Mapping[NodePath, Value]) -> dict[N
     """
     kept: dict[NodePath, Space] = {}
     dropped: set[NodePath] = set()
-    for path in parents_first(spaces):
+    for path in sort_by_conditions(spaces):
         settled = {name: at for name in spaces[path].when if (at := _find([*fixed, *dropped], name)) is not None}
         if all(at in fixed and _is_among(spaces[path].when[name], fixed[at]) for name, at in settled.items()):
             left = {name: wanted for name, wanted in spaces[path].when.items() if name not in settled}
@@ -118,11 +121,11 @@ def check_conditions(spaces: Spaces, document: Document) -> None:
 
 def _find_errors(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
     for name, wanted in spaces[path].when.items():
-        where = f"{document.where((*path, 'when', name))} {dotted(path)}".strip()
+        where = f"{document.where((*path, 'when', name))} {format_path(path)}".strip()
         parent = _find(spaces, name)
         if parent is None:
-            others = [dotted(other) for other in spaces if other != path]
-            hint = did_you_mean(name, others) if others else "leave `when` out: nothing else is searched"
+            others = [format_path(other) for other in spaces if other != path]
+            hint = suggest_known_word(name, others) if others else "leave `when` out: nothing else is searched"
             what = f"search space: when names {name!r}, which {_describe_value(document, name)}"
             yield RecipeError(what, where=where, hint=hint)
             continue
@@ -133,7 +136,7 @@ def _find_errors(spaces: Spaces, path: NodePath, document: Document) -> Iterator
             continue
         for value in wanted:
             if not _has_value(space, value):
-                what = f"search space: {shown(value)} is not among the values of {name}"
+                what = f"search space: {format_value(value)} is not among the values of {name}"
                 yield RecipeError(
                     what,
                     where=where,
@@ -143,36 +146,36 @@ def _find_errors(spaces: Spaces, path: NodePath, document: Document) -> Iterator
 
 def _find_cycles(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
     """Yield an error for a search space whose conditions form a cycle back to it."""
-    waiting, seen = [*conditions_of(spaces, path)], set[NodePath]()
+    waiting, seen = [*find_conditions(spaces, path)], set[NodePath]()
     while waiting:
         parent = waiting.pop()
         if parent == path:
-            where = f"{document.where((*path, 'when'))} {dotted(path)}".strip()
+            where = f"{document.where((*path, 'when'))} {format_path(path)}".strip()
             what = "search space: its conditions form a cycle back to itself"
             yield RecipeError(what, where=where, hint="leave one of the conditions out")
             return
         if parent not in seen:
             seen.add(parent)
-            waiting.extend(conditions_of(spaces, parent))
+            waiting.extend(find_conditions(spaces, parent))
 
 
 def _describe_value(document: Document, name: str) -> str:
-    value = value_at(
+    value = get_value(
         document.root, tuple(int(part) if part.isdigit() else part for part in _drop_brackets(name).split("."))
     )
-    return "is not a search space" if value is None else f"is {shown(value)}, not a search space"
+    return "is not a search space" if value is None else f"is {format_value(value)}, not a search space"
 
 
 def _has_value(space: ChoiceSpace | IntSpace, value: Value) -> bool:
     if isinstance(space, ChoiceSpace):
-        return index_of(space.values, value) is not None
+        return find_index(space.values, value) is not None
     return isinstance(value, int) and not isinstance(value, bool) and value in space.points
 
 
 def _suggest_value(value: Value, offered: Sequence[Value]) -> str:
     if isinstance(value, str):
-        return did_you_mean(value, (other for other in offered if isinstance(other, str)))
-    return f"available: {list_some(map(shown, offered))}"
+        return suggest_known_word(value, (other for other in offered if isinstance(other, str)))
+    return f"available: {join_first_words(map(format_value, offered))}"
 
 
 def _find(spaces: Iterable[NodePath], name: str) -> NodePath | None:
@@ -186,4 +189,4 @@ def _drop_brackets(name: str) -> str:
 
 
 def _is_among(values: tuple[Value, ...], value: Value) -> bool:
-    return index_of(values, value) is not None
+    return find_index(values, value) is not None

@@ -240,7 +240,7 @@ def resolve_scalar(text: str) -> str | bool | int | float | None:
     return text
 
 
-def value_at(node: Any, path: NodePath, absent: Any = None) -> Any:
+def get_value(node: Any, path: NodePath, absent: Any = None) -> Any:
     """Return the value at a path of keys and indices; ``absent`` where there is none."""
     for part in path:
         inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))

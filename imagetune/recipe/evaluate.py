@@ -29,7 +29,7 @@ Corruption = Literal[
     "jpeg_quality",
     "resolution",
 ]
-TTA = Literal["horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_270", "zoom_in"]
+TTATransform = Literal["horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_270", "zoom_in"]
 
 
 class Requirement(Section):
@@ -107,7 +107,7 @@ class EvaluateConfig(Section):
     """Coverage of the confidence intervals, between 0.5 and 1."""
     batch_size: PositiveInt | None = None
     """Images in a forward pass; by default the training batch size."""
-    tta: Sequence[TTA] = ()
+    tta: Sequence[TTATransform] = ()
     """Test-time augmentation: transforms of each image whose predictions are averaged with its own, in evaluate and
     predict. By default only the image itself is seen."""
     mistakes: Annotated[int, Field(ge=0, le=100)] = 24

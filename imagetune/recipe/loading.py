@@ -14,13 +14,20 @@ from pydantic import ValidationError
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.conditions import check_conditions, settle_conditions
-from imagetune.recipe.document import Document, NodePath, parse_document, parse_value, value_at
-from imagetune.recipe.plain_values import plain_values
+from imagetune.recipe.document import Document, NodePath, get_value, parse_document, parse_value
+from imagetune.recipe.plain_values import convert_to_plain_values
 from imagetune.recipe.presets import expand_stages
-from imagetune.recipe.problems import dotted, recipe_error, shown
+from imagetune.recipe.problems import build_recipe_error, format_path, format_value
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Space
-from imagetune.recipe.spaces import is_inside_space, moved, place_of, spaces_below, take_spaces, with_defaults_told
+from imagetune.recipe.spaces import (
+    add_defaults_to_error,
+    find_place,
+    find_spaces,
+    is_inside_space,
+    move_locations,
+    take_spaces,
+)
 
 _DOTTED = re.compile(r"[a-z]\w*(\.\w+|\[\d+\])+")
 _WEIGHT_FILES = (".h5", ".keras")
@@ -57,7 +64,7 @@ class LoadedRecipe:
         root, locations = copy.deepcopy(self.document.root), self.document.locations
         for path, value in values.items():
             if path in self.spaces:
-                locations = moved(locations, place_of(self.spaces[path], path, value), path)
+                locations = move_locations(locations, find_place(self.spaces[path], path, value), path)
             _assign(root, path, copy.deepcopy(value), Document(self.document.name, root, locations))
         document = Document(self.document.name, root, locations)
         left = {path: space for path, space in self.spaces.items() if path not in values}
@@ -77,7 +84,7 @@ class LoadedRecipe:
 
     def error(self, path: NodePath, what: str, *, hint: str = "") -> RecipeError:
         """Return an error about the value at a path, with its ``file:line:column``."""
-        return RecipeError(what, where=f"{self.document.where(path)} {dotted(path)}".strip(), hint=hint)
+        return RecipeError(what, where=f"{self.document.where(path)} {format_path(path)}".strip(), hint=hint)
 
 
 def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
@@ -95,17 +102,17 @@ def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe
     """
     document, folder = _read_source(source)
     # Noted before the overrides: where one fixes a space, the conditions that name it must be settled.
-    written = list(spaces_below(document.root))
+    written = list(find_spaces(document.root))
     for path, value, where in _parse_overrides(overrides):
         _assign(document.root, path, value, Document(where, document.root, {}))
     spaces = take_spaces(document)
-    fixed = {path: value_at(document.root, path) for path in written if path not in spaces}
+    fixed = {path: get_value(document.root, path) for path in written if path not in spaces}
     spaces = settle_conditions(spaces, fixed)
     check_conditions(spaces, document)
     try:
         recipe = _validate(document, folder)
     except RecipeError as error:
-        raise with_defaults_told(error, spaces) from error
+        raise add_defaults_to_error(error, spaces) from error
     return LoadedRecipe(recipe, spaces, document, folder)
 
 
@@ -116,9 +123,9 @@ def _read_source(source: RecipeSource) -> tuple[Document, Path]:
         document = parse_document(_read_text(path), name=str(path))
         document.root.setdefault("name", _build_default_name(path))
         return document, path.absolute().parent
-    values = source.model_dump(mode="json") if isinstance(source, Recipe) else plain_values(source, name="")
+    values = source.model_dump(mode="json") if isinstance(source, Recipe) else convert_to_plain_values(source, name="")
     if not isinstance(values, dict):
-        what = f"{shown(source)} is not a recipe: expected a file's path, or a mapping with keys such as data"
+        what = f"{format_value(source)} is not a recipe: expected a file's path, or a mapping with keys such as data"
         raise RecipeError(what, where="recipe")
     return Document("", values, {}), Path.cwd()
 
@@ -147,7 +154,7 @@ def _validate(document: Document, folder: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(document.root)
     except ValidationError as error:
-        raise recipe_error(error, document, Recipe) from error
+        raise build_recipe_error(error, document, Recipe) from error
     return _with_absolute_paths(recipe, folder)
 
 
@@ -189,7 +196,7 @@ def _parse_overrides(overrides: Overrides) -> Iterator[tuple[NodePath, Any, str]
     """Yield path, value and location (for messages) of each override."""
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
-            yield _key_path(key), plain_values(value, name=key), key
+            yield _key_path(key), convert_to_plain_values(value, name=key), key
         return
     for text in overrides:
         where = f"-o {text}"
@@ -212,15 +219,15 @@ def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document
         last = depth == len(path) - 1
         if isinstance(node, list):
             if not isinstance(part, int) or part >= len(node):
-                problem = f"{dotted(path[:depth])} has items 0 to {len(node) - 1}, not {part!r}"
+                problem = f"{format_path(path[:depth])} has items 0 to {len(node) - 1}, not {part!r}"
                 raise RecipeError(problem, where=document.where(path))
         elif not isinstance(node, dict):
-            problem = f"{dotted(path[:depth])} is the value {node!r}, which has no key {part!r}"
+            problem = f"{format_path(path[:depth])} is the value {node!r}, which has no key {part!r}"
             raise RecipeError(problem, where=document.where(path))
         else:
             part = str(part)  # noqa: PLW2901  (a class called 3 is a key, not an index)
             if depth and is_inside_space(node, part):
-                problem = f"{dotted(path[:depth])} is a search space: no key inside it can be set"
+                problem = f"{format_path(path[:depth])} is a search space: no key inside it can be set"
                 raise RecipeError(problem, where=document.where(path), hint="replace it as a whole, or set its default")
         if last:
             node[part] = value

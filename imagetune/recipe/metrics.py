@@ -356,14 +356,14 @@ def is_lower_better(name: str) -> bool:
     return not METRICS[name].higher_is_better
 
 
-def show_number(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """Return a number with ``digits`` decimals as text; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def show_value(value: float | None, name: str) -> str:
+def format_metric_value(value: float | None, name: str) -> str:
     """Return a metric's value as text: four significant digits where it has units, else three decimals."""
-    return f"{value:.4g}" if value is not None and METRICS[name].has_units else show_number(value)
+    return f"{value:.4g}" if value is not None and METRICS[name].has_units else format_number(value)
 
 
 def _first(chosen: str, names: Iterable[str]) -> tuple[str, ...]:

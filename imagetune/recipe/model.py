@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from imagetune.core.plugins import BACKBONES, plugin_names
+from imagetune.core.plugins import BACKBONES, list_plugin_names
 from imagetune.recipe.base import Fraction, NonNegative, PositiveInt, Section, Sequence
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
@@ -17,7 +17,7 @@ def _with_plugins(schema: dict[str, Any]) -> None:
 
     The built-in names are not listed here: their table belongs to ``imagetune.model``, which a recipe can't import.
     """
-    schema["examples"] = [DEFAULT_BACKBONE, *plugin_names(BACKBONES)]
+    schema["examples"] = [DEFAULT_BACKBONE, *list_plugin_names(BACKBONES)]
 
 
 class HeadConfig(Section):

@@ -8,10 +8,10 @@ from typing import Any
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import MAX_DEPTH
-from imagetune.recipe.problems import shown
+from imagetune.recipe.problems import format_value
 
 
-def plain_values(value: Any, *, name: str, depth: int = 0) -> Any:
+def convert_to_plain_values(value: Any, *, name: str, depth: int = 0) -> Any:
     """Return a copy made of dicts, lists and scalars, as reading the same recipe from YAML would give.
 
     Args:
@@ -28,11 +28,14 @@ def plain_values(value: Any, *, name: str, depth: int = 0) -> Any:
         raise RecipeError(f"nested deeper than {MAX_DEPTH} levels", where=name)
     if isinstance(value, Mapping):
         return {
-            _key(key, name): plain_values(inner, name=f"{name}.{key}" if name else str(key), depth=depth + 1)
+            _key(key, name): convert_to_plain_values(inner, name=f"{name}.{key}" if name else str(key), depth=depth + 1)
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [plain_values(inner, name=f"{name}[{index}]", depth=depth + 1) for index, inner in enumerate(value)]
+        return [
+            convert_to_plain_values(inner, name=f"{name}[{index}]", depth=depth + 1)
+            for index, inner in enumerate(value)
+        ]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     # NumPy's scalars and arrays, without importing it for them.
@@ -43,4 +46,4 @@ def _key(key: Any, name: str) -> str:
     # A class that is called 3 has that name in a file, too.
     if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
         return str(key)
-    raise RecipeError(f"{shown(key)} can't be a key: expected text", where=name or "recipe")
+    raise RecipeError(f"{format_value(key)} can't be a key: expected text", where=name or "recipe")

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
-from imagetune.core.plugins import PluginKind, name_clash, plugin_names
+from imagetune.core.plugins import PluginKind, find_name_clash, list_plugin_names
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class NameOf:
     @property
     def names(self) -> tuple[str, ...]:
         """All names, the built-in ones first."""
-        return (*self.built_in, *(name for name in plugin_names(self.kind) if name not in self.built_in))
+        return (*self.built_in, *(name for name in list_plugin_names(self.kind) if name not in self.built_in))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._check)
@@ -42,6 +42,6 @@ class NameOf:
         if not isinstance(value, str) or value not in self.names:
             quoted = [repr(name) for name in self.names]
             raise PydanticKnownError("literal_error", {"expected": f"{', '.join(quoted[:-1])} or {quoted[-1]}"})
-        if clash := name_clash(self.kind, value, self.built_in):
+        if clash := find_name_clash(self.kind, value, self.built_in):
             raise ValueError(clash)
         return value

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from imagetune.recipe.document import NodePath, value_at
+from imagetune.recipe.document import NodePath, get_value
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.presets import PRESETS
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Space
 
@@ -27,47 +27,47 @@ _BARE_NAMES = (
 ABSENT = "(absent)"
 
 
-def recipe_values(recipe: Recipe) -> dict[str, Any]:
+def list_recipe_values(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as plain JSON values, every default included."""
     return recipe.model_dump(mode="json")
 
 
-def recipe_yaml(recipe: Recipe) -> str:
+def format_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML that reads back to an equal recipe."""
-    return yaml.safe_dump(recipe_values(recipe), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(list_recipe_values(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 
-def searchable_yaml(loaded: LoadedRecipe) -> str:
+def format_searchable_recipe(loaded: LoadedRecipe) -> str:
     """Return a recipe as YAML that reads back to an equal recipe with the same search spaces."""
-    values: Any = recipe_values(loaded.recipe)
+    values: Any = list_recipe_values(loaded.recipe)
     for path in loaded.spaces:
-        if value_at(values, path, ABSENT) is ABSENT:
+        if get_value(values, path, ABSENT) is ABSENT:
             # A space at a key of a preset, which the resolved recipe has expanded into stages: the file's form is kept.
             section, written = values[str(path[0])], copy.deepcopy(loaded.document.root[str(path[0])])
             section |= {key: value for key, value in written.items() if key == "stages" or key not in section}
     for path, space in loaded.spaces.items():
-        value_at(values, path[:-1])[path[-1]] = space.model_dump(mode="json", exclude_unset=True)
+        get_value(values, path[:-1])[path[-1]] = space.model_dump(mode="json", exclude_unset=True)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
-def flatten(values: Any, path: NodePath = ()) -> Iterator[tuple[str, Any]]:
+def flatten_values(values: Any, path: NodePath = ()) -> Iterator[tuple[str, Any]]:
     """Yield dotted key (``train.stages[0].epochs``) and value of every scalar.
 
     Empty lists and mappings count as scalars, or they would vanish.
     """
     if isinstance(values, Mapping) and values:
         for key, value in values.items():
-            yield from flatten(value, (*path, key))
+            yield from flatten_values(value, (*path, key))
     elif isinstance(values, (list, tuple)) and values:
         for index, value in enumerate(values):
-            yield from flatten(value, (*path, index))
+            yield from flatten_values(value, (*path, index))
     else:
-        yield dotted(path), values
+        yield format_path(path), values
 
 
-def recipe_differences(first: Recipe, second: Recipe) -> list[tuple[str, Any, Any]]:
+def compare_recipes(first: Recipe, second: Recipe) -> list[tuple[str, Any, Any]]:
     """Return (key, first value, second value) of every key at which two recipes differ."""
-    ours, theirs = dict(flatten(recipe_values(first))), dict(flatten(recipe_values(second)))
+    ours, theirs = dict(flatten_values(list_recipe_values(first))), dict(flatten_values(list_recipe_values(second)))
     keys = [*ours, *(key for key in theirs if key not in ours)]
     # Types count too: 1, 1.0 and true are equal in Python and mean different things in a recipe.
     pairs = ((key, ours.get(key, ABSENT), theirs.get(key, ABSENT)) for key in keys)

@@ -29,7 +29,7 @@ _ALIASES = {
 _MANY = 12
 
 
-def recipe_error(error: ValidationError, document: Document, root: type[BaseModel]) -> RecipeError:
+def build_recipe_error(error: ValidationError, document: Document, root: type[BaseModel]) -> RecipeError:
     """Return a RecipeError for the first mistake in the file, with the others in ``also``.
 
     Args:
@@ -58,22 +58,22 @@ def _is_other_branch(path: NodePath, findings: Iterable[Mapping[str, Any]], path
     return any(len(other) > len(path) and other[: len(path)] == path for other in paths)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def suggest_known_word(word: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the nearest known word, or a short list of the known words."""
     known = sorted(known)
     alias = _ALIASES.get(word)
     if alias in known:
         return f"did you mean {alias!r}?"
-    return suggest_name(word, known) or f"available: {list_some(known)}"
+    return suggest_name(word, known) or f"available: {join_first_words(known)}"
 
 
-def list_some(words: Iterable[str]) -> str:
+def join_first_words(words: Iterable[str]) -> str:
     """Return the first 12 words separated by commas, with dots where there are more; an endless iterator will do."""
     first = list(islice(words, _MANY + 1))
     return ", ".join(first[:_MANY]) + (", ..." if len(first) > _MANY else "")
 
 
-def dotted(path: NodePath) -> str:
+def format_path(path: NodePath) -> str:
     """Return a path in dotted notation, such as ``train.stages[0].epochs``."""
     text = ""
     for part in path:
@@ -81,7 +81,7 @@ def dotted(path: NodePath) -> str:
     return text
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as a recipe spells it, shortened to 60 characters."""
     text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -108,21 +108,21 @@ def _build_error(
     path: NodePath, findings: list[Mapping[str, Any]], document: Document, root: type[BaseModel]
 ) -> RecipeError:
     first = findings[0]
-    where = f"{document.where(path)} {dotted(path)}".strip()
+    where = f"{document.where(path)} {format_path(path)}".strip()
     match first["type"]:
         case "missing":
             return RecipeError("is missing and has no default", where=where, hint=f"add `{path[-1]}:`")
         case "extra_forbidden":
             keys = _list_keys(root, path[:-1])
-            return RecipeError("unknown key", where=where, hint=did_you_mean(str(path[-1]), keys))
+            return RecipeError("unknown key", where=where, hint=suggest_known_word(str(path[-1]), keys))
         case "value_error":
             return RecipeError(str(first["ctx"]["error"]), where=where)
-    wanted = " or ".join(dict.fromkeys(expected(finding) for finding in findings))
+    wanted = " or ".join(dict.fromkeys(describe_expectation(finding) for finding in findings))
     hint = _suggest_literal(findings) or _suggest_keys(path, findings, root)
-    return RecipeError(f"{shown(first['input'])} is wrong: expected {wanted}", where=where, hint=hint)
+    return RecipeError(f"{format_value(first['input'])} is wrong: expected {wanted}", where=where, hint=hint)
 
 
-def expected(finding: Mapping[str, Any]) -> str:
+def describe_expectation(finding: Mapping[str, Any]) -> str:
     """Return what one of pydantic's findings expected, as words to follow "expected"."""
     context = finding.get("ctx", {})
     match finding["type"]:
@@ -166,7 +166,7 @@ def _suggest_literal(findings: list[Mapping[str, Any]]) -> str:
     for finding in findings:
         if finding["type"] == "literal_error" and isinstance(finding["input"], str):
             known = [part.strip(" '") for part in str(finding["ctx"]["expected"]).replace(" or ", ", ").split(",")]
-            hint = did_you_mean(finding["input"], known)
+            hint = suggest_known_word(finding["input"], known)
             return hint if hint.startswith("did") else ""
     return ""
 
@@ -176,7 +176,7 @@ def _suggest_keys(path: NodePath, findings: Iterable[Mapping[str, Any]], root: t
     for finding in findings:
         if finding["type"] in ("model_type", "model_attributes_type"):
             keys = list(dict.fromkeys(_list_keys(root, path)))
-            return f"its keys are {list_some(keys)}"
+            return f"its keys are {join_first_words(keys)}"
         if finding["type"] == "dict_type" and isinstance(finding["input"], str):
             return f"write `{finding['input']}: {{}}`"
     return ""

@@ -14,7 +14,7 @@ _KINDS = ("lower_bound", "upper_bound", "value")
 _EXPECTED = "write METRIC:lower_bound=0.85 or METRIC:value=0.85; where lower is better, mae:upper_bound=5"
 
 
-def read_requirement(text: str) -> Requirement:
+def parse_requirement(text: str) -> Requirement:
     """Return the requirement in a text such as ``balanced_accuracy:lower_bound=0.85``.
 
     Raises:
@@ -38,6 +38,6 @@ def read_requirement(text: str) -> Requirement:
         raise RecipeError(f"{number!r} is not a number", where=f"--require {text}", hint=_EXPECTED) from None
 
 
-def with_requirements(config: EvaluateConfig, require: Sequence[Requirement]) -> EvaluateConfig:
+def add_requirements(config: EvaluateConfig, require: Sequence[Requirement]) -> EvaluateConfig:
     """Return the ``evaluate`` section with requirements added to its own."""
     return config.model_copy(update={"require": (*config.require, *require)})

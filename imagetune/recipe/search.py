@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from imagetune.recipe.base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Sequence
 from imagetune.recipe.metrics import EpochMetric
-from imagetune.recipe.problems import shown
+from imagetune.recipe.problems import format_value
 
 # A value that a space stands for: a scalar, a list or a whole section.
 Value = JsonValue
@@ -212,17 +212,17 @@ class ChoiceSpace(_Conditional):
     @model_validator(mode="after")
     def _default_is_a_value(self) -> Self:
         # A default of null is a value as well, so whether it was written decides.
-        if "default" in self.model_fields_set and index_of(self.values, self.default) is None:
+        if "default" in self.model_fields_set and find_index(self.values, self.default) is None:
             raise ValueError(
-                f"default {shown(self.default)} is not among the values {', '.join(map(shown, self.values))}"
+                f"default {format_value(self.default)} is not among the values {', '.join(map(format_value, self.values))}"
             )
         return self
 
     @model_validator(mode="after")
     def _distinct_values(self) -> Self:
         for index, value in enumerate(self.values):
-            if index_of(self.values, value) != index:
-                raise ValueError(f"{shown(value)} appears twice among the values")
+            if find_index(self.values, value) != index:
+                raise ValueError(f"{format_value(value)} appears twice among the values")
         return self
 
     @property
@@ -234,7 +234,7 @@ class ChoiceSpace(_Conditional):
 Space = Annotated[LogUniformSpace | UniformSpace | IntSpace | ChoiceSpace, Field(discriminator="search")]
 
 
-def index_of(values: Iterable[Value], value: Value) -> int | None:
+def find_index(values: Iterable[Value], value: Value) -> int | None:
     """Return the index of a value, None where it is not among them.
 
     Values are compared as JSON: 1, 1.0 and true are equal in Python and mean different things in a recipe.

@@ -6,19 +6,19 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
-from imagetune.core.files import disk_errors
+from imagetune.core.files import convert_disk_errors
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import parse_document
-from imagetune.recipe.problems import did_you_mean
+from imagetune.recipe.problems import suggest_known_word
 
 
-def shipped_recipes() -> dict[str, Path]:
+def list_shipped_recipes() -> dict[str, Path]:
     """Return the shipped recipe files by name."""
     folder = Path(str(resources.files("imagetune.shipped")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def recipe_summary(path: Path) -> str:
+def read_recipe_summary(path: Path) -> str:
     """Return the first comment line of a recipe, which says what it is for."""
     first = path.read_text(encoding="utf-8").split("\n", 1)[0]
     return first.removeprefix("#").strip()
@@ -34,9 +34,9 @@ def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
         RecipeError: Unknown name, or a file or folder of that name exists already.
         ResourceError: The disk is full or can't be written.
     """
-    recipes = shipped_recipes()
+    recipes = list_shipped_recipes()
     if name not in recipes:
-        raise RecipeError(f"no shipped recipe is called {name!r}", hint=did_you_mean(name, recipes))
+        raise RecipeError(f"no shipped recipe is called {name!r}", hint=suggest_known_word(name, recipes))
     source = recipes[name]
     images = _find_images(source)
     target = folder / source.name
@@ -44,7 +44,7 @@ def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
     for path in (target, new_images):
         if path is not None and path.exists():
             raise RecipeError("is already there", where=str(path), hint="copy into another folder")
-    with disk_errors(folder):
+    with convert_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         if images and new_images:

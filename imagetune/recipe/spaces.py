@@ -9,8 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, Location, NodePath
-from imagetune.recipe.problems import did_you_mean, dotted, expected, shown
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value, index_of
+from imagetune.recipe.problems import describe_expectation, format_path, format_value, suggest_known_word
+from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value, find_index
 
 _KINDS: dict[str, type[BaseModel]] = {
     "log_uniform": LogUniformSpace,
@@ -42,16 +42,16 @@ def is_inside_space(node: Any, key: Any) -> bool:
     return is_space(node) and key not in _KEYS
 
 
-def spaces_below(node: Any, path: NodePath = ()) -> Iterator[NodePath]:
+def find_spaces(node: Any, path: NodePath = ()) -> Iterator[NodePath]:
     """Yield the paths of the outermost search spaces in raw values."""
     if path and is_space(node):
         yield path
     elif isinstance(node, dict):
         for key, value in node.items():
-            yield from spaces_below(value, (*path, key))
+            yield from find_spaces(value, (*path, key))
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from spaces_below(value, (*path, index))
+            yield from find_spaces(value, (*path, index))
 
 
 def take_spaces(document: Document) -> dict[NodePath, Space]:
@@ -87,17 +87,17 @@ def take_spaces(document: Document) -> dict[NodePath, Space]:
     return spaces
 
 
-def place_of(space: Space, path: NodePath, value: Value) -> NodePath:
+def find_place(space: Space, path: NodePath, value: Value) -> NodePath:
     """Return the path in the file of a value of a search space: among its values, or one of its ends."""
     if isinstance(space, ChoiceSpace):
-        index = index_of(space.values, value)
+        index = find_index(space.values, value)
         return path if index is None else (*path, "values", index)
     if value in (space.low, space.high):
         return (*path, "low" if value == space.low else "high")
     return path
 
 
-def with_defaults_told(error: RecipeError, spaces: Mapping[NodePath, Space]) -> RecipeError:
+def add_defaults_to_error(error: RecipeError, spaces: Mapping[NodePath, Space]) -> RecipeError:
     """Return a validation error with the defaults of the search spaces that it is about.
 
     The values in the message are those defaults, which the file may not show.
@@ -106,13 +106,15 @@ def with_defaults_told(error: RecipeError, spaces: Mapping[NodePath, Space]) -> 
     return errors[0].with_also(tuple(errors[1:]))
 
 
-def kind_hint(space: Space, error: RecipeError) -> str:
+def suggest_space_kind(space: Space, error: RecipeError) -> str:
     """Return the hint to write an int space where a space of real numbers met a whole-number key; else nothing."""
     numbers = isinstance(space, (LogUniformSpace, UniformSpace))
     return "for whole numbers write search: int" if numbers and "a whole number" in error.what else ""
 
 
-def moved(locations: Mapping[NodePath, Location], source: NodePath, target: NodePath) -> dict[NodePath, Location]:
+def move_locations(
+    locations: Mapping[NodePath, Location], source: NodePath, target: NodePath
+) -> dict[NodePath, Location]:
     """Return the locations with those below ``source`` moved below ``target``, whose own are dropped."""
     if source == target or source not in locations:
         return dict(locations)
@@ -123,14 +125,18 @@ def moved(locations: Mapping[NodePath, Location], source: NodePath, target: Node
 
 def _add_defaults(error: RecipeError, spaces: Mapping[NodePath, Space]) -> RecipeError:
     key = error.where.rsplit(" ", 1)[-1]
-    own = next((space for path, space in spaces.items() if dotted(path) == key), None)
+    own = next((space for path, space in spaces.items() if format_path(path) == key), None)
     if own is not None and not isinstance(own, ChoiceSpace):
         what = f"{error.what} (the default of this {own.search} space)"
-        return RecipeError(what, where=error.where, hint=error.hint or kind_hint(own, error))
-    below = {dotted(path): space for path, space in spaces.items() if dotted(path).startswith((f"{key}.", f"{key}["))}
+        return RecipeError(what, where=error.where, hint=error.hint or suggest_space_kind(own, error))
+    below = {
+        format_path(path): space
+        for path, space in spaces.items()
+        if format_path(path).startswith((f"{key}.", f"{key}["))
+    }
     if not below:
         return error
-    defaults = ", ".join(f"{name}: {shown(space.fallback)}" for name, space in [*below.items()][:_MAX_DEFAULTS])
+    defaults = ", ".join(f"{name}: {format_value(space.fallback)}" for name, space in [*below.items()][:_MAX_DEFAULTS])
     rest = ", ..." if len(below) > _MAX_DEFAULTS else ""
     return RecipeError(f"{error.what} (with the defaults {defaults}{rest})", where=error.where, hint=error.hint)
 
@@ -138,12 +144,12 @@ def _add_defaults(error: RecipeError, spaces: Mapping[NodePath, Space]) -> Recip
 def _validate_space(node: dict[str, Any], path: NodePath, document: Document) -> Space:
     kind = node["search"]
     if not isinstance(kind, str) or kind not in _KINDS:
-        where = f"{document.where((*path, 'search'))} {dotted(path)}".strip()
+        where = f"{document.where((*path, 'search'))} {format_path(path)}".strip()
         truth = kind in ("bool", "boolean")
-        hint = "write search: choice, values: [true, false]" if truth else did_you_mean(str(kind), _KINDS)
-        raise RecipeError(f"unknown search space {shown(kind)}", where=where, hint=hint)
-    for inner in spaces_below({key: value for key, value in node.items() if key != "search"}):
-        where = f"{document.where((*path, *inner))} {dotted(path)}".strip()
+        hint = "write search: choice, values: [true, false]" if truth else suggest_known_word(str(kind), _KINDS)
+        raise RecipeError(f"unknown search space {format_value(kind)}", where=where, hint=hint)
+    for inner in find_spaces({key: value for key, value in node.items() if key != "search"}):
+        where = f"{document.where((*path, *inner))} {format_path(path)}".strip()
         hint = "write it at its own key, outside these values, with `when:` if it depends on which of them is tried"
         raise RecipeError("search space: it contains another search space", where=where, hint=hint)
     try:
@@ -157,16 +163,16 @@ def _build_error(error: ValidationError, node: dict[str, Any], path: NodePath, d
     # A misspelt key says more than the missing one that it stands for.
     finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
     inner = tuple(part for part in finding["loc"][2:] if isinstance(part, (str, int)))
-    where = f"{document.where((*path, *inner))} {dotted(path)}".strip()
-    key, hint = dotted(inner), ""
+    where = f"{document.where((*path, *inner))} {format_path(path)}".strip()
+    key, hint = format_path(inner), ""
     match finding["type"]:
         case "missing":
             what = f"{key} is missing"
         case "extra_forbidden":
             what = f"unknown key {key!r}"
-            hint = did_you_mean(str(inner[-1]), _KINDS[node["search"]].model_fields)
+            hint = suggest_known_word(str(inner[-1]), _KINDS[node["search"]].model_fields)
         case "value_error":
             what = str(finding["ctx"]["error"])
         case _:
-            what = f"{key}: {shown(finding['input'])} is wrong: expected {expected(finding)}"
+            what = f"{key}: {format_value(finding['input'])} is wrong: expected {describe_expectation(finding)}"
     return RecipeError(f"search space: {what}", where=where, hint=hint)

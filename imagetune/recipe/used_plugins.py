@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from imagetune.core.plugins import AUGMENTATIONS, BACKBONES, LOSSES, TRACKERS, plugin_package
+from imagetune.core.plugins import AUGMENTATIONS, BACKBONES, LOSSES, TRACKERS, describe_plugin_package
 from imagetune.recipe.schema import Recipe
 
 
-def used_plugins(recipe: Recipe) -> dict[str, dict[str, str]]:
+def find_used_plugins(recipe: Recipe) -> dict[str, dict[str, str]]:
     """Return package and version of every plug-in that a recipe names, by entry-point group and name."""
     own = [stage.augmentation for stage in recipe.train.stages]
     named = {
@@ -16,7 +16,7 @@ def used_plugins(recipe: Recipe) -> dict[str, dict[str, str]]:
         TRACKERS: recipe.tracking.plugin_trackers,
     }
     found = {
-        kind.group: {name: package for name in names if (package := plugin_package(kind, name))}
+        kind.group: {name: package for name in names if (package := describe_plugin_package(kind, name))}
         for kind, names in named.items()
     }
     return {group: packages for group, packages in found.items() if packages}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from imagetune.core.text import format_count
 from imagetune.data.findings import CODES, Finding
 from imagetune.reports.page import html_environment, write_page
-from imagetune.reports.thumbnails import thumbnail
+from imagetune.reports.thumbnails import make_thumbnail
 
 if TYPE_CHECKING:
     from imagetune.data.audit.audit import Audit
@@ -69,7 +69,7 @@ def render_audit_page(catalog: Catalog, audit: Audit, config: DataConfig) -> str
     """Return the page of a source's check as HTML; the arguments are those of `write_audit_page`."""
     views = _FindingViews(catalog, config)
     findings = sorted(audit.findings, key=lambda finding: _ORDER[finding.severity])
-    usable = zip(catalog.records, audit.facts, strict=True)
+    usable = zip(catalog.records, audit.statistics, strict=True)
     counts = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
     classes = sorted(catalog.labels, key=lambda label: (-counts[label], label))
     most = max([1, *counts.values()])
@@ -95,8 +95,8 @@ def render_audit_page(catalog: Catalog, audit: Audit, config: DataConfig) -> str
 def _list_facts(catalog: Catalog, audit: Audit, config: DataConfig) -> Iterator[tuple[str, str]]:
     bad = len(audit.bad_paths)
     yield "source", config.source
-    yield "images", f"{len(audit.facts):,}"
-    yield "usable", f"{sum(fact.error is None for fact in audit.facts):,}"
+    yield "images", f"{len(audit.statistics):,}"
+    yield "usable", f"{sum(fact.error is None for fact in audit.statistics):,}"
     if bad:
         yield "unusable", f"{bad:,}"
     if catalog.rule.task != "regression":
@@ -117,7 +117,7 @@ class _FindingViews:
 
     def __init__(self, catalog: Catalog, config: DataConfig) -> None:
         self._start = f"{catalog.root}{os.sep}"
-        self._labels = {record.path: catalog.rule.told(record.label) for record in catalog.records}
+        self._labels = {record.path: catalog.rule.describe(record.label) for record in catalog.records}
         self._config = config
         self._images: dict[str, tuple[str | None, str]] = {}
         self._image_room, self._path_room = IMAGE_BYTES, PATH_BYTES
@@ -162,7 +162,7 @@ class _FindingViews:
 
     def _thumbnail(self, path: str) -> tuple[str | None, str]:
         if path not in self._images:
-            self._images[path] = thumbnail(path, self._config, pixels=SIDE)
+            self._images[path] = make_thumbnail(path, self._config, pixels=SIDE)
         return self._images[path]
 
     def _list_paths(self, finding: Finding) -> Iterator[tuple[str, str]]:

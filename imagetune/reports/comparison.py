@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from imagetune.data.sources.labels import label_rule
-from imagetune.evaluation.comparison.document import amount, rounded_up
+from imagetune.data.sources.labels import build_label_rule
+from imagetune.evaluation.comparison.document import format_difference, round_up
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.metrics import METRICS
 from imagetune.reports.page import html_environment, write_page
-from imagetune.reports.thumbnails import shown
+from imagetune.reports.thumbnails import view_thumbnail
 
 THUMBNAIL_PIXELS = 176
 MAX_IMAGES = 36
@@ -51,7 +51,7 @@ def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataCo
             matrix=list(_build_matrix(document)),
             images=list(_view_images(document, root, config)),
             others=document["differing"]["listed"][MAX_IMAGES:][:MAX_PATHS],
-            format_label=label_rule(config).told,
+            format_label=build_label_rule(config).describe,
         )
     )
 
@@ -90,10 +90,10 @@ def _describe_power(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str
     if power["min_detectable_difference"] is not None:
         sentences.append(
             f"With {document['images']:,} test images, the minimum detectable difference of "
-            f"{METRICS[metric].in_words} is {amount(power['min_detectable_difference'], metric)}{unit} (power 80%)."
+            f"{METRICS[metric].in_words} is {format_difference(power['min_detectable_difference'], metric)}{unit} (power 80%)."
         )
     if power["images_needed"] is not None:
-        needed = rounded_up(power["images_needed"])
+        needed = round_up(power["images_needed"])
         sentences.append(f"To detect the observed difference with that power takes about {needed:,} images.")
     return " ".join(sentences)
 
@@ -138,4 +138,4 @@ def _build_matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[
 
 def _view_images(document: Mapping[str, Any], root: Path, config: DataConfig) -> Iterator[dict[str, Any]]:
     for image in document["differing"]["listed"][:MAX_IMAGES]:
-        yield {**image, **shown(image["path"], root=root, config=config, pixels=THUMBNAIL_PIXELS)}
+        yield {**image, **view_thumbnail(image["path"], root=root, config=config, pixels=THUMBNAIL_PIXELS)}

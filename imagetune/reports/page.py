@@ -7,8 +7,8 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from imagetune.core.files import write_text
-from imagetune.evaluation.comparison.document import p_text
-from imagetune.recipe.metrics import METRICS, show_number, show_value
+from imagetune.evaluation.comparison.document import format_p_value
+from imagetune.recipe.metrics import METRICS, format_metric_value, format_number
 
 
 def html_environment(*packages: str) -> Environment:
@@ -29,11 +29,11 @@ def html_environment(*packages: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": show_number,
-        "measure": show_value,
+        "number": format_number,
+        "measure": format_metric_value,
         "signed": _format_difference,
         "percent": lambda share: f"{100 * share:.1f}%",
-        "p": p_text,
+        "p": format_p_value,
     }
     return environment
 

@@ -74,7 +74,7 @@ def drawing_style() -> Iterator[None]:
         yield
 
 
-def inline_drawing(figure: Figure, title: str) -> Drawing:
+def save_inline_drawing(figure: Figure, title: str) -> Drawing:
     """Return a figure as SVG for a page, to be called inside `drawing_style`; the same figure gives the same bytes."""
     file = io.StringIO()
     figure.savefig(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 JPEG_QUALITY = 80
 
 
-def thumbnail(path: str | Path, config: DataConfig, *, pixels: int) -> tuple[str | None, str]:
+def make_thumbnail(path: str | Path, config: DataConfig, *, pixels: int) -> tuple[str | None, str]:
     """Return a square thumbnail of a whole image, padded, as a JPEG inside a ``data:`` address.
 
     Args:
@@ -43,16 +43,16 @@ def jpeg_address(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
-def shown(path: str, *, root: Path, config: DataConfig, pixels: int) -> Mapping[str, str | None]:
+def view_thumbnail(path: str, *, root: Path, config: DataConfig, pixels: int) -> Mapping[str, str | None]:
     """Return what a template needs to show an image: its ``path``, its thumbnail ``image``, or its ``problem``.
 
     Args:
         path: Absolute, or relative to the root.
         root: Where relative paths start.
-        config: See `thumbnail`.
-        pixels: See `thumbnail`.
+        config: See `make_thumbnail`.
+        pixels: See `make_thumbnail`.
     """
-    image, problem = thumbnail(root / path, config, pixels=pixels)
+    image, problem = make_thumbnail(root / path, config, pixels=pixels)
     full = root / path
     return {
         "path": str(full.relative_to(root) if full.is_relative_to(root) else full),

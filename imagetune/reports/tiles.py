@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.files import disk_errors
-from imagetune.evaluation.explain.grad_cam import heat_map
+from imagetune.core.files import convert_disk_errors
+from imagetune.evaluation.explain.grad_cam import build_heat_map
 from imagetune.reports.thumbnails import jpeg_address
 
 QUALITY = 78
@@ -54,7 +54,7 @@ def write_tile(image: NDArray[np.uint8], folder: Path, name: str) -> str:
     """Write an image (height, width, 3), uint8 RGB, as JPEG into a folder; return its name there."""
     encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     path = folder / name
-    with disk_errors(path):
+    with convert_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded.tobytes())
     return name
@@ -75,7 +75,7 @@ def overlay_heat(image: Image, values: Heat) -> Image:
         image: uint8, RGB.
         values: (rows, columns), of either sign; what is positive is drawn, the highest value strongest.
     """
-    heat = heat_map(values, image.shape[:2])[:, :, None]
+    heat = build_heat_map(values, image.shape[:2])[:, :, None]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None].astype(np.float32)
     place = heat * (len(_HEAT_RGB) - 1)
     below = np.clip(place.astype(np.int64), 0, len(_HEAT_RGB) - 2)[:, :, 0]

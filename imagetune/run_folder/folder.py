@@ -18,7 +18,7 @@ import psutil
 from imagetune.core import run_files
 from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
-from imagetune.recipe.printing import recipe_yaml
+from imagetune.recipe.printing import format_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.tracking.address import redact_uri
 
@@ -205,7 +205,7 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     return folder
 
 
-def without_password(recipe: Recipe) -> Recipe:
+def remove_password(recipe: Recipe) -> Recipe:
     """Return the recipe without the password in the address of its tracking server."""
     if recipe.tracking.uri is None:
         return recipe
@@ -222,7 +222,7 @@ def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> 
         heading: Lines of a comment at the head of the file.
     """
     comment = "".join(f"# {' '.join(line.split())}\n" for line in heading)
-    write_text(path, comment + recipe_yaml(without_password(recipe)))
+    write_text(path, comment + format_recipe(remove_password(recipe)))
 
 
 def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
@@ -241,11 +241,11 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
         raise ModelFileError("no such run folder", where=str(path), hint=hint)
     if not (folder.model / "manifest.json").is_file() and (trained or not folder.read_status()):
         hint = f"train it again in a new folder: imagetune fit {folder.recipe}" if folder.recipe.is_file() else ""
-        raise ModelFileError(f"has no trained model ({told_state(folder)})", where=str(path), hint=hint)
+        raise ModelFileError(f"has no trained model ({describe_state(folder)})", where=str(path), hint=hint)
     return folder
 
 
-def lock_document(
+def build_lock_document(
     *, seed: int, weights: Mapping[str, Any], images: Mapping[str, str], plugins: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the content of lock.json: versions, platform, seed and hashes, for repeating a run.
@@ -304,7 +304,7 @@ def _find_writer(folder: RunFolder) -> int | None:
     return pid if alive else None
 
 
-def told_state(folder: RunFolder) -> str:
+def describe_state(folder: RunFolder) -> str:
     """Return a phrase on the state of a run, for messages.
 
     A process that was killed left ``running`` in status.json, so it is checked that the process still exists.

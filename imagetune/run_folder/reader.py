@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core.files import read_json_lines, read_json_object
-from imagetune.data.sources.labels import label_rule
+from imagetune.data.sources.labels import build_label_rule
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe
@@ -77,7 +77,7 @@ class RunFiles:
             return None
         classes = (self.tested_split or {}).get("per_class", [])
         thresholds = [found["threshold"] for found in classes if "threshold" in found]
-        return read_predictions(path, rule=label_rule(self.recipe.data), thresholds=thresholds)
+        return read_predictions(path, rule=build_label_rule(self.recipe.data), thresholds=thresholds)
 
 
 def read_run(folder: Path) -> RunFiles:

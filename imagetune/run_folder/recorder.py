@@ -19,16 +19,16 @@ STATUS_SECONDS = 1.0
 
 
 @contextmanager
-def failure_noted(folder: RunFolder) -> Iterator[None]:
+def record_failure(folder: RunFolder) -> Iterator[None]:
     """Record an exception that ends the block in status.json; for the time before there is a recorder."""
     try:
         yield
     except BaseException as error:
-        folder.write_status(failure_state(error), error=str(error) or type(error).__name__)
+        folder.write_status(get_failure_state(error), error=str(error) or type(error).__name__)
         raise
 
 
-def failure_state(error: BaseException) -> State:
+def get_failure_state(error: BaseException) -> State:
     """Return the final state of a run that ended with ``error``: killed for a signal, failed otherwise."""
     killed = isinstance(error, KeyboardInterrupt) or (isinstance(error, ImagetuneError) and error.exit_code > 128)
     return "killed" if killed else "failed"

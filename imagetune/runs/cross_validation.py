@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core.messages import Say
-from imagetune.data.sources.labels import label_rule
-from imagetune.data.splits.folds import fold_splits
+from imagetune.data.sources.labels import build_label_rule
+from imagetune.data.splits.folds import build_cross_validation_folds
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits
-from imagetune.evaluation.cross_validation import Fold, folds_document, pooled_predictions
+from imagetune.evaluation.cross_validation import Fold, describe_folds, pool_predictions
 from imagetune.evaluation.predictions import read_predictions, write_predictions
 from imagetune.model.manifest import read_manifest
 from imagetune.recipe.data import ColumnsConfig, DataConfig
@@ -27,11 +27,11 @@ from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
 from imagetune.runs.run import Run, RunResult, run_recipe
-from imagetune.runs.test import groups_of
+from imagetune.runs.test import list_groups
 from imagetune.training.setup.stopping import StopRequest
 
 
-def folds_of(recipe: Recipe, data: Data, *, say: Say) -> tuple[Splits, ...]:
+def build_folds(recipe: Recipe, data: Data, *, say: Say) -> tuple[Splits, ...]:
     """Return the splits of the ``evaluate.folds`` folds; none without that key.
 
     Raises:
@@ -40,7 +40,7 @@ def folds_of(recipe: Recipe, data: Data, *, say: Say) -> tuple[Splits, ...]:
     count = recipe.evaluate.folds
     if count is None:
         return ()
-    folds = fold_splits(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed)
+    folds = build_cross_validation_folds(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed)
     say("folds", f"{len(folds)}, of the {len(data.splits.train) + len(data.splits.val)} images without test")
     return folds
 
@@ -50,7 +50,7 @@ def cross_validate(run: Run, folds: Sequence[Splits], data: Data, *, say: Say, s
 
     Args:
         run: The whole run, tested; its listener receives the folds' progress, too.
-        folds: The result of `folds_of`.
+        folds: The result of `build_folds`.
         data: The whole run's images.
         say: Receives progress messages.
         stop: Checked after every step.
@@ -79,8 +79,8 @@ def cross_validate(run: Run, folds: Sequence[Splits], data: Data, *, say: Say, s
             parent_run_id=parent,
         )
         done.append(_read_fold(result, splits, recipe.data, run.folder))
-    write_predictions(pooled_predictions(done), run.folder.predictions("folds"), root=data.splits.root)
-    return {"folds": folds_document(done, config=recipe.evaluate, seed=recipe.seed)}
+    write_predictions(pool_predictions(done), run.folder.predictions("folds"), root=data.splits.root)
+    return {"folds": describe_folds(done, config=recipe.evaluate, seed=recipe.seed)}
 
 
 def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
@@ -131,7 +131,7 @@ def _read_fold(result: RunResult, splits: Splits, config: DataConfig, whole: Run
         train=len(splits.train),
         val=len(splits.val),
         best_epoch=result.best.epoch,
-        predictions=read_predictions(folder.predictions("test"), rule=label_rule(config), thresholds=thresholds),
-        groups=groups_of(open_holdout(splits)),
+        predictions=read_predictions(folder.predictions("test"), rule=build_label_rule(config), thresholds=thresholds),
+        groups=list_groups(open_holdout(splits)),
         metrics={name: metric["value"] for name, metric in metrics.items()},
     )

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from imagetune.core.files import read_json_or_empty, sha256_file
+from imagetune.core.files import compute_file_sha256, read_json_or_empty
 from imagetune.core.text import format_count, format_set_difference
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
@@ -18,7 +18,7 @@ from imagetune.model.manifest import Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
-from imagetune.runs.open import find_run, run_splits
+from imagetune.runs.open import find_run, read_run_splits
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Member:
         Raises:
             DataError: splits.csv is missing or corrupted.
         """
-        return run_splits(self.folder, self.recipe.data, self.manifest.class_names)
+        return read_run_splits(self.folder, self.recipe.data, self.manifest.class_names)
 
 
 def open_members(runs: Sequence[str]) -> list[Member]:
@@ -77,7 +77,7 @@ def open_members(runs: Sequence[str]) -> list[Member]:
     return members
 
 
-def refuse_seen(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> None:
+def refuse_seen_images(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> None:
     """Make sure that a run was neither trained nor selected with images that it is to be tested on.
 
     Args:
@@ -91,13 +91,13 @@ def refuse_seen(member: Member, records: Sequence[Record], hashes: Mapping[str, 
     if not member.folder.splits.is_file():
         what = "has no splits.csv, so nobody knows whether it was trained on the test images"
         raise DataError(what, where=member.name, hint="give a run folder, or an address whose run still exists")
-    if seen := seen_images(member, records, hashes):
+    if seen := count_seen_images(member, records, hashes):
         what = f"{seen} of {format_count(len(records), 'test image')} are among its training or validation images"
         hint = "use runs that share their splits, or images that none of them has seen"
         raise DataError(what, where=member.name, hint=hint)
 
 
-def seen_images(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> int:
+def count_seen_images(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> int:
     """Return how many of some images a run was trained or selected with, by path or by content.
 
     Args:
@@ -117,7 +117,7 @@ def hash_images(records: Sequence[Record]) -> dict[str, str]:
     hashes = {}
     for record in records:
         try:
-            hashes[record.path] = sha256_file(Path(record.path))
+            hashes[record.path] = compute_file_sha256(Path(record.path))
         except OSError:
             continue
     return hashes
@@ -137,7 +137,7 @@ def _require_same_classes(first: Member, other: Member) -> None:
         raise ModelFileError(what, where=other.name, hint="take runs with the same classes")
 
 
-def different_images(first: Member, other: Member, split: Literal["val", "test"]) -> int:
+def count_different_images(first: Member, other: Member, split: Literal["val", "test"]) -> int:
     """Return how many labelled images of a split only one of two runs has: the size of the symmetric difference."""
     return len(_list_identities(first, split) ^ _list_identities(other, split))
 

@@ -31,7 +31,7 @@ def open_run(run: str) -> tuple[RunFolder, LoadedModel]:
     return folder, load_model(folder.model)
 
 
-def run_splits(folder: RunFolder, config: DataConfig, class_names: tuple[str, ...]) -> Splits:
+def read_run_splits(folder: RunFolder, config: DataConfig, class_names: tuple[str, ...]) -> Splits:
     """Return the images of a finished run in the splits it was trained with, from its splits.csv.
 
     Args:

@@ -13,29 +13,29 @@ import numpy as np
 from imagetune.core.messages import Say
 from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.loading.image_cache import ImageCaches
-from imagetune.data.loading.targets import ValueScale, value_scale
+from imagetune.data.loading.targets import ValueScale, compute_value_scale
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits, split_catalog
 from imagetune.errors import DataError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import build_model, value_scale_of
+from imagetune.model.build import build_model, find_value_scale
 from imagetune.model.devices import find_device
 from imagetune.model.manifest import load_model
 from imagetune.model.weights.load import WeightsReport, load_weights
 from imagetune.recipe.schema import Recipe
 from imagetune.runs.checks.tasks import check_classes
-from imagetune.runs.lineage import open_members, seen_images
+from imagetune.runs.lineage import count_seen_images, open_members
 from imagetune.runs.open import find_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
-from imagetune.training.feature_cache.features import keeps_features
-from imagetune.training.measure.batch_size import Load, fitting_batch_size
+from imagetune.training.feature_cache.features import caches_features
+from imagetune.training.measure.batch_size import Load, find_batch_size
 from imagetune.training.measure.timing import time_calls
 from imagetune.training.measure.workers import choose_workers, count_reads, measure_loading_speeds
 from imagetune.training.objectives.distillation import Teacher, make_teacher
 from imagetune.training.setup.events import SilentListener
-from imagetune.training.setup.faults import memory_errors
+from imagetune.training.setup.faults import convert_memory_errors
 from imagetune.training.setup.job import TrainingImages, TrainingJob
 from imagetune.training.setup.stages import check_stages
 from imagetune.training.setup.stopping import StopRequest
@@ -99,7 +99,7 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     check_classes(recipe, splits.class_names)
     test = splits.test_count
     counts = f"{len(splits.train)} train, {len(splits.val)} val, {test} test"
-    say("data", f"{counts} in {splits.told_labels()}")
+    say("data", f"{counts} in {splits.describe_targets()}")
     for note in splits.notes:
         say("note", note)
     for finding in audit.findings:
@@ -130,14 +130,14 @@ def prepare_training(
         BadImageError: An image can no longer be read.
     """
     # The trials of a batch size need the GPU's memory, which this process holds once it has a model.
-    recipe = settle_batch_size(recipe, data.images(recipe), say=say)
-    with memory_errors(recipe.train.pass_size):
+    recipe = resolve_batch_size(recipe, data.images(recipe), say=say)
+    with convert_memory_errors(recipe.train.pass_size):
         model, weights = build_pretrained(recipe, data.images(recipe), say=say)
-        if workers == "unless_features_are_kept" and keeps_features(recipe.train):
+        if workers == "unless_features_are_kept" and caches_features(recipe.train):
             recipe = _with_workers(recipe, 0)
         elif workers != "as_written":
-            recipe = settle_workers(recipe, data.images(recipe), model, say=say)
-    return Training(recipe, training_job(recipe, data.images(recipe), model, stop=stop), weights)
+            recipe = resolve_workers(recipe, data.images(recipe), model, say=say)
+    return Training(recipe, build_training_job(recipe, data.images(recipe), model, stop=stop), weights)
 
 
 def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tuple[keras.Model, WeightsReport]:
@@ -148,7 +148,7 @@ def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tup
     keras.config.set_dtype_policy(recipe.train.precision)
     image, config = recipe.data.image, recipe.model
     # From the training labels alone, as the scale becomes part of the model.
-    scale = value_scale(images.train_labels) if recipe.data.task == "regression" else None
+    scale = compute_value_scale(images.train_labels) if recipe.data.task == "regression" else None
     model = _build(recipe, images.class_names, (image.height, image.width), scale)
     check_stages(model, get_backbone(config.backbone), recipe.train.stages)
     if is_mlflow_uri(config.weights):
@@ -159,7 +159,7 @@ def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tup
     return model, report
 
 
-def settle_batch_size(recipe: Recipe, images: TrainingImages, *, say: Say) -> Recipe:
+def resolve_batch_size(recipe: Recipe, images: TrainingImages, *, say: Say) -> Recipe:
     """Return the recipe with a number for ``train.batch_size: auto``: the largest batch that fits in memory.
 
     Call it before this process uses a GPU: the trials need its memory.
@@ -170,10 +170,10 @@ def settle_batch_size(recipe: Recipe, images: TrainingImages, *, say: Say) -> Re
     if recipe.train.batch_size != "auto":
         return recipe
     load = Load(model=recipe.model, train=recipe.train, data=recipe.data, outputs=len(images.class_names))
-    return recipe.model_copy(update={"train": fitting_batch_size(load, say=say)})
+    return recipe.model_copy(update={"train": find_batch_size(load, say=say)})
 
 
-def settle_workers(recipe: Recipe, images: TrainingImages, model: keras.Model, *, say: Say) -> Recipe:
+def resolve_workers(recipe: Recipe, images: TrainingImages, model: keras.Model, *, say: Say) -> Recipe:
     """Return the recipe with a number for ``data.workers: auto``, chosen by loading a few images.
 
     The number changes the speed of loading only, not the pixels that the model is trained on.
@@ -232,7 +232,7 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
         (ancestor,) = open_members([str(find_run(run, uri=recipe.tracking.uri).path)])
         if not ancestor.folder.splits.is_file():
             say("warning", f"{where}: {run} has no splits.csv, so nobody knows whether it was trained on test images")
-        elif seen := seen_images(ancestor, tested, hashes):
+        elif seen := count_seen_images(ancestor, tested, hashes):
             what = f"{run} was trained on {seen} of this run's {len(tested)} test images"
             if recipe.data.audit.on_leak == "error":
                 hint = "use the same split as that run (the same seed, or data.split: {method: hash} for both)"
@@ -240,7 +240,7 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
             say("warning", f"{where}: {what}: the test metrics are too good")
 
 
-def training_job(recipe: Recipe, images: TrainingImages, model: keras.Model, *, stop: StopRequest) -> TrainingJob:
+def build_training_job(recipe: Recipe, images: TrainingImages, model: keras.Model, *, stop: StopRequest) -> TrainingJob:
     """Return the training that a recipe describes, still without a folder for checkpoints and a listener.
 
     Args:
@@ -262,7 +262,7 @@ def training_job(recipe: Recipe, images: TrainingImages, model: keras.Model, *, 
         seed=recipe.seed,
         listener=SilentListener(),
         stop=stop,
-        rebuild=lambda size: _build(recipe, images.class_names, size, value_scale_of(model)),
+        rebuild=lambda size: _build(recipe, images.class_names, size, find_value_scale(model)),
         teacher=_load_teacher(recipe, images.class_names),
     )
 

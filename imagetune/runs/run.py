@@ -11,21 +11,21 @@ from typing import Any
 
 import keras
 
-from imagetune.core.files import atomic_path, write_json
+from imagetune.core.files import replace_atomically, write_json
 from imagetune.core.messages import Say
-from imagetune.data.check_document import audit_document
+from imagetune.data.check_document import build_audit_document
 from imagetune.data.splits.splits import Splits, write_splits_csv
 from imagetune.errors import ImagetuneError
-from imagetune.evaluation.document import failed_requirements
+from imagetune.evaluation.document import list_failed_requirements
 from imagetune.evaluation.metrics.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.manifest import save_model
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.used_plugins import used_plugins
-from imagetune.run_folder.folder import RunFolder, create_run_folder, lock_document
-from imagetune.run_folder.recorder import RunRecorder, failure_state
+from imagetune.recipe.used_plugins import find_used_plugins
+from imagetune.run_folder.folder import RunFolder, build_lock_document, create_run_folder
+from imagetune.run_folder.recorder import RunRecorder, get_failure_state
 from imagetune.runs.pages import write_pages
 from imagetune.runs.prepare import Data, Training, prepare_training, refuse_inherited_leaks
 from imagetune.runs.test import evaluate_splits, predict_labelled
@@ -76,7 +76,7 @@ class Run:
 
 
 @contextmanager
-def running(
+def start_run(
     recipe: Recipe, run_dir: Path | None, *, say: Say, listener: Listener | None = None, pages: bool = True
 ) -> Iterator[Run]:
     """Make a run's folder and keep its status up to date: running in the block, then finished, failed or killed.
@@ -108,7 +108,7 @@ def running(
             write_pages(folder)
     # Also for Ctrl-C, which is no Exception: status.json must not say that the run goes on.
     except BaseException as error:
-        run.recorder.end(failure_state(error), error)
+        run.recorder.end(get_failure_state(error), error)
         if pages:
             # The report of a failed run helps to see why; a full disk must not hide what went wrong first.
             with contextlib.suppress(OSError, ImagetuneError):
@@ -165,12 +165,12 @@ def run_recipe(
     """
     refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop)
-    with running(training.recipe, run_dir, say=say, listener=listener) as run:
+    with start_run(training.recipe, run_dir, say=say, listener=listener) as run:
         write_inputs(run.folder, training, data)
         run.track(parent_run_id=parent_run_id)
         best = train_model(run, training, say=say)
         evaluation = write_and_test(run, training, data.splits, say=say)
-    return run_result(run, best, evaluation)
+    return build_run_result(run, best, evaluation)
 
 
 def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
@@ -178,15 +178,15 @@ def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
     weights = asdict(training.weights)
     write_json(
         folder.lock,
-        lock_document(
+        build_lock_document(
             seed=training.recipe.seed,
             weights=weights,
             images=data.audit.hashes,
-            plugins=used_plugins(training.recipe),
+            plugins=find_used_plugins(training.recipe),
         ),
     )
     write_splits_csv(data.splits, folder.splits)
-    write_json(folder.audit, audit_document(data.catalog, data.audit, data.splits))
+    write_json(folder.audit, build_audit_document(data.catalog, data.audit, data.splits))
 
 
 def train_model(run: Run, training: Training, *, say: Say) -> EpochRecord:
@@ -203,9 +203,9 @@ def write_and_test(run: Run, training: Training, splits: Splits, *, say: Say) ->
     return evaluate_splits(run.folder, job.model, recipe, splits, say=say, val=val, images=job.images)
 
 
-def run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) -> RunResult:
+def build_run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) -> RunResult:
     """Return the result of a finished run, with the requirements that it missed."""
-    missed = failed_requirements(evaluation, run.recipe.evaluate.require)
+    missed = list_failed_requirements(evaluation, run.recipe.evaluate.require)
     return RunResult(run.folder.path, best, evaluation, missed)
 
 
@@ -238,6 +238,6 @@ def write_model(
     )
     # Which layers a stage froze matters to that stage alone: whoever opens the file in Keras can train all of it.
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
-    with atomic_path(folder.keras_file) as temporary:
+    with replace_atomically(folder.keras_file) as temporary:
         model.save(temporary)
     return val

@@ -14,26 +14,26 @@ import psutil
 from imagetune.core.messages import Say
 from imagetune.core.text import format_count, format_list
 from imagetune.data.audit.inspection import inspect_images
-from imagetune.data.sources.labels import label_rule
+from imagetune.data.sources.labels import build_label_rule
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError
-from imagetune.evaluation.context import Examined, ExaminedSplit
-from imagetune.evaluation.document import evaluate_split, evaluation_document
-from imagetune.evaluation.parts import deep_document
-from imagetune.evaluation.predictions import Predictions, predict_records, predictions_of, write_predictions
+from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
+from imagetune.evaluation.document import build_evaluation_document, evaluate_split
+from imagetune.evaluation.parts import run_analyses
+from imagetune.evaluation.predictions import Predictions, build_predictions, predict_records, write_predictions
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import POOLING
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import read_manifest
-from imagetune.model.split_model import Halves, cut_model
+from imagetune.model.split_model import SplitModel, split_model_at
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.reports.tiles import RunTiles
 from imagetune.run_folder.folder import RunFolder
-from imagetune.training.feature_cache.features import FeatureBatch, keeps_features, plain_features
+from imagetune.training.feature_cache.features import FeatureBatch, caches_features, compute_plain_features
 from imagetune.training.setup.job import TrainingImages
 
 # Features of a split are kept in memory only up to this share of what is free: the model and the batches need room.
@@ -67,17 +67,17 @@ def evaluate_splits(
     thresholds = read_manifest(folder.model).thresholds
     images = images or TrainingImages(splits.train, splits.val, splits.class_names, recipe.data)
     halves = _cut_model(model, recipe)
-    examined: dict[str, ExaminedSplit] = {}
+    examined: dict[str, EvaluatedSplit] = {}
     for name, records in sides.items():
         if not records:
             continue
         known = replace(val, thresholds=thresholds) if name == "val" and val is not None else None
         examined[name] = _examine(model, halves, records, recipe, images, thresholds=thresholds, known=known)
         write_predictions(examined[name].predictions, folder.predictions(name), root=splits.root)
-    document = evaluation_document(
+    document = build_evaluation_document(
         {
             name: evaluate_split(
-                split.predictions, config=recipe.evaluate, seed=recipe.seed, groups=groups_of(split.records)
+                split.predictions, config=recipe.evaluate, seed=recipe.seed, groups=list_groups(split.records)
             )
             for name, split in examined.items()
         },
@@ -85,8 +85,8 @@ def evaluate_splits(
     )
     # Written before the diagnoses, which take longest: the metrics stay, whatever happens to the rest.
     folder.write_evaluation(document)
-    document |= deep_document(
-        Examined(
+    document |= run_analyses(
+        EvaluationContext(
             model=model,
             data=recipe.data,
             evaluate=recipe.evaluate,
@@ -133,18 +133,18 @@ def predict_labelled(
         workers=recipe.data.workers,
         max_pixels=recipe.data.max_pixels,
         tta=recipe.evaluate.tta,
-        rule=label_rule(recipe.data),
+        rule=build_label_rule(recipe.data),
         thresholds=thresholds,
-        cache=images.caches.opened(recipe.data) if images else None,
+        cache=images.caches.open_cache(recipe.data) if images else None,
     )
 
 
-def groups_of(records: Sequence[Record]) -> list[str | None]:
+def list_groups(records: Sequence[Record]) -> list[str | None]:
     """Return the group of each image, by which confidence intervals are resampled; None where it has none."""
     return [record.group for record in records]
 
 
-def labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record, ...], dict[str, str]]:
+def read_labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record, ...], dict[str, str]]:
     """Return the labelled images of another folder or table, laid out like the recipe's own.
 
     Args:
@@ -162,8 +162,8 @@ def labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record, ...]
     config = config.model_copy(update={"source": str(path.absolute()), "columns": columns})
     records = read_catalog(config, min_classes=1).records
     paths = list(dict.fromkeys(record.path for record in records))
-    inspected = inspect_images(paths, background=config.background, max_pixels=config.max_pixels, look=False)
-    unusable = {one.facts.path: one.facts.error for one in inspected if one.facts.error is not None}
+    inspected = inspect_images(paths, background=config.background, max_pixels=config.max_pixels, descriptors=False)
+    unusable = {one.statistics.path: one.statistics.error for one in inspected if one.statistics.error is not None}
     if unusable and (config.on_bad_image == "error" or len(unusable) == len(paths)):
         reasons = format_list((f"{name} ({why})" for name, why in unusable.items()), most=3)
         what = f"{len(unusable)} of {format_count(len(paths), 'image')} can't be used: {reasons}"
@@ -172,8 +172,8 @@ def labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record, ...]
     return tuple(record for record in records if record.path not in unusable), unusable
 
 
-def _cut_model(model: keras.Model, recipe: Recipe) -> Halves:
-    halves = cut_model(model, get_backbone(recipe.model.backbone), POOLING)
+def _cut_model(model: keras.Model, recipe: Recipe) -> SplitModel:
+    halves = split_model_at(model, get_backbone(recipe.model.backbone), POOLING)
     if halves is None:  # impossible: build_model puts a pooling layer between every backbone and its head
         raise ValueError(f"the model can't be cut behind {POOLING}")
     return halves
@@ -181,41 +181,41 @@ def _cut_model(model: keras.Model, recipe: Recipe) -> Halves:
 
 def _examine(
     model: keras.Model,
-    halves: Halves,
+    halves: SplitModel,
     records: Sequence[Record],
     recipe: Recipe,
     images: TrainingImages,
     *,
     thresholds: Sequence[float],
     known: Predictions | None,
-) -> ExaminedSplit:
+) -> EvaluatedSplit:
     """Return a split's features and predictions; without test-time augmentation the head predicts from the features."""
     batches = _compute_features(halves, records, recipe, images)
     features = np.concatenate([batch.images for batch in batches]) if batches else None
     if known is None and batches and not recipe.evaluate.tta:
-        known = predictions_of(
+        known = build_predictions(
             [record.path for record in records],
             [record.label for record in records],
             # float64 as from predict_records, so that both ways give the same metrics to the last digit.
             predict_probabilities(halves.predictions, batches).astype(np.float64),
             images.class_names,
-            rule=label_rule(recipe.data),
+            rule=build_label_rule(recipe.data),
             thresholds=thresholds,
         )
     predictions = known or predict_labelled(
         model, records, images.class_names, recipe, thresholds=thresholds, images=images
     )
-    return ExaminedSplit(records, predictions, features)
+    return EvaluatedSplit(records, predictions, features)
 
 
 def _compute_features(
-    halves: Halves, records: Sequence[Record], recipe: Recipe, images: TrainingImages
+    halves: SplitModel, records: Sequence[Record], recipe: Recipe, images: TrainingImages
 ) -> Sequence[FeatureBatch]:
     """Return batches of the backbone's features for images without augmentation; none where memory is short."""
     size = len(records) * int(np.prod(halves.feature_shape)) * np.dtype(np.float32).itemsize
     if size > _MEMORY_SHARE * psutil.virtual_memory().available:
         return ()
     # A fine-tuned backbone gives features that no other run can use: they are not worth the disk.
-    hashes: Mapping[str, str] = images.hashes if keeps_features(recipe.train) else {}
+    hashes: Mapping[str, str] = images.hashes if caches_features(recipe.train) else {}
     seen = replace(images, hashes=hashes)
-    return plain_features(halves, records, seen, batch_size=recipe.evaluation_batch_size)
+    return compute_plain_features(halves, records, seen, batch_size=recipe.evaluation_batch_size)

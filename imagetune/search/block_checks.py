@@ -9,15 +9,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 
-from imagetune.core.processes import prepare_worker, without_main_module
+from imagetune.core.processes import hide_main_module, prepare_worker
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.search import Value
 from imagetune.recipe.unfreeze import parse_unfreeze
-from imagetune.runs.checks.spaces import explained, tried_settings
-from imagetune.search.executors.forkserver import warm_up_trials
-from imagetune.search.executors.processes import start_method
+from imagetune.runs.checks.spaces import explain_error, list_tried_settings
+from imagetune.search.executors.forkserver import start_trial_forkserver
+from imagetune.search.executors.processes import get_start_context
 
 _Unfreeze = str | tuple[str, ...]
 
@@ -47,7 +47,7 @@ def check_blocks(loaded: LoadedRecipe) -> None:
             tried, at, settings, path = wanted[backbone, one.unfreeze]
             found = tried.error(at, one.what, hint=one.hint)
             if path is not None:
-                found = explained(found, settings, path, loaded.spaces[path])
+                found = explain_error(found, settings, path, loaded.spaces[path])
             errors[backbone, one.unfreeze] = found
     if errors:
         first, *others = (errors[key] for key in wanted if key in errors)
@@ -60,7 +60,7 @@ _Place = tuple[LoadedRecipe, NodePath, dict[NodePath, Value], NodePath | None]
 def _collect_unfrozen(loaded: LoadedRecipe) -> dict[tuple[str, _Unfreeze], _Place]:
     """Return each backbone with what is unfrozen of it, and the first recipe, stage and setting that does so."""
     found: dict[tuple[str, _Unfreeze], _Place] = {}
-    tries: list[tuple[NodePath | None, dict[NodePath, Value]]] = [(None, {}), *tried_settings(loaded)]
+    tries: list[tuple[NodePath | None, dict[NodePath, Value]]] = [(None, {}), *list_tried_settings(loaded)]
     for path, settings in tries:
         tried = loaded.with_values(settings) if settings else loaded
         for index, stage in enumerate(tried.recipe.train.stages):
@@ -77,13 +77,13 @@ def _find_missing(wanted: Sequence[tuple[str, _Unfreeze]]) -> dict[str, list[_Mi
     asked: dict[str, list[_Unfreeze]] = {}
     for backbone, unfreeze in wanted:
         asked.setdefault(backbone, []).append(unfreeze)
-    warm_up_trials()
+    start_trial_forkserver()
     # A process that dies, as for want of memory, leaves the check to the trials: it must not stop the search.
     with (
         suppress(BrokenProcessPool),
-        ProcessPoolExecutor(1, mp_context=start_method(), initializer=_prepare) as pool,
+        ProcessPoolExecutor(1, mp_context=get_start_context(), initializer=_prepare) as pool,
     ):
-        with without_main_module():
+        with hide_main_module():
             found = pool.map(_list_missing, asked.keys(), asked.values())
         return dict(zip(asked, found, strict=True))
     return {}
@@ -98,14 +98,14 @@ def _list_missing(name: str, asked: Sequence[_Unfreeze]) -> list[_Missing]:
     """Build a backbone with random weights, and return which of the blocks and layers asked for it lacks."""
     from imagetune.model.backbones.table import get_backbone
     from imagetune.model.build import build_backbone
-    from imagetune.model.trainable import chosen_layers
+    from imagetune.model.trainable import find_unfrozen_layers
 
     backbone = get_backbone(name)
     network = build_backbone(backbone, (backbone.min_size, backbone.min_size))
     missing = []
     for unfreeze in asked:
         try:
-            chosen_layers(network, backbone, unfreeze)
+            find_unfrozen_layers(network, backbone, unfreeze)
         except RecipeError as error:
             missing.append(_Missing(unfreeze, error.what, error.hint))
     return missing

@@ -38,7 +38,7 @@ class Budget:
         return self.config.hours * 3600 - self.spent_seconds - (time.monotonic() - self.began)
 
 
-def busy_seconds(results: Iterable[TrialResult]) -> float:
+def compute_busy_seconds(results: Iterable[TrialResult]) -> float:
     """Return for how many seconds at least one trial ran: parallel trials count once, pauses between sessions don't."""
     busy, until = 0.0, float("-inf")
     for began, seconds in sorted((result.began, result.seconds) for result in results):

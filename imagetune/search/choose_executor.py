@@ -7,20 +7,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from imagetune.core.messages import Say
-from imagetune.core.processes import usable_cores
+from imagetune.core.processes import count_usable_cores
 from imagetune.core.text import format_count
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
 from imagetune.runs.prepare import Data
-from imagetune.search.executors.forkserver import PRELOADED, warm_up_trials
+from imagetune.search.executors.forkserver import PRELOADED, start_trial_forkserver
 from imagetune.search.executors.processes import Processes
 from imagetune.search.executors.protocol import Executor, Work
 from imagetune.search.executors.ray_cluster import RayTasks, check_cluster
-from imagetune.search.executors.slots import Needs, Slot, slots_of, this_machine
+from imagetune.search.executors.slots import Needs, Slot, plan_slots, this_machine
 from imagetune.search.trial_process.run import run_trial
 from imagetune.search.trial_process.shared import Shared
-from imagetune.training.feature_cache.features import keeps_features
-from imagetune.training.measure.batch_size import available_memory
+from imagetune.training.feature_cache.features import caches_features
+from imagetune.training.measure.batch_size import measure_available_memory
 
 _GIB = 2**30
 # Roughly: TensorFlow itself takes about a GiB, and a backbone that is trained holds its activations and gradients.
@@ -39,11 +39,11 @@ def prepare_executor(recipe: Recipe) -> None:
     if recipe.search.executor == "ray":
         check_cluster(recipe.search.ray)
     else:
-        warm_up_trials()
+        start_trial_forkserver()
 
 
 @contextmanager
-def executor_of(recipe: Recipe, data: Data, *, say: Say) -> Iterator[Executor]:
+def open_executor(recipe: Recipe, data: Data, *, say: Say) -> Iterator[Executor]:
     """Open the executor that runs the trials of a search, and close it at the end of the block.
 
     Args:
@@ -65,9 +65,9 @@ def executor_of(recipe: Recipe, data: Data, *, say: Say) -> Iterator[Executor]:
 
 
 def _open_processes(recipe: Recipe, work: Work, say: Say) -> Executor:
-    slots = local_slots(recipe)
+    slots = plan_local_slots(recipe)
     if len(slots) > 1:
-        say("trials", told_slots(slots, usable_cores()))
+        say("trials", describe_slots(slots, count_usable_cores()))
     return Processes(work, slots, preload=PRELOADED)
 
 
@@ -77,7 +77,7 @@ def _open_ray(search: SearchConfig, work: Work, say: Say) -> Executor:
     return executor
 
 
-def told_slots(slots: Sequence[Slot], cores: int) -> str:
+def describe_slots(slots: Sequence[Slot], cores: int) -> str:
     """Return in words how many trials run at a time, and on which GPUs or cores."""
     if any(slot.environment for slot in slots):
         return f"{len(slots)} at a time: {', '.join(slot.place for slot in slots)}"
@@ -85,9 +85,9 @@ def told_slots(slots: Sequence[Slot], cores: int) -> str:
     return f"{len(slots)} at a time on {format_count(cores, 'core')}{crowded}"
 
 
-def local_slots(recipe: Recipe) -> tuple[Slot, ...]:
+def plan_local_slots(recipe: Recipe) -> tuple[Slot, ...]:
     """Return the slots of this machine for the trials of a recipe, one trial at a time in each."""
-    return slots_of(recipe.search.parallel, this_machine(available_memory()), _needs(recipe))
+    return plan_slots(recipe.search.parallel, this_machine(measure_available_memory()), _needs(recipe))
 
 
 def _needs(recipe: Recipe) -> Needs:
@@ -98,6 +98,6 @@ def _needs(recipe: Recipe) -> Needs:
     adaptive = recipe.search.algorithm == "bayesian" or recipe.search.early_stop == "median"
     most = _MAX_ADAPTIVE if adaptive else _MAX
     # A bake-off computes the features of whole backbones, and times them.
-    if recipe.search.algorithm != "bakeoff" and keeps_features(recipe.train):
+    if recipe.search.algorithm != "bakeoff" and caches_features(recipe.train):
         return Needs(_HEAD_CORES, _HEAD_MEMORY, most)
     return Needs(_BACKBONE_CORES, _BACKBONE_MEMORY, most)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.search.proposers.bakeoff import ProbeProposer, probes_of
+from imagetune.search.proposers.bakeoff import ProbeProposer, list_probes
 from imagetune.search.proposers.oracle import OracleProposer
 from imagetune.search.proposers.protocol import Proposer
-from imagetune.search.proposers.sweep import SweepProposer, sweep_settings, sweep_trials
-from imagetune.search.proposers.warm_start import kept_warm_start
-from imagetune.search.records.journal import Event, results_of
+from imagetune.search.proposers.sweep import SweepProposer, list_sweep_settings, list_sweep_trials
+from imagetune.search.proposers.warm_start import read_warm_start
+from imagetune.search.records.journal import Event, list_results
 
 
-def proposer_of(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Sequence[Event]) -> Proposer:
+def build_proposer(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Sequence[Event]) -> Proposer:
     """Return the proposer of a recipe's search algorithm.
 
     Args:
@@ -25,12 +25,12 @@ def proposer_of(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Sequence
     """
     config = loaded.recipe.search
     if config.algorithm == "sweep":
-        settings = sweep_settings(loaded.spaces)
-        repeats = max(config.repeats, -(-len(results_of(past)) // len(settings)))
-        return SweepProposer(sweep_trials(settings, repeats=repeats, seed=loaded.recipe.seed))
+        settings = list_sweep_settings(loaded.spaces)
+        repeats = max(config.repeats, -(-len(list_results(past)) // len(settings)))
+        return SweepProposer(list_sweep_trials(settings, repeats=repeats, seed=loaded.recipe.seed))
     if config.algorithm == "bakeoff":
-        return ProbeProposer(probes_of(loaded.spaces))
-    config = config.model_copy(update={"trials": max(config.trials, len(results_of(past)))})
+        return ProbeProposer(list_probes(loaded.spaces))
+    config = config.model_copy(update={"trials": max(config.trials, len(list_results(past)))})
     epochs = sum(stage.epochs for stage in loaded.recipe.train.stages)
-    known = kept_warm_start(folder).known
+    known = read_warm_start(folder).known
     return OracleProposer(config, loaded.spaces, seed=seed, epochs=epochs, known=known)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from imagetune.recipe.search import SearchConfig
-from imagetune.search.proposers.bakeoff import probes_of
-from imagetune.search.proposers.space import Spaces, grid_size, on_grid
-from imagetune.search.proposers.sweep import sweep_settings, sweep_trials
+from imagetune.search.proposers.bakeoff import list_probes
+from imagetune.search.proposers.space import Spaces, count_grid_points, discretise_spaces
+from imagetune.search.proposers.sweep import list_sweep_settings, list_sweep_trials
 from imagetune.search.records.trial import Trial, TrialResult
 
 
@@ -43,11 +43,11 @@ def expected(config: SearchConfig, spaces: Spaces, *, epochs: int) -> Expected:
         trials = sum(size for size, _ in rungs)
         trained = sum(size * new for size, new in rungs)
     elif config.algorithm == "sweep":
-        trials = len(sweep_trials(sweep_settings(spaces), repeats=config.repeats, seed=0))
+        trials = len(list_sweep_trials(list_sweep_settings(spaces), repeats=config.repeats, seed=0))
     elif config.algorithm == "grid":
-        trials = grid_size(on_grid(spaces))
+        trials = count_grid_points(discretise_spaces(spaces))
     elif config.algorithm == "bakeoff":
-        trials = len(probes_of(spaces))
+        trials = len(list_probes(spaces))
     else:
         trials = config.trials
     most = config.budget.trials

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from imagetune.core.files import disk_errors
+from imagetune.core.files import convert_disk_errors
 from imagetune.errors import CheckpointError, ImagetuneError
 from imagetune.search.executors.protocol import Executor, Outcome, Task
 from imagetune.search.proposers.protocol import Proposer, Turn
-from imagetune.search.records.journal import Ended, Event, Journal, Proposed, unfinished
-from imagetune.search.records.table import Table, append_result, same_point
-from imagetune.search.records.trial import Trial, TrialResult, error_line
+from imagetune.search.records.journal import Ended, Event, Journal, Proposed, find_unfinished
+from imagetune.search.records.table import Table, append_result, is_same_training
+from imagetune.search.records.trial import Trial, TrialResult, format_error_line
 
 # How often listeners tick and a request to stop is noticed.
 _LOOK_SECONDS = 0.25
@@ -120,7 +120,7 @@ def _replay(proposer: Proposer, past: Sequence[Event], phase: _Phase) -> None:
             hint = "start a new search in another folder with --run-dir, and reuse the results with search.warm_start"
             what = f"trial {event.trial.trial_id} of the journal is not what this version would propose"
             raise CheckpointError(what, hint=hint)
-    phase.interrupted.extend(unfinished(past))
+    phase.interrupted.extend(find_unfinished(past))
 
 
 def _start_some(proposer: Proposer, runner: Runner, phase: _Phase) -> bool:
@@ -155,12 +155,12 @@ def _start(proposer: Proposer, runner: Runner, phase: _Phase, trial: Trial) -> N
     try:
         task = runner.task_of(trial)
     except ImagetuneError as error:
-        failed = TrialResult(trial, "failed", None, time.time(), 0.0, error=error_line(error))
+        failed = TrialResult(trial, "failed", None, time.time(), 0.0, error=format_error_line(error))
         _end(proposer, runner, phase, failed, None)
         return
     runner.listener.trial_started(trial, task)
     if task.folder.exists():  # of an interrupted attempt
-        with disk_errors(task.folder):
+        with convert_disk_errors(task.folder):
             shutil.rmtree(task.folder)
     runner.executor.start(task)
     phase.running[trial.trial_id] = trial
@@ -199,7 +199,7 @@ def _known_already(trial: Trial, results: Iterable[TrialResult]) -> TrialResult 
         name, failed = known.trial.trial_id, known.status == "failed"
         if name == trial.continues and failed:
             return TrialResult(trial, "failed", None, time.time(), 0.0, error=f"trial {name}, its lower rung, failed")
-        if same_point(known.trial, trial):
+        if is_same_training(known.trial, trial):
             if failed:
                 error = f"trial {name}, with the same settings, failed"
                 return TrialResult(trial, "failed", None, time.time(), 0.0, error=error)

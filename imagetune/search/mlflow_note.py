@@ -8,13 +8,13 @@ from statistics import stdev
 
 from imagetune.core import run_files
 from imagetune.core.files import read_json_object
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.search.proposers.finalists import Candidate
-from imagetune.search.records.axes import text_of
+from imagetune.search.records.axes import format_value
 from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial
-from imagetune.search.records.verdict import remarks_of
-from imagetune.tracking.content import test_metrics
+from imagetune.search.records.verdict import list_remarks
+from imagetune.tracking.content import list_test_metrics
 
 # More would push MLflow's own tables off the first screen.
 _MAX_CANDIDATES = 5
@@ -22,7 +22,7 @@ _MAX_TEST_METRICS = 6
 _ENDED = ("finished", "failed", "killed")
 
 
-def search_note(folder: Path, candidates: Sequence[Candidate], *, trials: int, objective: str) -> str:
+def format_search_note(folder: Path, candidates: Sequence[Candidate], *, trials: int, objective: str) -> str:
     """Return a search's description as Markdown: the winner with its spread over seeds, its test, and the next best.
 
     Args:
@@ -45,7 +45,7 @@ def search_note(folder: Path, candidates: Sequence[Candidate], *, trials: int, o
 
 def describe_settings(trial: Trial) -> str:
     """Return the searched settings of a trial as Markdown: ``train.batch_size`` 32, and so on."""
-    return ", ".join(f"`{dotted(path)}` {text_of(value)}" for path, value in trial.values.items())
+    return ", ".join(f"`{format_path(path)}` {format_value(value)}" for path, value in trial.values.items())
 
 
 def _metric(candidate: Candidate) -> str:
@@ -57,13 +57,13 @@ def _metric(candidate: Candidate) -> str:
 
 
 def _settings(trial: Trial) -> str:
-    rows = [f"| `{dotted(path)}` | {_cell(text_of(value))} |" for path, value in trial.values.items()]
+    rows = [f"| `{format_path(path)}` | {_cell(format_value(value))} |" for path, value in trial.values.items()]
     return "\n".join(["| setting | value |", "| --- | --- |", *rows]) if rows else ""
 
 
 def _test(best: Path) -> str:
     """Return the test metrics of the winner's run and a link to it; empty before the test."""
-    metrics = test_metrics(read_json_object(best / run_files.EVALUATION))[:_MAX_TEST_METRICS]
+    metrics = list_test_metrics(read_json_object(best / run_files.EVALUATION))[:_MAX_TEST_METRICS]
     rows = [
         f"| {metric.name.replace('_', ' ')} | **{metric.value:.3f}** | "
         f"{'' if metric.low is None else f'{metric.low:.3f} to {metric.high:.3f}'} |"
@@ -83,7 +83,7 @@ def _remarks(folder: Path) -> str:
     """Return the remarks of the search's report; empty while the search runs."""
     if read_json_object(folder / run_files.STATUS).get("state") not in _ENDED:
         return ""
-    return "\n\n".join(f"**{remark.title}.** {remark.text}" for remark in remarks_of(read_search(folder)))
+    return "\n\n".join(f"**{remark.title}.** {remark.text}" for remark in list_remarks(read_search(folder)))
 
 
 def _next(candidates: Sequence[Candidate], objective: str) -> str:

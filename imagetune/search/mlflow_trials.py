@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from imagetune.core import run_files
 from imagetune.errors import ImagetuneError, TrackingError
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
 from imagetune.run_folder.folder import RunFolder
-from imagetune.search.executors.attempts import lost_attempts
+from imagetune.search.executors.attempts import list_lost_attempts
 from imagetune.search.listeners import SearchPlan
-from imagetune.search.mlflow_note import describe_settings, search_note
-from imagetune.search.proposers.bakeoff import compared_by
-from imagetune.search.proposers.finalists import direction_of, ranking
-from imagetune.search.records.axes import text_of
+from imagetune.search.mlflow_note import describe_settings, format_search_note
+from imagetune.search.proposers.bakeoff import select_compared
+from imagetune.search.proposers.finalists import get_direction, rank_candidates
+from imagetune.search.records.axes import format_value
 from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.tracking.state import TrackingState, read_state, write_state
 from imagetune.tracking.steps import count_pending
-from imagetune.tracking.sync import Syncer, planned_state, run_lock, sync_run
+from imagetune.tracking.sync import Syncer, plan_state, run_lock, sync_run
 
 if TYPE_CHECKING:
     from imagetune.search.executors.protocol import Task
@@ -120,7 +120,7 @@ class TrialCopies:
         self._results.append(result)
         if task is not None and (copied := self._open.get(task.folder)) is not None:
             copied.result, copied.ended = result, True
-            for aside in lost_attempts(task.folder):
+            for aside in list_lost_attempts(task.folder):
                 if (aside / run_files.TRACKING).exists():
                     self._open.setdefault(aside, _Copied(aside, None, ended=True))
         self.poke()
@@ -210,7 +210,7 @@ def describe_trial(state: TrackingState, trial: Trial, result: TrialResult | Non
         objective: Name of the validation metric.
     """
     tags = {"imagetune.trial": trial.trial_id, "imagetune.phase": trial.phase}
-    tags |= {f"imagetune.search.{dotted(path)}": text_of(value) for path, value in trial.values.items()}
+    tags |= {f"imagetune.search.{format_path(path)}": format_value(value) for path, value in trial.values.items()}
     about = {"seed": trial.seed, "continues": trial.continues, "repeats": trial.repeats, "epochs": trial.epochs}
     tags |= {f"imagetune.{name}": str(value) for name, value in about.items() if value is not None}
     if result is not None:
@@ -287,7 +287,7 @@ def _child_state(folder: Path, parent: TrackingState, tags: Mapping[str, str]) -
     """Return the tracking state of a child of the search's run; a new one gets the user's tags."""
     state = read_state(folder)
     if state is None and folder.name.startswith(run_files.BEST):
-        state = planned_state(folder)
+        state = plan_state(folder)
     if state is None:
         state = TrackingState(tags=dict(tags), log_model=False)
     if (state.uri, state.experiment) != (parent.uri, parent.experiment):
@@ -300,7 +300,7 @@ def _child_state(folder: Path, parent: TrackingState, tags: Mapping[str, str]) -
 def _describe_search(parent: Syncer, results: Sequence[TrialResult], search: SearchConfig) -> None:
     """Set the search's objective, tags and description, by its best settings so far, in its tracking state."""
     state, objective = parent.state, search.objective
-    candidates = ranking(compared_by(results, search.algorithm), direction_of(objective))
+    candidates = rank_candidates(select_compared(results, search.algorithm), get_direction(objective))
     if not candidates:
         return
     best = candidates[0]
@@ -309,7 +309,7 @@ def _describe_search(parent: Syncer, results: Sequence[TrialResult], search: Sea
         state.metrics[f"{OBJECTIVE_METRIC}_standard_deviation"] = stdev(best.objectives)
     tags = {"best_trial": best.trial.trial_id, "algorithm": search.algorithm, "objective": objective}
     state.tags = {**state.tags, **{f"imagetune.{name}": value for name, value in tags.items()}}
-    state.note = search_note(parent.run_dir, candidates, trials=len(results), objective=objective)
+    state.note = format_search_note(parent.run_dir, candidates, trials=len(results), objective=objective)
 
 
 def _trial_note(trial: Trial, result: TrialResult | None, objective: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagetune.core import run_files
-from imagetune.core.files import disk_errors
+from imagetune.core.files import convert_disk_errors
 from imagetune.core.messages import Say
 from imagetune.errors import SearchError
 from imagetune.recipe.document import NodePath
@@ -15,18 +15,18 @@ from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Value
 from imagetune.run_folder.folder import RunFolder, write_recipe
-from imagetune.runs.checks.recipe import checked
+from imagetune.runs.checks.recipe import check_recipe
 from imagetune.runs.prepare import Data
 from imagetune.search.budget import Budget
-from imagetune.search.choose_proposer import proposer_of
+from imagetune.search.choose_proposer import build_proposer
 from imagetune.search.executors.protocol import Task
 from imagetune.search.forecast import expected
 from imagetune.search.listeners import SearchPlan, Watcher
 from imagetune.search.loop import Runner, run_trials
-from imagetune.search.proposers.bakeoff import fine_tunings
-from imagetune.search.proposers.finalists import Direction, direction_of, ranking, repeats_of
+from imagetune.search.proposers.bakeoff import list_fine_tunings
+from imagetune.search.proposers.finalists import Direction, get_direction, list_repeats, rank_candidates
 from imagetune.search.proposers.protocol import ListProposer
-from imagetune.search.records.journal import Event, Proposed, results_of, unfinished
+from imagetune.search.records.journal import Event, Proposed, find_unfinished, list_results
 from imagetune.search.records.trial import Phase, Trial, TrialResult
 from imagetune.training.setup.stopping import StopRequest
 
@@ -73,14 +73,14 @@ class Session:
     @property
     def direction(self) -> Direction:
         """Whether a smaller or a larger objective is better."""
-        return direction_of(self.recipe.search.objective)
+        return get_direction(self.recipe.search.objective)
 
     def recipe_of(self, values: Mapping[NodePath, Value], seed: int | None = None) -> Recipe:
         """Return the recipe of a setting, as `imagetune fit` would repeat it: nothing in it is a space.
 
         Another seed changes the training alone; the splits stay those of the recipe's seed.
         """
-        recipe = checked(self.loaded.with_values(values)).recipe
+        recipe = check_recipe(self.loaded.with_values(values)).recipe
         if seed is None:
             return recipe
         split = recipe.data.split.model_copy(update={"seed": recipe.split_seed})
@@ -131,7 +131,7 @@ class Session:
             slots=slots,
             expected=expected(self.recipe.search, self.loaded.spaces, epochs=epochs),
             budget=self.budget,
-            known=tuple(results_of(self.past)),
+            known=tuple(list_results(self.past)),
         )
 
     def past_of(self, phase: Phase) -> list[Event]:
@@ -147,14 +147,14 @@ def run_phases(session: Session, runner: Runner) -> list[TrialResult]:
         CheckpointError: The journal doesn't fit what this version proposes.
     """
     config = session.recipe.search
-    proposer = proposer_of(session.loaded, seed=session.seed, folder=session.folder, past=session.past_of("search"))
+    proposer = build_proposer(session.loaded, seed=session.seed, folder=session.folder, past=session.past_of("search"))
     results = run_trials(proposer, runner, known=[], past=session.past_of("search"))
-    candidates = ranking(results, session.direction)
+    candidates = rank_candidates(results, session.direction)
     if not candidates:
-        raise all_failed(results, session.folder)
+        raise build_all_failed_error(results, session.folder)
     if config.algorithm == "sweep":
         return results
-    again = fine_tunings if config.algorithm == "bakeoff" else repeats_of
+    again = list_fine_tunings if config.algorithm == "bakeoff" else list_repeats
     finals = again(candidates[: config.finalists], repeats=config.repeats, seed=session.recipe.seed)
     return _final_trials(session, runner, results, finals)
 
@@ -166,9 +166,9 @@ def _final_trials(
 
     A resumed search may have more trials than before, and so other finalists: results of the former ones are kept.
     """
-    before = results_of(session.past_of("final"))
+    before = list_results(session.past_of("final"))
     names = {result.trial.trial_id for result in before}
-    open_then = {trial.trial_id for trial in unfinished(session.past_of("final"))}
+    open_then = {trial.trial_id for trial in find_unfinished(session.past_of("final"))}
     left = [trial for trial in finals if trial.trial_id not in names]
     # Those that were interrupted come first, and are not proposed anew.
     left.sort(key=lambda trial: trial.trial_id not in open_then)
@@ -205,7 +205,7 @@ def _record_death(result: TrialResult, task: Task) -> None:
     if result.status != "failed":
         return
     folder = RunFolder(task.folder)
-    with disk_errors(folder.path):
+    with convert_disk_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     if not folder.recipe.exists():
         write_recipe(task.recipe, folder.recipe)
@@ -219,7 +219,7 @@ def _trial_of(event: Event) -> Trial:
     return event.trial if isinstance(event, Proposed) else event.result.trial
 
 
-def all_failed(results: Sequence[TrialResult], folder: Path) -> SearchError:
+def build_all_failed_error(results: Sequence[TrialResult], folder: Path) -> SearchError:
     """Return the error of a search whose trials all failed, with the cause of the first failure."""
     first = results[0]
     what = f"all {len(results)} trials failed; the first (trial {first.trial.trial_id}): {first.error}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.search.proposers.space import grid_size, on_grid
+from imagetune.search.proposers.space import count_grid_points, discretise_spaces
 from imagetune.search.records.bakeoff_result import check_bakeoff
 
 
@@ -26,7 +26,7 @@ def check_recipe(loaded: LoadedRecipe) -> None:
         raise loaded.error(("evaluate", "folds"), "a search doesn't cross-validate its winner", hint=hint)
     if recipe.data.split.val == 0 and config.folds is None:
         raise loaded.error(("data", "split"), "a search needs validation images, and val is 0")
-    points = grid_size(on_grid(loaded.spaces)) if config.algorithm == "grid" else 0
+    points = count_grid_points(discretise_spaces(loaded.spaces)) if config.algorithm == "grid" else 0
     if points > config.trials:
         what = f"the grid has {points} points, search.trials allows {config.trials}, and part of a grid says little"
         hint = "raise search.trials, offer fewer values, or use algorithm: random"

@@ -12,14 +12,14 @@ from statistics import median_low, stdev
 from typing import Any
 
 from imagetune.core import run_files
-from imagetune.core.files import disk_errors, write_csv
+from imagetune.core.files import convert_disk_errors, write_csv
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError, RecipeError
-from imagetune.evaluation.document import failed_requirements
+from imagetune.evaluation.document import list_failed_requirements
 from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
@@ -67,7 +67,7 @@ def refit(
     A finished run of an earlier winner, which more trials have beaten, is kept beside it as ``best-1``, ``best-2``, ...
 
     Args:
-        recipe: Recipe from `refit_recipe`.
+        recipe: Recipe from `build_refit_recipe`.
         data: Images of the recipe.
         folder: The run folder to make.
         parent_run_id: Id of the search's MLflow run; None where it isn't tracked.
@@ -80,7 +80,7 @@ def refit(
     return Refit(run.folder, run.evaluation, run.missed)
 
 
-def finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
+def find_finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
     """Return the refit that an earlier session has finished; None where it is still to be trained.
 
     Args:
@@ -94,7 +94,7 @@ def finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
     with contextlib.suppress(OSError, ValueError, RecipeError):
         evaluation = json.loads(best.evaluation.read_text(encoding="utf-8"))
         if _trained_with(best, recipe):
-            return Refit(folder, evaluation, failed_requirements(evaluation, recipe.evaluate.require), fresh=False)
+            return Refit(folder, evaluation, list_failed_requirements(evaluation, recipe.evaluate.require), fresh=False)
     return None
 
 
@@ -117,7 +117,7 @@ def make_room(folder: Path) -> None:
     """Make ``folder`` free: a finished run moves aside, an unfinished one is removed."""
     if not folder.exists():
         return
-    with disk_errors(folder):
+    with convert_disk_errors(folder):
         if RunFolder(folder).read_status().get("state") != "finished":
             shutil.rmtree(folder)
             return
@@ -147,7 +147,9 @@ def write_best(recipe: Recipe, winner: Candidate, *, folder: Path, objective: st
     write_recipe(recipe, folder / run_files.BEST_RECIPE, heading=lines)
 
 
-def refit_recipe(recipe: Recipe, winner: Candidate, data: Data, *, folder: Path, say: Say) -> tuple[Recipe, Data, str]:
+def build_refit_recipe(
+    recipe: Recipe, winner: Candidate, data: Data, *, folder: Path, say: Say
+) -> tuple[Recipe, Data, str]:
     """Return the recipe of the refit, its images, and one line on what it trains on.
 
     ``search.refit: train`` is the winner's own recipe. With ``train_and_val`` the validation images are trained on as
@@ -188,7 +190,7 @@ def cut_to_epochs(recipe: Recipe, epochs: int) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"stages": tuple(stages)})})
 
 
-def best_epochs(winner: Candidate) -> int | None:
+def compute_best_epochs(winner: Candidate) -> int | None:
     """Return the best number of epochs by validation: the (lower) median over the winner's seeds; None if unknown."""
     known = [result.best_epoch for result in winner.results if result.best_epoch is not None]
     return median_low(known) if known else None
@@ -197,7 +199,7 @@ def best_epochs(winner: Candidate) -> int | None:
 def _cut_to_best(recipe: Recipe, winner: Candidate) -> tuple[Recipe, int]:
     """Return the recipe without early stopping for as many epochs as were best, and how many those are."""
     whole = sum(stage.epochs for stage in recipe.train.stages)
-    epochs = min(best_epochs(winner) or winner.trial.epochs or whole, whole)
+    epochs = min(compute_best_epochs(winner) or winner.trial.epochs or whole, whole)
     cut = cut_to_epochs(recipe, epochs)
     stages = tuple(stage.model_copy(update={"early_stopping": None}) for stage in cut.train.stages)
     metric = recipe.train.early_stopping.metric

@@ -12,15 +12,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from imagetune.core import run_files
-from imagetune.core.files import disk_errors, write_json
+from imagetune.core.files import convert_disk_errors, write_json
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.data.splits.splits import told_path, write_splits_csv
+from imagetune.data.splits.splits import format_relative_path, write_splits_csv
 from imagetune.errors import CheckpointError
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import ABSENT, recipe_differences
+from imagetune.recipe.printing import ABSENT, compare_recipes
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.used_plugins import used_plugins
-from imagetune.run_folder.folder import RUNS, RunFolder, lock_document
+from imagetune.recipe.used_plugins import find_used_plugins
+from imagetune.run_folder.folder import RUNS, RunFolder, build_lock_document
 from imagetune.runs.prepare import Data
 from imagetune.search.records.journal import Event, Proposed
 
@@ -56,7 +56,7 @@ def only_search(folder: Path) -> Iterator[None]:
         CheckpointError: Another process searches there.
         ResourceError: The folder can't be written.
     """
-    with disk_errors(folder):
+    with convert_disk_errors(folder):
         lock = FileLock(folder / LOCK_NAME)
         try:
             lock.acquire(blocking=False)
@@ -71,7 +71,7 @@ def only_search(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_free(key: str) -> bool:
+def may_change(key: str) -> bool:
     """Return whether a recipe key, such as ``data.workers``, may change without making it another training."""
     return any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in _FREE)
 
@@ -87,8 +87,8 @@ def check_same_training(folder: RunFolder, recipe: Recipe) -> None:
         CheckpointError: A value that is the same for all trials has changed.
         RecipeError: The recipe of the earlier sessions can't be read.
     """
-    differences = recipe_differences(load_recipe(folder.recipe).recipe, recipe)
-    changed = [(key, then, now) for key, then, now in differences if not is_free(key)]
+    differences = compare_recipes(load_recipe(folder.recipe).recipe, recipe)
+    changed = [(key, then, now) for key, then, now in differences if not may_change(key)]
     if changed:
         key, then, now = changed[0]
         others = f" (and {', '.join(each[0] for each in changed[1:])})" if len(changed) > 1 else ""
@@ -131,10 +131,11 @@ def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool)
     """
     lock = folder.path / run_files.LOCK
     if begun or (folder.splits.exists() and lock.exists()):
-        _check_same(recorded_images(folder), present_images(data), folder.splits)
+        _check_same(read_recorded_images(folder), list_present_images(data), folder.splits)
     write_splits_csv(data.splits, folder.splits)
     write_json(
-        lock, lock_document(seed=recipe.seed, weights={}, images=data.audit.hashes, plugins=used_plugins(recipe))
+        lock,
+        build_lock_document(seed=recipe.seed, weights={}, images=data.audit.hashes, plugins=find_used_plugins(recipe)),
     )
 
 
@@ -160,7 +161,7 @@ class Image:
     sha256: str
 
 
-def recorded_images(folder: RunFolder) -> dict[str, Image]:
+def read_recorded_images(folder: RunFolder) -> dict[str, Image]:
     """Return the images that a search began with, by path below their root.
 
     Raises:
@@ -189,11 +190,11 @@ def _hash_of(path: str, source: Path, hashes: Mapping[str, str]) -> str:
     return next((found for root in (source, source.parent) if (found := hashes.get(str(root / path)))), "")
 
 
-def present_images(data: Data) -> dict[str, Image]:
+def list_present_images(data: Data) -> dict[str, Image]:
     """Return the images as they are now, by path below their root."""
     splits = data.splits
     return {
-        told_path(record.path, splits.root): Image(
+        format_relative_path(record.path, splits.root): Image(
             (record.label, record.group or ""), record.split or "", data.audit.hashes.get(record.path, "")
         )
         for record in (*splits.train, *splits.val, *open_holdout(splits))

@@ -12,29 +12,29 @@ from imagetune.core.files import write_text
 from imagetune.core.messages import Say
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource
-from imagetune.recipe.printing import searchable_yaml
+from imagetune.recipe.printing import format_searchable_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder.folder import RunFolder, check_run_place, create_run_folder, without_password
-from imagetune.run_folder.recorder import failure_noted
+from imagetune.run_folder.folder import RunFolder, check_run_place, create_run_folder, remove_password
+from imagetune.run_folder.recorder import record_failure
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import Data, read_data
 from imagetune.runs.run import finish_tracking
 from imagetune.search.block_checks import check_blocks
-from imagetune.search.budget import Budget, busy_seconds
-from imagetune.search.choose_executor import executor_of, prepare_executor
+from imagetune.search.budget import Budget, compute_busy_seconds
+from imagetune.search.choose_executor import open_executor, prepare_executor
 from imagetune.search.listeners import Watcher, Watchers
 from imagetune.search.loop import Runner
 from imagetune.search.mlflow_trials import TrialCopies
-from imagetune.search.phases import Session, Watched, all_failed, run_phases
-from imagetune.search.proposers.bakeoff import compared_by
-from imagetune.search.proposers.finalists import Candidate, ranking
-from imagetune.search.proposers.warm_start import keep_warm_start, warm_start_of
+from imagetune.search.phases import Session, Watched, build_all_failed_error, run_phases
+from imagetune.search.proposers.bakeoff import select_compared
+from imagetune.search.proposers.finalists import Candidate, rank_candidates
+from imagetune.search.proposers.warm_start import load_warm_start, write_warm_start
 from imagetune.search.recipe_checks import check_recipe
-from imagetune.search.records.findings import NO_FINDINGS, Findings, plan_message, write_findings
-from imagetune.search.records.journal import Event, Journal, results_of
+from imagetune.search.records.findings import NO_FINDINGS, Findings, describe_plan, write_findings
+from imagetune.search.records.journal import Event, Journal, list_results
 from imagetune.search.records.table import Table, describe_search, open_records, write_table
 from imagetune.search.records.trial import TrialResult
-from imagetune.search.refit import Refit, complete_refit, finished_refit, refit, refit_recipe, write_best
+from imagetune.search.refit import Refit, build_refit_recipe, complete_refit, find_finished_refit, refit, write_best
 from imagetune.search.report.write import write_last_report
 from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_images
 from imagetune.search.trial_process.folds import check_folds
@@ -117,15 +117,15 @@ def search(
     data = read_data(loaded.recipe, say=say)
     check_folds(data, loaded.recipe)
     copies = TrialCopies(loaded.recipe)
-    warm = warm_start_of(loaded, data, resumed=run_dir if resume else None, say=say)
+    warm = load_warm_start(loaded, data, resumed=run_dir if resume else None, say=say)
     with _open_folder(loaded, run_dir, resume=resume) as folder:
         if not resume:
             # Before search.json, from which on there is a search to resume: it must not come without its warm start.
-            keep_warm_start(warm, folder.path)
+            write_warm_start(warm, folder.path)
         # A search that can't be resumed is refused before any of its files is changed.
         records = _open_records(loaded, data, folder)
         say("run folder", str(folder.path))
-        if planned := plan_message(loaded):
+        if planned := describe_plan(loaded):
             say(*planned)
         with _tracked(folder, loaded.recipe, copies, say) as tracker:
             watchers = Watchers([copies, watcher])
@@ -143,11 +143,11 @@ def _search(
     stop: StopRequest,
 ) -> Search:
     config, spaces, folder, past = loaded.recipe.search, loaded.spaces, records.folder, records.past
-    budget = Budget(config.budget, spent_seconds=busy_seconds(results_of(past)))
+    budget = Budget(config.budget, spent_seconds=compute_busy_seconds(list_results(past)))
     session = Session(loaded, data, folder.path, past, budget, say, stop)
     session.remember_started()
     # A signal waits for `check`: it must not interrupt the start of a process or a line of the journal.
-    with stop.deferred(), executor_of(loaded.recipe, data, say=say) as executor:
+    with stop.deferred(), open_executor(loaded.recipe, data, say=say) as executor:
         watched = Watched(session, watcher)
         watcher.search_started(session.plan(executor.slots))
         runner = Runner(
@@ -155,10 +155,10 @@ def _search(
         )
         results = run_phases(session, runner)
     findings = write_findings(folder.path, loaded, results)
-    judged = compared_by(results, config.algorithm)
-    candidates = ranking(judged, session.direction)
+    judged = select_compared(results, config.algorithm)
+    candidates = rank_candidates(judged, session.direction)
     if not candidates:
-        raise all_failed(judged, folder.path)
+        raise build_all_failed_error(judged, folder.path)
     winner = candidates[0]
     watcher.refit_started(winner)
     best = _refit_winner(session, winner, tracker, listener)
@@ -169,7 +169,7 @@ def _search(
         tuple(results),
         tuple(candidates),
         best,
-        len(results) - len(results_of(past)),
+        len(results) - len(list_results(past)),
         findings,
     )
 
@@ -178,10 +178,10 @@ def _refit_winner(session: Session, winner: Candidate, tracker: Tracker, listene
     """Write best.yaml, and train and test its recipe, unless an earlier session has."""
     folder, say = session.folder, session.say
     own = session.recipe_of(winner.trial.values)
-    recipe, data, fitted = refit_recipe(own, winner, session.data, folder=folder, say=say)
+    recipe, data, fitted = build_refit_recipe(own, winner, session.data, folder=folder, say=say)
     write_best(recipe, winner, folder=folder, objective=own.search.objective, fitted=fitted)
     place = folder / run_files.BEST
-    if (done := finished_refit(place, recipe)) is not None:
+    if (done := find_finished_refit(place, recipe)) is not None:
         say("finished", f"{place} was trained and tested in an earlier session")
         complete_refit(place, tracked=recipe.tracking.enabled, say=say)
         return done
@@ -201,11 +201,11 @@ def _tracked(folder: RunFolder, recipe: Recipe, copies: TrialCopies, say: Say) -
     """Track the search as an MLflow run with its trials as children, and record how it ends."""
     folder.write_status("running")
     tracking = recipe.tracking.model_copy(update={"log_model": False})
-    with failure_noted(folder):
+    with record_failure(folder):
         tracker = start_tracking(folder.path, tracking, recipe_name=recipe.name, children=copies)
     copies.poke = tracker.poke
     try:
-        with failure_noted(folder):
+        with record_failure(folder):
             yield tracker
         folder.write_status("finished")
     finally:
@@ -242,6 +242,6 @@ def _open_records(loaded: LoadedRecipe, data: Data, folder: RunFolder) -> _Recor
     check_journal(folder, past)
     record_images(folder, loaded.recipe, data, begun=bool(past))
     # The recipe of this session replaces the former one: images may lie elsewhere now, more trials may be asked for.
-    write_text(folder.recipe, searchable_yaml(replace(loaded, recipe=without_password(loaded.recipe))))
-    write_table(table, results_of(past))
+    write_text(folder.recipe, format_searchable_recipe(replace(loaded, recipe=remove_password(loaded.recipe))))
+    write_table(table, list_results(past))
     return _Records(folder, journal, table, past)

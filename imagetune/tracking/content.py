@@ -65,18 +65,18 @@ def read_recipe(run_dir: Path) -> dict[str, Any]:
     return parse_document(path.read_text(encoding="utf-8"), name=str(path)).root if path.exists() else {}
 
 
-def run_status(status: Mapping[str, Any]) -> str:
+def convert_run_status(status: Mapping[str, Any]) -> str:
     """Return the run state in status.json by MLflow's name: RUNNING, FINISHED, FAILED or KILLED."""
     return _STATUS.get(str(status.get("state")), "RUNNING")
 
 
-def recipe_parameters(recipe: Mapping[str, Any]) -> dict[str, str]:
+def flatten_recipe(recipe: Mapping[str, Any]) -> dict[str, str]:
     """Return a recipe as flat MLflow parameters: ``train.stages.0.name``; a list of plain values is one text."""
     sections = {key: value for key, value in recipe.items() if key not in _LEFT_OUT}
     return {_key(key): _text(value)[:MAX_PARAMETER] for key, value in _flatten(sections, "")}
 
 
-def epoch_metrics(line: Mapping[str, Any]) -> dict[str, float]:
+def list_epoch_metrics(line: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics of a metrics.jsonl line by name: ``train/loss``, ``val/f1``, ``learning_rate``."""
     found: dict[str, float] = {}
     for key in ("train", "val"):
@@ -88,7 +88,7 @@ def epoch_metrics(line: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def test_metrics(evaluation: Mapping[str, Any]) -> list[Estimate]:
+def list_test_metrics(evaluation: Mapping[str, Any]) -> list[Estimate]:
     """Return the test metrics of evaluation.json, the headline metrics first."""
     test = (evaluation.get("splits") or {}).get("test") or {}
     metrics = [_metric(name, entry) for name, entry in (test.get("metrics") or {}).items()]
@@ -96,7 +96,7 @@ def test_metrics(evaluation: Mapping[str, Any]) -> list[Estimate]:
     return sorted((metric for metric in metrics if metric), key=lambda metric: order.get(metric.name, len(order)))
 
 
-def metric_metrics(metrics: list[Estimate]) -> dict[str, float]:
+def name_test_metrics(metrics: list[Estimate]) -> dict[str, float]:
     """Return the test metrics by MLflow's names: ``test/accuracy``, ``test_interval/accuracy_low`` and ``_high``.
 
     MLflow draws a section of charts for each prefix; the ends of the intervals would bury the metrics in theirs.
@@ -111,7 +111,7 @@ def metric_metrics(metrics: list[Estimate]) -> dict[str, float]:
     return found
 
 
-def fold_metrics(evaluation: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+def list_fold_metrics(evaluation: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     """Return the metrics of a cross-validation for MLflow: name, value and step of each.
 
     ``folds/accuracy`` is the mean over the folds and ``folds_interval/accuracy_low`` and ``_high`` its corrected
@@ -127,7 +127,7 @@ def fold_metrics(evaluation: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     return [(name, float(value), step) for name, value, step in found if _is_finite(value)]
 
 
-def image_set(run_dir: Path, recipe: Mapping[str, Any]) -> ImageSet | None:
+def read_image_set(run_dir: Path, recipe: Mapping[str, Any]) -> ImageSet | None:
     """Return the run's image set from splits.csv and lock.json; None while there is no splits.csv."""
     path = run_dir / run_files.SPLITS
     if not path.exists():
@@ -156,12 +156,12 @@ def _class_names(labels: set[str], data: Mapping[str, Any]) -> set[str]:
     return {part for label in labels for part in label.split(separator)} - {""}
 
 
-def metric_lines(run_dir: Path) -> list[dict[str, Any]]:
+def read_metric_lines(run_dir: Path) -> list[dict[str, Any]]:
     """Return the complete lines of metrics.jsonl."""
     return read_json_lines(run_dir / run_files.METRICS)
 
 
-def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
+def read_trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
     """Return the objective of each ended trial of a search and the best one so far, as metrics for MLflow.
 
     Returns:

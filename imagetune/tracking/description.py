@@ -14,7 +14,7 @@ _MAX_FOLD_METRICS = 3
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
-def run_description(
+def describe_run(
     recipe: Mapping[str, Any],
     status: Mapping[str, Any],
     evaluation: Mapping[str, Any],
@@ -42,7 +42,7 @@ def run_description(
     return "\n\n".join(part for part in parts if part)
 
 
-def verdict_title(evaluation: Mapping[str, Any]) -> str:
+def read_verdict_title(evaluation: Mapping[str, Any]) -> str:
     """Return the title of the verdict on training and test metrics; empty without one."""
     verdict = evaluation.get("verdict") or {}
     return str(verdict.get("title") or "")
@@ -95,7 +95,7 @@ def _folds(evaluation: Mapping[str, Any]) -> str:
 
 
 def _verdict(evaluation: Mapping[str, Any]) -> str:
-    title, verdict = verdict_title(evaluation), evaluation.get("verdict") or {}
+    title, verdict = read_verdict_title(evaluation), evaluation.get("verdict") or {}
     return f"**{title}.** {verdict.get('text', '')} {verdict.get('advice', '')}" if title else ""
 
 

@@ -29,7 +29,7 @@ _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelInfo:
     """Metadata of a Keras model for its MLmodel file.
 
     Attributes:
@@ -45,7 +45,7 @@ class ModelFacts:
     requirements: tuple[str, ...]
 
 
-def model_facts(run_dir: Path) -> ModelFacts:
+def read_model_info(run_dir: Path) -> ModelInfo:
     """Read a model's metadata from model.keras, model/manifest.json, evaluation.json and lock.json.
 
     Raises:
@@ -54,7 +54,7 @@ def model_facts(run_dir: Path) -> ModelFacts:
     with zipfile.ZipFile(run_dir / run_files.KERAS_MODEL) as archive:
         config = json.loads(archive.read("config.json"))
         version = json.loads(archive.read("metadata.json"))["keras_version"]
-    return ModelFacts(
+    return ModelInfo(
         input_shape=_input_shape(config),
         class_names=_class_names(run_dir),
         keras_version=version,
@@ -62,7 +62,7 @@ def model_facts(run_dir: Path) -> ModelFacts:
     )
 
 
-def pack_model(run_dir: Path, folder: Path, info: ModelFacts, *, model_id: str, run_id: str, location: str) -> None:
+def pack_model(run_dir: Path, folder: Path, info: ModelInfo, *, model_id: str, run_id: str, location: str) -> None:
     """Write the MLflow model of a run to ``folder``.
 
     The signature is (-1, height, width, 3) uint8, RGB 0..255, to (-1, classes) float32 probabilities.
@@ -70,7 +70,7 @@ def pack_model(run_dir: Path, folder: Path, info: ModelFacts, *, model_id: str, 
     Args:
         run_dir: The run folder, with model.keras.
         folder: Empty folder.
-        info: Metadata of the model, from `model_facts`.
+        info: Metadata of the model, from `read_model_info`.
         model_id: MLflow's id of the logged model.
         run_id: MLflow's id of the run.
         location: MLflow's artifact location of the logged model.
@@ -104,7 +104,7 @@ def pack_model(run_dir: Path, folder: Path, info: ModelFacts, *, model_id: str, 
     model.save(str(folder / "MLmodel"))
 
 
-def _signature(info: ModelFacts) -> Any:
+def _signature(info: ModelInfo) -> Any:
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Schema, TensorSpec

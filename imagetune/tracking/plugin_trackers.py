@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from imagetune.core import run_files
 from imagetune.core.files import read_json_object
-from imagetune.core.plugins import TRACKERS, load_plugin, plugin_errors
+from imagetune.core.plugins import TRACKERS, convert_plugin_errors, load_plugin
 from imagetune.errors import ImagetuneError
-from imagetune.tracking.content import metric_lines
+from imagetune.tracking.content import read_metric_lines
 
 logger = logging.getLogger("imagetune.tracking")
 
@@ -96,13 +96,13 @@ class PluginTrackers:
         self._trackers[name] = load_plugin(TRACKERS, name)(self._run_dir)
 
     def _new_records(self) -> Sequence[Mapping[str, Any]]:
-        records = metric_lines(self._run_dir)[self._passed_on :]
+        records = read_metric_lines(self._run_dir)[self._passed_on :]
         self._passed_on += len(records)
         return records
 
     def _guarded(self, name: str, call: Callable[[], object]) -> None:
         try:
-            with plugin_errors(TRACKERS, name):
+            with convert_plugin_errors(TRACKERS, name):
                 call()
         except (ImagetuneError, MemoryError) as error:
             self._trackers.pop(name, None)

@@ -41,7 +41,7 @@ def is_mlflow_uri(text: str) -> bool:
     return text.startswith(("runs:/", "models:/"))
 
 
-def default_cache() -> Path:
+def locate_default_cache() -> Path:
     """Return the cache folder for downloads from MLflow: ``$XDG_CACHE_HOME/imagetune/mlflow``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "imagetune" / "mlflow"
@@ -53,7 +53,7 @@ def resolve_run(run: str, *, uri: str | None = None, cache: Path | None = None) 
     Args:
         run: ``runs:/ID``, ``runs:/ID/model``, ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``models:/m-ID``.
         uri: The store; None means $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder.
-        cache: Folder that keeps downloads, by default `default_cache`; a model is downloaded once.
+        cache: Folder that keeps downloads, by default `locate_default_cache`; a model is downloaded once.
 
     Returns:
         A folder laid out as a run folder: ``model/`` and ``model.keras``, and recipe, lock, splits, evaluation,
@@ -70,7 +70,7 @@ def resolve_run(run: str, *, uri: str | None = None, cache: Path | None = None) 
     with store_errors(store):
         place = _find(client, run, store)
         name = "-".join(part for part in (place.run_id, place.model and place.model.model_id) if part)
-        folder = (cache or default_cache()) / name
+        folder = (cache or locate_default_cache()) / name
         folder.mkdir(parents=True, exist_ok=True)
         if place.run_id:
             _fetch_documents(client, place.run_id, folder)

@@ -13,9 +13,9 @@ from imagetune.core.version import read_version
 from imagetune.errors import TrackingError
 from imagetune.tracking.address import redact_uri
 from imagetune.tracking.content import clean_tags
-from imagetune.tracking.description import verdict_title
+from imagetune.tracking.description import read_verdict_title
 from imagetune.tracking.state import TrackingState
-from imagetune.tracking.store import artifact_root, is_absent
+from imagetune.tracking.store import is_absent, locate_artifact_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,7 +60,7 @@ def ensure_run(client: MlflowClient, run_dir: Path, uri: str, state: TrackingSta
     state.run_id = found[0].info.run_id if found else _create_run(client, run_dir, state)
 
 
-def run_tags(
+def build_run_tags(
     run_dir: Path,
     state: TrackingState,
     recipe: Mapping[str, Any],
@@ -74,7 +74,7 @@ def run_tags(
         "imagetune.version": read_version(),
         "imagetune.recipe": str(recipe.get("name") or ""),
         "imagetune.run_folder": str(run_dir.absolute()),
-        "imagetune.verdict": verdict_title(evaluation),
+        "imagetune.verdict": read_verdict_title(evaluation),
     }
     if backbone := (recipe.get("model") or {}).get("backbone"):
         tags["imagetune.backbone"] = str(backbone)
@@ -106,7 +106,7 @@ def _ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
 
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        root = artifact_root(uri)
+        root = locate_artifact_root(uri)
         folder = None if root is None else f"{root}/{_folder_name(name)}"
         try:
             return _describe_experiment(client, client.create_experiment(name, folder, tags=_EXPERIMENT_TAGS))

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from imagetune.core import run_files
-from imagetune.core.files import disk_errors, write_json
+from imagetune.core.files import convert_disk_errors, write_json
 from imagetune.errors import TrackingError
 
 LOCK_NAME = ".tracking.lock"
@@ -91,7 +91,9 @@ def write_state(run_dir: Path, state: TrackingState) -> None:
 
 
 @contextmanager
-def file_lock(path: Path, *, wait_seconds: float, busy: str, tick: Callable[[], None] = lambda: None) -> Iterator[None]:
+def hold_file_lock(
+    path: Path, *, wait_seconds: float, busy: str, tick: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Hold the lock file ``path``; the system lets it go when the process ends, however it ends.
 
     Args:
@@ -103,7 +105,7 @@ def file_lock(path: Path, *, wait_seconds: float, busy: str, tick: Callable[[], 
     Raises:
         TrackingError: Another process still holds it.
     """
-    with disk_errors(path):
+    with convert_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     deadline = time.monotonic() + wait_seconds
@@ -119,7 +121,7 @@ def file_lock(path: Path, *, wait_seconds: float, busy: str, tick: Callable[[], 
 
 
 def _try_lock(lock: FileLock) -> bool:
-    with disk_errors(Path(lock.lock_file)):
+    with convert_disk_errors(Path(lock.lock_file)):
         try:
             lock.acquire(blocking=False)
         except Timeout:

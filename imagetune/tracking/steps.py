@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from imagetune.core import run_files
-from imagetune.core.files import read_json_object, sha256_file
+from imagetune.core.files import compute_file_sha256, read_json_object
 from imagetune.tracking.content import (
     MAX_TAG,
-    epoch_metrics,
-    fold_metrics,
-    image_set,
-    metric_lines,
-    metric_metrics,
+    convert_run_status,
+    flatten_recipe,
+    list_epoch_metrics,
+    list_fold_metrics,
+    list_test_metrics,
+    name_test_metrics,
+    read_image_set,
+    read_metric_lines,
     read_recipe,
-    recipe_parameters,
-    run_status,
-    test_metrics,
-    trial_metrics,
+    read_trial_metrics,
 )
-from imagetune.tracking.description import run_description
-from imagetune.tracking.packing import ModelFacts, model_facts, pack_model
-from imagetune.tracking.runs import run_tags
+from imagetune.tracking.description import describe_run
+from imagetune.tracking.packing import ModelInfo, pack_model, read_model_info
+from imagetune.tracking.runs import build_run_tags
 from imagetune.tracking.state import TrackingState, write_state
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def send_parameters(copy: Copy) -> int:
     """Send the recipe's values as MLflow parameters, 100 at a time."""
     from mlflow.entities import Param
 
-    parameters = recipe_parameters(read_recipe(copy.run_dir))
+    parameters = flatten_recipe(read_recipe(copy.run_dir))
 
     def send() -> None:
         # MLflow's parameters can't change; those that are there stay as they are.
@@ -136,12 +136,12 @@ def send_tags(copy: Copy) -> int:
 
     recipe, status = read_recipe(copy.run_dir), read_json_object(copy.run_dir / run_files.STATUS)
     evaluation = read_json_object(copy.run_dir / run_files.EVALUATION)
-    metrics, images = test_metrics(evaluation), image_set(copy.run_dir, recipe)
+    metrics, images = list_test_metrics(evaluation), read_image_set(copy.run_dir, recipe)
     # A search's recipe has the defaults of model and stages, not what was best: that is in the search's own note.
     about = {} if (copy.run_dir / run_files.SEARCH).exists() else recipe
-    described = run_description(about, status, evaluation, metrics, images)
+    described = describe_run(about, status, evaluation, metrics, images)
     text = "\n\n".join(part for part in (copy.state.note, described) if part)
-    tags = run_tags(copy.run_dir, copy.state, recipe, status, evaluation)
+    tags = build_run_tags(copy.run_dir, copy.state, recipe, status, evaluation)
     tags["mlflow.note.content"] = text[:MAX_TAG]
     rows = [RunTag(key, value) for key, value in tags.items()]
     return copy.once("tags", _mark(tags), lambda: copy.client.log_batch(copy.run_id, tags=rows))
@@ -151,7 +151,7 @@ def send_images(copy: Copy) -> int:
     """Send the name, fingerprint and counts of the image set as the run's data set."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    images = image_set(copy.run_dir, read_recipe(copy.run_dir))
+    images = read_image_set(copy.run_dir, read_recipe(copy.run_dir))
     if images is None:
         return 0
     data = Dataset(
@@ -171,11 +171,11 @@ def send_lines(copy: Copy) -> int:
 
     first = copy.state.lines_sent
     # An epoch that ended since the times were noted goes with the next call.
-    lines = metric_lines(copy.run_dir)[first : len(copy.state.line_times)]
+    lines = read_metric_lines(copy.run_dir)[first : len(copy.state.line_times)]
     batch: list[Metric] = []
     for place, line in enumerate(lines, start=first):
         when, epoch = copy.state.line_times[place], int(line.get("epoch") or place + 1)
-        batch += [Metric(name, value, when, epoch) for name, value in epoch_metrics(line).items()]
+        batch += [Metric(name, value, when, epoch) for name, value in list_epoch_metrics(line).items()]
         if len(batch) >= METRICS_PER_BATCH or line is lines[-1]:
             copy.client.log_batch(copy.run_id, metrics=batch)
             batch, copy.state.lines_sent = [], place + 1
@@ -186,19 +186,19 @@ def send_lines(copy: Copy) -> int:
 def send_files(copy: Copy) -> int:
     """Send new and changed files of the run folder as artifacts."""
     count = 0
-    for name, path in files_of(copy.run_dir):
+    for name, path in list_files(copy.run_dir):
         folder = name.rpartition("/")[0] or None
         send = _uploader(copy, path, folder)
-        count += copy.once(f"file {name}", sha256_file(path), send)
+        count += copy.once(f"file {name}", compute_file_sha256(path), send)
     return count
 
 
 def send_model(copy: Copy) -> int:
     """Send model.keras as a logged model of the keras flavour, when the run has ended."""
     path = copy.run_dir / run_files.KERAS_MODEL
-    if not copy.state.log_model or run_state(copy.run_dir) not in _FINAL_STATES or not path.exists():
+    if not copy.state.log_model or read_run_state(copy.run_dir) not in _FINAL_STATES or not path.exists():
         return 0
-    digest = sha256_file(path)
+    digest = compute_file_sha256(path)
     return copy.once("model", digest, lambda: _log_model(copy, digest))
 
 
@@ -207,7 +207,7 @@ def send_metrics(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
-    values = {**copy.state.metrics, **metric_metrics(test_metrics(read_json_object(path)))}
+    values = {**copy.state.metrics, **name_test_metrics(list_test_metrics(read_json_object(path)))}
     if not values:
         return 0
     when = int(_seconds_of_metrics(copy, path) * 1000)
@@ -234,7 +234,7 @@ def send_folds(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
-    found = fold_metrics(read_json_object(path))
+    found = list_fold_metrics(read_json_object(path))
     if not found:
         return 0
     when = int(path.stat().st_mtime * 1000)
@@ -247,7 +247,7 @@ def send_trials(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     there = int(copy.state.sent.get("trials", "0"))
-    new = [found for found in trial_metrics(copy.run_dir) if found[0] > there]
+    new = [found for found in read_trial_metrics(copy.run_dir) if found[0] > there]
     for start in range(0, len(new), METRICS_PER_BATCH // 2):
         part = new[start : start + METRICS_PER_BATCH // 2]
         metrics = [Metric(name, value, when, step) for step, values, when in part for name, value in values.items()]
@@ -259,7 +259,7 @@ def send_trials(copy: Copy) -> int:
 
 def send_status(copy: Copy) -> int:
     """Send the run's state, as the last step: a run that MLflow calls finished is there completely."""
-    state = run_state(copy.run_dir)
+    state = read_run_state(copy.run_dir)
 
     def send() -> None:
         if state in _FINAL_STATES:
@@ -285,28 +285,28 @@ STEPS: tuple[Callable[[Copy], int], ...] = (
 )
 
 
-def run_state(run_dir: Path) -> str:
+def read_run_state(run_dir: Path) -> str:
     """Return the run's state by MLflow's name; a run whose process is gone while it calls itself running was killed."""
     status = read_json_object(run_dir / run_files.STATUS)
-    state, pid = run_status(status), status.get("pid")
+    state, pid = convert_run_status(status), status.get("pid")
     return "KILLED" if state == "RUNNING" and isinstance(pid, int) and not psutil.pid_exists(pid) else state
 
 
-def files_of(run_dir: Path) -> list[tuple[str, Path]]:
+def list_files(run_dir: Path) -> list[tuple[str, Path]]:
     """Return artifact path and path of every file of the run folder that MLflow gets at this moment."""
-    patterns = _FILES + (_FINAL_FILES if run_state(run_dir) in _FINAL_STATES else ())
+    patterns = _FILES + (_FINAL_FILES if read_run_state(run_dir) in _FINAL_STATES else ())
     found = [path for pattern in patterns for path in sorted(run_dir.glob(pattern)) if path.is_file()]
     return [(path.relative_to(run_dir).as_posix(), path) for path in found]
 
 
 def count_pending(run_dir: Path, state: TrackingState) -> int:
     """Return how many records wait in the run folder; nothing is asked of the store."""
-    lines = max(0, len(metric_lines(run_dir)) - state.lines_sent)
-    files = sum(state.sent.get(f"file {name}") != sha256_file(path) for name, path in files_of(run_dir))
+    lines = max(0, len(read_metric_lines(run_dir)) - state.lines_sent)
+    files = sum(state.sent.get(f"file {name}") != compute_file_sha256(path) for name, path in list_files(run_dir))
     model = run_dir / run_files.KERAS_MODEL
-    waits = state.log_model and model.exists() and state.sent.get("model") != sha256_file(model)
-    trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in trial_metrics(run_dir))
-    rest = ("parameters" not in state.sent) + (state.sent.get("status") != run_state(run_dir))
+    waits = state.log_model and model.exists() and state.sent.get("model") != compute_file_sha256(model)
+    trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in read_trial_metrics(run_dir))
+    rest = ("parameters" not in state.sent) + (state.sent.get("status") != read_run_state(run_dir))
     return lines + trials + files + waits + rest
 
 
@@ -317,14 +317,14 @@ def _uploader(copy: Copy, path: Path, folder: str | None) -> Callable[[], None]:
 def _log_model(copy: Copy, digest: str) -> None:
     from mlflow.entities import LoggedModelOutput
 
-    info = model_facts(copy.run_dir)
+    info = read_model_info(copy.run_dir)
     model = _find_model(copy, digest) or _create_model(copy, digest)
     if str(model.status) != "READY":
         _upload_model(copy, model, info)
         copy.client.finalize_logged_model(model.model_id, "READY")
     outputs = copy.client.get_run(copy.run_id).outputs
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else ())]:
-        step = len(metric_lines(copy.run_dir))
+        step = len(read_metric_lines(copy.run_dir))
         copy.client.log_outputs(copy.run_id, [LoggedModelOutput(model.model_id, step)])
     copy.state.sent["model id"] = model.model_id
 
@@ -338,7 +338,7 @@ def _find_model(copy: Copy, digest: str) -> Any:
 
 
 def _create_model(copy: Copy, digest: str) -> Any:
-    parameters = recipe_parameters(read_recipe(copy.run_dir))
+    parameters = flatten_recipe(read_recipe(copy.run_dir))
     return copy.client.create_logged_model(
         copy.state.experiment_id or "0",
         name=MODEL_NAME,
@@ -349,7 +349,7 @@ def _create_model(copy: Copy, digest: str) -> Any:
     )
 
 
-def _upload_model(copy: Copy, model: Any, info: ModelFacts) -> None:
+def _upload_model(copy: Copy, model: Any, info: ModelInfo) -> None:
     """Send the files of the MLflow model to the place that MLflow gave it."""
     with tempfile.TemporaryDirectory(prefix="imagetune-") as temporary:
         folder = Path(temporary) / MODEL_NAME

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.tracking.address import is_http, redact_text, redact_uri, sqlite_path
-from imagetune.tracking.state import file_lock
+from imagetune.tracking.state import hold_file_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -74,7 +74,9 @@ def open_client(uri: str, *, tick: Callable[[], None] = lambda: None) -> MlflowC
             return _checked(MlflowClient(uri))
         # Two processes in MLflow's first migration at once break each other: 3 of 4 failed.
         busy = "another process has been creating this store for minutes"
-        with file_lock(path.with_name(f"{path.name}.lock"), wait_seconds=_FIRST_START_SECONDS, busy=busy, tick=tick):
+        with hold_file_lock(
+            path.with_name(f"{path.name}.lock"), wait_seconds=_FIRST_START_SECONDS, busy=busy, tick=tick
+        ):
             return _checked(MlflowClient(uri))
 
 
@@ -97,7 +99,7 @@ def is_absent(error: Exception) -> bool:
     return getattr(error, "error_code", None) in _ABSENT
 
 
-def artifact_root(uri: str) -> str | None:
+def locate_artifact_root(uri: str) -> str | None:
     """Return the artifact location of new experiments: ``mlruns`` beside a sqlite database; None for a server's own."""
     path = sqlite_path(uri)
     return None if path is None else (path.parent / "mlruns").as_uri()

@@ -13,9 +13,9 @@ from imagetune.core import run_files
 from imagetune.errors import TrackingError
 from imagetune.recipe.tracking import TrackingConfig
 from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
-from imagetune.tracking.content import metric_lines, read_recipe
+from imagetune.tracking.content import read_metric_lines, read_recipe
 from imagetune.tracking.runs import ensure_run
-from imagetune.tracking.state import LOCK_NAME, TrackingState, file_lock, read_state, write_state
+from imagetune.tracking.state import LOCK_NAME, TrackingState, hold_file_lock, read_state, write_state
 from imagetune.tracking.steps import STEPS, Copy, count_pending
 from imagetune.tracking.store import open_client, store_errors
 
@@ -66,7 +66,7 @@ def sync_run(
     if not (run_dir / run_files.RECIPE).exists():
         raise TrackingError("is not a run folder: it has no recipe.yaml", where=str(run_dir))
     with run_lock(run_dir, wait_seconds=_BUSY_SECONDS):
-        state = planned_state(run_dir, uri=uri, experiment=experiment)
+        state = plan_state(run_dir, uri=uri, experiment=experiment)
         syncer = Syncer(run_dir, resolve_uri(uri or state.uri), state, children=children)
         sent = syncer.sync()
     return syncer.result(sent)
@@ -77,7 +77,7 @@ def is_tracked(run_dir: Path) -> bool:
     return (run_dir / run_files.TRACKING).is_file()
 
 
-def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | None = None) -> TrackingState:
+def plan_state(run_dir: Path, *, uri: str | None = None, experiment: str | None = None) -> TrackingState:
     """Return a run's tracking state: from tracking.json, else from its recipe.
 
     Args:
@@ -93,7 +93,7 @@ def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | No
         recipe = read_recipe(run_dir)
         config = TrackingConfig.model_validate(recipe.get("tracking") or {})
         config = config.model_copy(update={"uri": uri or config.uri, "experiment": experiment or config.experiment})
-        return first_state(config, recipe_name=str(recipe.get("name") or run_dir.name))
+        return build_first_state(config, recipe_name=str(recipe.get("name") or run_dir.name))
     other_uri = redact_uri(resolve_uri(uri)) if uri else state.uri
     if (other_uri, experiment or state.experiment) != (state.uri, state.experiment):
         state.uri, state.experiment = other_uri, experiment or state.experiment
@@ -101,7 +101,7 @@ def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | No
     return state
 
 
-def first_state(config: TrackingConfig, *, recipe_name: str, parent_run_id: str | None = None) -> TrackingState:
+def build_first_state(config: TrackingConfig, *, recipe_name: str, parent_run_id: str | None = None) -> TrackingState:
     """Return the tracking state of a run of which nothing is in MLflow yet."""
     return TrackingState(
         uri=redact_uri(resolve_uri(config.uri)),
@@ -120,7 +120,7 @@ def run_lock(run_dir: Path, *, wait_seconds: float) -> AbstractContextManager[No
         wait_seconds: How long to wait for another process; entering then raises a TrackingError.
     """
     busy = "another process is copying this run to MLflow"
-    return file_lock(run_dir / LOCK_NAME, wait_seconds=wait_seconds, busy=busy)
+    return hold_file_lock(run_dir / LOCK_NAME, wait_seconds=wait_seconds, busy=busy)
 
 
 class Children(Protocol):
@@ -221,7 +221,7 @@ class Syncer:
 
     def _note_lines(self) -> None:
         """Note when each new line of metrics.jsonl was first seen, before any of them is sent."""
-        missing = len(metric_lines(self.run_dir)) - len(self.state.line_times)
+        missing = len(read_metric_lines(self.run_dir)) - len(self.state.line_times)
         if missing > 0:
             self.state.line_times += [int(time.time() * 1000)] * missing
         write_state(self.run_dir, self.state)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from imagetune.tracking.content import epoch_metrics
+from imagetune.tracking.content import list_epoch_metrics
 
 FOLDER = "tensorboard"
 _FILE = "events.out.tfevents.0000000000.imagetune"
@@ -34,7 +34,7 @@ def write_tensorboard(run_dir: Path, record: Mapping[str, Any]) -> None:
     steps = [Event.FromString(data).step for data in _records(path)]
     if epoch in steps:
         return
-    values = [Summary.Value(tag=name, simple_value=value) for name, value in epoch_metrics(record).items()]
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in list_epoch_metrics(record).items()]
     with path.open("ab") as file:
         writer = RecordWriter(file)
         if not steps:

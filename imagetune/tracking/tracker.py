@@ -15,7 +15,7 @@ from imagetune.recipe.tracking import TrackingConfig
 from imagetune.tracking.address import redact_uri, resolve_uri
 from imagetune.tracking.plugin_trackers import PluginTrackers
 from imagetune.tracking.state import read_state, write_state
-from imagetune.tracking.sync import Children, Syncer, first_state, run_lock
+from imagetune.tracking.sync import Children, Syncer, build_first_state, run_lock
 
 logger = logging.getLogger("imagetune.tracking")
 
@@ -73,7 +73,7 @@ def _start_copying(
 ) -> Syncer | None:
     """Return the run's syncer; None where the store's address is wrong and tracking isn't required."""
     try:
-        state = read_state(run_dir) or first_state(config, recipe_name=recipe_name, parent_run_id=parent_run_id)
+        state = read_state(run_dir) or build_first_state(config, recipe_name=recipe_name, parent_run_id=parent_run_id)
         uri = resolve_uri(config.uri or state.uri)
     except TrackingError as error:
         if config.required:

@@ -18,7 +18,7 @@ from typing import IO
 
 from imagetune.errors import RecipeError, TrackingError
 from imagetune.tracking.address import is_http, redact_text, redact_uri, resolve_uri, sqlite_path
-from imagetune.tracking.store import artifact_root, prepare_environment
+from imagetune.tracking.store import locate_artifact_root, prepare_environment
 
 PAGE = "#/experiments?workflowType=machine_learning"
 """Where the runs are: MLflow's first page is about language models."""
@@ -67,19 +67,19 @@ def run_ui(uri: str | None, *, host: str = "127.0.0.1", port: int = 5000, open_b
     return 0
 
 
-def server_command(host: str, port: int) -> list[str]:
+def build_server_command(host: str, port: int) -> list[str]:
     """Return the command line of MLflow's server, with one worker: that is ready in 6 s, the default four in 20 s."""
     return [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
 
 
-def server_environment(uri: str) -> Mapping[str, str]:
+def build_server_environment(uri: str) -> Mapping[str, str]:
     """Return the environment of MLflow's server, which holds the store's address.
 
     A command line, and a password in it, would be visible to every user of the machine.
     """
     prepare_environment()
     settings = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    if root := artifact_root(uri):
+    if root := locate_artifact_root(uri):
         settings["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = root
     return {**os.environ, **settings}
 
@@ -87,8 +87,8 @@ def server_environment(uri: str) -> Mapping[str, str]:
 def _start(uri: str, host: str, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches us alone, and we end the server with all its workers.
     return subprocess.Popen(  # noqa: S603
-        server_command(host, port),
-        env=server_environment(uri),
+        build_server_command(host, port),
+        env=build_server_environment(uri),
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=log,

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.oracles import build_search, measure
 from benchmarks.surface import FACTORS, PATHS, RECORDED, Surface
-from imagetune.search.proposers.space import draw, fits
+from imagetune.search.proposers.space import draw_setting, is_setting
 
 
 def rows():
@@ -39,8 +39,8 @@ def test_no_setting_is_better_than_the_best():
     random = np.random.default_rng(0)
     for metric, sign in (("loss", -1), ("f1", 1)):
         surface = Surface(RECORDED, metric)
-        settings = [draw(surface.spaces, random) for _ in range(300)]
-        assert all(fits(surface.spaces, values) for values in settings)
+        settings = [draw_setting(surface.spaces, random) for _ in range(300)]
+        assert all(is_setting(surface.spaces, values) for values in settings)
         assert max(sign * surface(values) for values in settings) <= sign * surface.best + 1e-9
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from browser import browse, needs_browser, sort_by_keyboard
 
-from imagetune.core.files import sha256_file
+from imagetune.core.files import compute_file_sha256
 from imagetune.data.sources.labels import LabelRule
-from imagetune.evaluation.document import evaluate_split, evaluation_document
+from imagetune.evaluation.document import build_evaluation_document, evaluate_split
 from imagetune.evaluation.predictions import Predictions, write_predictions
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import recipe_yaml
+from imagetune.recipe.printing import format_recipe
 
 RECIPE = """\
 name: colours
@@ -41,7 +41,7 @@ def make(workplace, source):
         folder = workplace / name
         folder.mkdir()
         (workplace / "recipe.yaml").write_text(RECIPE.format(source=source))
-        (folder / "recipe.yaml").write_text(recipe_yaml(load_recipe(workplace / "recipe.yaml").recipe))
+        (folder / "recipe.yaml").write_text(format_recipe(load_recipe(workplace / "recipe.yaml").recipe))
         paths = sorted(source.glob("*/*.png"))
         chosen = [path for path in paths if int(re.findall(r"\d+", path.stem)[0]) in tested]
         with (folder / "splits.csv").open("w", newline="") as file:
@@ -59,7 +59,7 @@ def make(workplace, source):
         probabilities[np.arange(len(chosen)), predictions] = 0.8
         found = Predictions(tuple(map(str, chosen)), labels, probabilities, tuple(names))
         write_predictions(found, folder / "predictions" / "test.csv", root=source)
-        hashes = {str(path): sha256_file(path) for path in paths}
+        hashes = {str(path): compute_file_sha256(path) for path in paths}
         (folder / "lock.json").write_text(json.dumps({"images": hashes}))
         return folder
 
@@ -282,7 +282,7 @@ def test_a_missed_bar_fails_the_evaluation_and_says_by_how_much(fitted, workplac
 def test_a_bar_of_the_recipe_is_kept_up_by_evaluate(fitted, workplace, imagetune):
     run = shutil.copytree(fitted[1], workplace / "run")
     recipe = load_recipe(run / "recipe.yaml", ["evaluate.require=[{metric: f1, lower_bound: 0.9999}]"]).recipe
-    (run / "recipe.yaml").write_text(recipe_yaml(recipe))
+    (run / "recipe.yaml").write_text(format_recipe(recipe))
     outcome = imagetune("evaluate", run)
     assert outcome.code == 10
     assert "test f1: its lower bound" in outcome.err
@@ -321,14 +321,14 @@ def test_the_metrics_of_each_task_are_those_of_the_runs_reports(task, source, wo
         text = RECIPE.format(source=source).replace("image_size", f"task: {task}, image_size")
         (workplace / "recipe.yaml").write_text(text)
         recipe = load_recipe(workplace / "recipe.yaml").recipe
-        (folder / "recipe.yaml").write_text(recipe_yaml(recipe))
+        (folder / "recipe.yaml").write_text(format_recipe(recipe))
         paths = tuple(str(path) for path in sorted(source.glob("*/*.png")))
         predictions = task_predictions(task, paths, seed)
         write_predictions(predictions, folder / "predictions" / "test.csv", root=source)
         rows = [f"{path},{label},test,\n" for path, (label, _) in zip(paths, predictions.texts(), strict=True)]
         (folder / "splits.csv").write_text("path,label,split,group\n" + "".join(rows))
         documents.append(
-            evaluation_document(
+            build_evaluation_document(
                 {"test": evaluate_split(predictions, config=recipe.evaluate, seed=3)}, config=recipe.evaluate
             )
         )

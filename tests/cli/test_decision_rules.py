@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from imagetune.evaluation.probabilities.temperature import scaled
+from imagetune.evaluation.probabilities.temperature import apply_temperature
 from imagetune.model.manifest import update_manifest
 
 SETTLED = {
@@ -47,7 +47,7 @@ def test_by_default_the_model_predictions_as_it_is(settled, fitted, images, imag
 def test_calibrated_probabilities_are_those_at_the_temperature_and_no_label_changes(settled, images, imagetune):
     plain = lines(imagetune("predict", settled, images, "--json"))
     found = lines(imagetune("predict", settled, images, "--json", "--calibrated"))
-    np.testing.assert_allclose(rows(found), scaled(rows(plain), 2.5, "single_label"), atol=1e-6)
+    np.testing.assert_allclose(rows(found), apply_temperature(rows(plain), 2.5, "single_label"), atol=1e-6)
     assert [line["label"] for line in found] == [line["label"] for line in plain]
 
 
@@ -80,7 +80,7 @@ def test_the_prediction_of_min_expected_cost_is_by_calibrated_probabilities(sett
     plain = lines(imagetune("predict", settled, images, "--json"))
     found = lines(imagetune("predict", settled, images, "--json", "--min-cost"))
     np.testing.assert_allclose(rows(found), rows(plain), atol=1e-6)
-    expected = scaled(rows(plain), 2.5, "single_label") @ np.array(SETTLED["costs"], float)
+    expected = apply_temperature(rows(plain), 2.5, "single_label") @ np.array(SETTLED["costs"], float)
     names = list(plain[0]["probabilities"])
     assert [line["label"] for line in found] == [names[place] for place in expected.argmin(axis=1)]
     assert [line["label"] for line in found] != [line["label"] for line in plain]

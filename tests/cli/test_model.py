@@ -1,11 +1,11 @@
 import json
 
-from imagetune.model.backbones.table import all_backbones
+from imagetune.model.backbones.table import list_backbones
 
 
 def test_list_has_every_backbone(imagetune):
     rows = json.loads(imagetune("model", "list", "--json").out)
-    assert {row["name"] for row in rows} == {backbone.name for backbone in all_backbones()}
+    assert {row["name"] for row in rows} == {backbone.name for backbone in list_backbones()}
     lite = next(row for row in rows if row["name"] == "efficientnet_lite0")
     assert lite["weights"] == "packaged"
 

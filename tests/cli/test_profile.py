@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from imagetune.core.row_store import cache_root
+from imagetune.core.row_store import find_cache_root
 
 SMALL = ("-o", "train.batch_size=8")
 HEAD = ("-o", "train.stages=[{name: head, epochs: 6, learning_rate: 0.01}]")
@@ -29,7 +29,7 @@ def test_a_profile_names_every_piece_and_leaves_nothing_behind(profiled, workpla
     assert max(map(len, lines)) <= 100
     assert everything(workplace) == before
     # What the audit knows of each file is no trace of a training.
-    assert not {path.name for path in cache_root().iterdir()} & {"features", "images"}
+    assert not {path.name for path in find_cache_root().iterdir()} & {"features", "images"}
     first = [re.match(r" *(\S+( \S+)*)?", line).group() for line in lines]
     for name in (
         "reading the file",

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from imagetune.recipe.shipped import shipped_recipes
+from imagetune.recipe.shipped import list_shipped_recipes
 
 
 def test_validate_is_quick_and_never_starts_keras(real_recipe, start):
@@ -24,9 +24,9 @@ def test_validate_is_quick_and_never_starts_keras(real_recipe, start):
     assert time.perf_counter() - began < 10  # a bound for hangs; the metric is in docs/performance.md
 
 
-@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+@pytest.mark.parametrize("name", sorted(list_shipped_recipes()))
 def test_every_shipped_recipe_validates_and_is_short(name, imagetune):
-    path = shipped_recipes()[name]
+    path = list_shipped_recipes()[name]
     outcome = imagetune("recipe", "validate", path)
     assert outcome.code == 0, outcome.err
     assert len(path.read_text().splitlines()) <= 40
@@ -34,7 +34,7 @@ def test_every_shipped_recipe_validates_and_is_short(name, imagetune):
 
 def test_list_names_every_recipe_with_its_purpose(imagetune):
     lines = imagetune("recipe", "list").out.splitlines()
-    assert len(lines) == len(shipped_recipes())
+    assert len(lines) == len(list_shipped_recipes())
     assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
 
 

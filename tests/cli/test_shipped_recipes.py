@@ -6,20 +6,20 @@ import pytest
 
 from imagetune.model.backbones.table import get_backbone
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.shipped import shipped_recipes
+from imagetune.recipe.shipped import list_shipped_recipes
 
 # These take over ten seconds even when shrunk.
 QUICK = {"quickstart", "vgg16", "mobilenet_v3_large"}
 NAMES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-    for name in sorted(shipped_recipes())
+    for name in sorted(list_shipped_recipes())
     if name != "search"
 ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_recipe_runs_from_end_to_end(name, images, workplace, imagetune):
-    path = shipped_recipes()[name]
+    path = list_shipped_recipes()[name]
     recipe = load_recipe(path).recipe
     size = max(32, get_backbone(recipe.model.backbone).min_size)
     shrunk = [f"data.source={images}", f"data.image_size={size}", "data.workers=0", "model.weights=random"]

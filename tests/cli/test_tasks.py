@@ -84,7 +84,7 @@ def test_several_labels_a_image(tagged, workplace, imagetune, monkeypatch):
         return from_features(seen_paths, *args, **more)
 
     monkeypatch.setattr(run, "predict_labelled", seen)
-    monkeypatch.setattr(test, "predictions_of", told)
+    monkeypatch.setattr(test, "compute_confidences", told)
     recipe = write_recipe(workplace, "tags", tagged, "multi_label")
     folder = workplace / "run"
     outcome = imagetune("fit", recipe, "--run-dir", folder)

@@ -42,9 +42,9 @@ def members(monkeypatch):
 
     monkeypatch.setattr(command, "open_members", lambda runs: members)
     monkeypatch.setattr(command, "open_holdout", lambda splits: RECORDS)
-    monkeypatch.setattr(command, "labelled_records", lambda path, config: (RECORDS, {"bad.png": "empty"}))
+    monkeypatch.setattr(command, "read_labelled_records", lambda path, config: (RECORDS, {"bad.png": "empty"}))
     monkeypatch.setattr(command, "hash_images", lambda records: {"0.png": "ba5e"})
-    monkeypatch.setattr(command, "refuse_seen", lambda one, records, hashes: checked.append((one.name, hashes)))
+    monkeypatch.setattr(command, "refuse_seen_images", lambda one, records, hashes: checked.append((one.name, hashes)))
     monkeypatch.setattr(command, "_predict", predict)
     return checked
 
@@ -69,7 +69,7 @@ def test_an_image_that_a_run_has_seen_ends_the_test(members, monkeypatch):
     def refuse(*_):
         raise DataError("1 of 4 test images are among its training or validation images")
 
-    monkeypatch.setattr(command, "refuse_seen", refuse)
+    monkeypatch.setattr(command, "refuse_seen_images", refuse)
     monkeypatch.setattr(command, "_predict", lambda *_: pytest.fail("something was predicted"))
     with pytest.raises(DataError, match="1 of 4"):
         command.evaluate_ensemble(["one", "two"])

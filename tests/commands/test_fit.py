@@ -58,9 +58,9 @@ def happened(monkeypatch):
     monkeypatch.setattr(command, "train_model", train)
     monkeypatch.setattr(command, "write_and_test", test)
     monkeypatch.setattr(command, "cross_validate", cross_validate)
-    monkeypatch.setattr(command, "run_result", lives.run_result)
+    monkeypatch.setattr(command, "build_run_result", lives.build_run_result)
     monkeypatch.setattr(lives, "write_pages", lambda folder: steps.append("pages"))
-    monkeypatch.setattr(lives, "failed_requirements", lambda *_: ("accuracy 0.5 is below 0.9",))
+    monkeypatch.setattr(lives, "list_failed_requirements", lambda *_: ("accuracy 0.5 is below 0.9",))
     return steps
 
 

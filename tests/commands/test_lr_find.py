@@ -36,9 +36,9 @@ def tested(monkeypatch):
         return SimpleNamespace(job="job", recipe=recipe)
 
     monkeypatch.setattr(command, "prepare_training", prepare)
-    monkeypatch.setattr(command, "stage_model", lambda job, stage: None)
+    monkeypatch.setattr(command, "build_stage_model", lambda job, stage: None)
     monkeypatch.setattr(command, "find_stage_learning_rate", find)
-    monkeypatch.setattr(command, "write_rate_plot", lambda found, out: out.write_text(found))
+    monkeypatch.setattr(command, "write_range_test_plot", lambda found, out: out.write_text(found))
     return names
 
 

@@ -62,7 +62,7 @@ def test_each_way_of_loading_is_measured_once(recipe, monkeypatch):
         return "pipeline"
 
     monkeypatch.setattr(command, "time_loading", load)
-    monkeypatch.setattr(command, "stage_batches", lambda job, stage, epochs: stage.name)
+    monkeypatch.setattr(command, "open_stage_batches", lambda job, stage, epochs: stage.name)
     monkeypatch.setattr(command, "time_pipeline", pipeline)
     loading = command._measure_loading(Job(Images(recipe.data), recipe.train), kept=False)
     # Two workers finish four batches each ahead of time.

@@ -32,7 +32,7 @@ def written(monkeypatch):
 
     monkeypatch.setattr(command, "write_pages", page("run"))
     monkeypatch.setattr(command, "send_changes", lambda folder, say: steps.append(f"sent {folder.path.name}"))
-    monkeypatch.setattr(command.search_pages, "report", page("search"))
+    monkeypatch.setattr(command.search_pages, "rewrite_search_report", page("search"))
     return steps
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imagetune.commands import soup as command
-from imagetune.commands.soup import differing_statistics, kept_members, rank
+from imagetune.commands.soup import find_differing_statistics, find_kept_members, rank
 from imagetune.core.files import read_json_object
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.model.manifest import Manifest
@@ -35,8 +35,8 @@ def test_the_soup_is_what_the_last_kept_step_tried():
         SoupStep(0, (2, 0), (0.9,), kept=True),
         SoupStep(1, (2, 0, 1), (0.7,), kept=False),
     ]
-    assert kept_members(steps) == (2, 0)
-    assert kept_members(steps[:1]) == (2,)
+    assert find_kept_members(steps) == (2, 0)
+    assert find_kept_members(steps[:1]) == (2,)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def test_only_layers_whose_statistics_differ_are_found(model):
     model.get_layer("two").moving_variance.assign([1.0, 2.0, 3.0])
     model.get_layer("one").gamma.assign(np.full(4, 0.5))
     second = model.get_weights()
-    assert [layer.name for layer in differing_statistics(model, [first, second, first])] == ["two"]
-    assert differing_statistics(model, [second, second]) == []
+    assert [layer.name for layer in find_differing_statistics(model, [first, second, first])] == ["two"]
+    assert find_differing_statistics(model, [second, second]) == []
 
 
 def test_only_the_statistics_that_members_moved_are_taken_anew(model):
@@ -110,12 +110,12 @@ def members(monkeypatch, tmp_path):
 
     found = {name: make(name) for name in values}
     monkeypatch.setattr(command, "open_members", lambda runs: [found[run] for run in runs])
-    monkeypatch.setattr(command, "different_images", lambda *_: 0)
+    monkeypatch.setattr(command, "count_different_images", lambda *_: 0)
     monkeypatch.setattr(command, "load_model", lambda folder: model_of(values[folder.parent.name]))
     monkeypatch.setattr(command, "compute_validation_metrics", validate)
     monkeypatch.setattr(command, "write_model", lambda folder, model, *_: model.get_weights()[0].item())
     monkeypatch.setattr(command, "evaluate_splits", lambda *_, val, **__: {"weight": val})
-    monkeypatch.setattr(command, "failed_requirements", lambda *_: ())
+    monkeypatch.setattr(command, "list_failed_requirements", lambda *_: ())
     monkeypatch.setattr(lives, "write_pages", lambda folder: None)
     return found
 
@@ -140,6 +140,6 @@ def test_runs_that_cant_be_averaged_are_refused(members, tmp_path, monkeypatch):
     members["three"].manifest = manifest(class_names=("b", "a"))
     with pytest.raises(ModelFileError, match="its class_names is"):
         command.soup(["one", "three"])
-    monkeypatch.setattr(command, "different_images", lambda *_: 2)
+    monkeypatch.setattr(command, "count_different_images", lambda *_: 2)
     with pytest.raises(DataError, match="its validation images are not those of one: 2 differences"):
         command.soup(["one", "nine"])

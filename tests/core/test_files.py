@@ -5,12 +5,12 @@ import pytest
 
 from imagetune.core.files import (
     append_json_line,
-    atomic_path,
-    disk_errors,
+    compute_file_sha256,
+    convert_disk_errors,
     read_json_lines,
     read_json_object,
     read_json_or_empty,
-    sha256_file,
+    replace_atomically,
     write_csv,
     write_json,
 )
@@ -20,7 +20,7 @@ from imagetune.errors import ResourceError
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"x": 1})
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+    with pytest.raises(RuntimeError), replace_atomically(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == '{\n  "x": 1\n}\n'
@@ -34,12 +34,12 @@ def test_nan_is_never_written(tmp_path):
 
 
 def test_a_full_disk_is_a_resource_error_that_names_the_place(tmp_path):
-    with pytest.raises(ResourceError, match="No space left on device"), disk_errors(tmp_path):
+    with pytest.raises(ResourceError, match="No space left on device"), convert_disk_errors(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_other_os_errors_go_through(tmp_path):
-    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
+    with pytest.raises(FileNotFoundError), convert_disk_errors(tmp_path):
         raise FileNotFoundError
 
 
@@ -54,7 +54,7 @@ def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
 
 def test_hash_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert compute_file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_file_in_the_way_is_a_resource_error_that_says_so(tmp_path):

@@ -8,11 +8,11 @@ from imagetune.core.plugins import (
     BACKBONES,
     LOSSES,
     TRACKERS,
+    convert_plugin_errors,
+    describe_plugin_package,
+    find_name_clash,
+    list_plugin_names,
     load_plugin,
-    name_clash,
-    plugin_errors,
-    plugin_names,
-    plugin_package,
 )
 from imagetune.errors import RecipeError
 
@@ -30,15 +30,15 @@ def package(tmp_path, monkeypatch):
 
 def test_names_are_listed_without_an_import(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(install_example(tmp_path))
-    names = [plugin_names(kind) for kind in (BACKBONES, LOSSES, AUGMENTATIONS, TRACKERS)]
+    names = [list_plugin_names(kind) for kind in (BACKBONES, LOSSES, AUGMENTATIONS, TRACKERS)]
     assert names == [("tiny_net",), ("poly_loss",), ("small_shifts",), ("csv_log",)]
-    assert plugin_package(BACKBONES, "tiny_net") == "imagetune-example 1.2"
+    assert describe_plugin_package(BACKBONES, "tiny_net") == "imagetune-example 1.2"
     assert not [name for name in sys.modules if name.startswith("imagetune_example")]
 
 
 def test_nothing_is_installed_by_default():
-    assert plugin_names(LOSSES) == ()
-    assert plugin_package(LOSSES, "odd_loss") is None
+    assert list_plugin_names(LOSSES) == ()
+    assert describe_plugin_package(LOSSES, "odd_loss") is None
     with pytest.raises(RecipeError, match="there is no plug-in loss 'odd_loss'; installed plug-ins: none"):
         load_plugin(LOSSES, "odd_loss")
 
@@ -67,7 +67,7 @@ def test_a_plugin_that_fails_names_package_entry_point_and_reason(package, sourc
 
 
 def test_errors_of_ours_pass_through_a_plugin():
-    with pytest.raises(RecipeError, match="^ours$"), plugin_errors(LOSSES, "any"):
+    with pytest.raises(RecipeError, match="^ours$"), convert_plugin_errors(LOSSES, "any"):
         raise RecipeError("ours")
 
 
@@ -80,10 +80,10 @@ def test_two_packages_with_one_name_are_refused_with_both_named(package):
 
 def test_a_name_of_ours_is_refused_with_both_named(package):
     package("focal-again", "loss = 1", point="focal")
-    clash = name_clash(LOSSES, "focal", ("focal", "auto"))
+    clash = find_name_clash(LOSSES, "focal", ("focal", "auto"))
     assert clash is not None
     assert "'focal' is offered twice: by imagetune itself and by the package focal-again 0.3" in clash
-    assert name_clash(LOSSES, "auto", ("focal", "auto")) is None
+    assert find_name_clash(LOSSES, "auto", ("focal", "auto")) is None
 
 
 def test_the_documentation_shows_the_example_package_in_full():

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from imagetune.core.row_store import MemoryRows, cache_root, key_of, open_rows
+from imagetune.core.row_store import MemoryRows, compute_row_key, find_cache_root, open_rows
 
 ABOUT = {"kind": "images", "size": 4}
 SHAPE = (2, 3)
@@ -17,7 +17,7 @@ MUCH = 10**6
 
 
 def keys(*names):
-    return [key_of(name) for name in names]
+    return [compute_row_key(name) for name in names]
 
 
 def row(value):
@@ -160,12 +160,12 @@ def test_rows_in_memory_behave_alike():
 
 def test_the_place_of_the_tables_is_the_users_choice(monkeypatch, tmp_path):
     monkeypatch.setenv("IMAGETUNE_CACHE", str(tmp_path))
-    assert cache_root() == tmp_path
+    assert find_cache_root() == tmp_path
 
 
 def test_keys_tell_their_parts_apart():
     different = [("a", "b"), ("ab",), ("a", ["b"]), ("b", "a"), ("a", 1), ("a", "1")]
-    assert len({key_of(*parts) for parts in different}) == len(different)
+    assert len({compute_row_key(*parts) for parts in different}) == len(different)
 
 
 def test_a_pickled_table_that_was_made_anew_meanwhile_gives_none_of_its_rows(table, tmp_path):

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import imagetune
-from imagetune.cli.render.audit import code_lines
+from imagetune.cli.render.audit import format_codes
 from imagetune.data.audit import audit, outliers, shortcuts
 from imagetune.data.findings import CODES, Finding
 
@@ -36,7 +36,7 @@ def test_the_table_has_no_code_that_nothing_finds():
 
 
 def test_each_code_is_one_line_with_severity_and_meaning():
-    lines = code_lines()
+    lines = format_codes()
     assert len(lines) == len(CODES)
     assert any(line.split()[:2] == ["blurred", "warning"] for line in lines)
     assert any("data.audit.on_leak" in line for line in lines)

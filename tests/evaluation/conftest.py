@@ -13,14 +13,14 @@ from finished_run import CLIPART, _finished_run, evaluation, run_folder  # noqa:
 
 from imagetune.core.files import write_text
 from imagetune.data.loading.decode import load_image
-from imagetune.data.sources.labels import label_rule
+from imagetune.data.sources.labels import build_label_rule
 from imagetune.data.sources.records import Record
-from imagetune.evaluation.context import Examined, ExaminedSplit
-from imagetune.evaluation.predictions import Predictions, predictions_of
+from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
+from imagetune.evaluation.predictions import Predictions, build_predictions
 from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.loading import load_recipe
 
-Examiner = Callable[..., Examined]
+Examiner = Callable[..., EvaluationContext]
 FEATURES_RECIPE = """
 name: features
 seed: 3
@@ -46,7 +46,7 @@ def examined(tmp_path: Path) -> Examiner:
         evaluate: str = "",
         model: Any = None,
         groups: dict[str, list[str | None]] | None = None,
-    ) -> Examined:
+    ) -> EvaluationContext:
         root, folder = tmp_path / "images", tmp_path / "run"
         root.mkdir(exist_ok=True)
         folder.mkdir(exist_ok=True)
@@ -62,8 +62,8 @@ def examined(tmp_path: Path) -> Examiner:
             ]
             paths = [record.path for record in records]
             probabilities = np.asarray(outputs[name], np.float64)
-            predictions = predictions_of(paths, texts, probabilities, classes, rule=label_rule(recipe.data))
-            splits[name] = ExaminedSplit(records, predictions, features[name].astype(np.float32))
+            predictions = build_predictions(paths, texts, probabilities, classes, rule=build_label_rule(recipe.data))
+            splits[name] = EvaluatedSplit(records, predictions, features[name].astype(np.float32))
         return examined_of(model, recipe, splits, root, folder)
 
     return make
@@ -79,7 +79,7 @@ def real_features() -> dict[str, np.ndarray]:
 
     from imagetune.model.backbones.table import get_backbone
     from imagetune.model.build import POOLING, build_model
-    from imagetune.model.split_model import cut_model
+    from imagetune.model.split_model import split_model_at
     from imagetune.model.weights.load import load_weights
     from imagetune.recipe.model import ModelConfig
 
@@ -87,7 +87,7 @@ def real_features() -> dict[str, np.ndarray]:
     config = ModelConfig(backbone="efficientnet_lite0", weights="imagenet")
     model = build_model(config, num_classes=2, image_size=(side, side))
     load_weights(model, config)
-    halves = cut_model(model, get_backbone("efficientnet_lite0"), POOLING)
+    halves = split_model_at(model, get_backbone("efficientnet_lite0"), POOLING)
     assert halves is not None
     paths = sorted(CLIPART.glob("*/*.png"))
     image = ImageSettings(height=side, width=side)

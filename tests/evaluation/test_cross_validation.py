@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import t
 
 from imagetune.core.files import write_json
-from imagetune.evaluation.cross_validation import Fold, corrected_estimate, folds_document, pooled_predictions
+from imagetune.evaluation.cross_validation import Fold, describe_folds, estimate_fold_mean, pool_predictions
 from imagetune.evaluation.errors.slices import compare_slices
 from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.reports.run.report import write_report
@@ -25,7 +25,7 @@ def folds(made_up):
 
 def test_the_corrected_interval_is_nadeau_and_bengios():
     values = np.array([0.80, 0.84, 0.78, 0.86, 0.82])
-    found = corrected_estimate(values, left_out=0.25, confidence=0.95)
+    found = estimate_fold_mean(values, left_out=0.25, confidence=0.95)
     # By hand: variance 0.001, times 1/5 + 1/4 = 0.00045; t with 4 degrees of freedom 2.776.
     assert found.value == pytest.approx(0.82)
     assert found.high - 0.82 == pytest.approx(t.ppf(0.975, 4) * 0.00045**0.5)
@@ -35,13 +35,13 @@ def test_the_corrected_interval_is_nadeau_and_bengios():
 
 
 def test_every_image_is_pooled_once(folds):
-    pooled = pooled_predictions(folds)
+    pooled = pool_predictions(folds)
     assert len(pooled.paths) == len(pooled.labels) == len(pooled.probabilities) == 120
     np.testing.assert_array_equal(pooled.labels[30:60], folds[1].predictions.labels)
 
 
 def test_the_document_holds_pooled_metrics_the_spread_and_each_fold(folds):
-    found = folds_document(folds, config=CONFIG, seed=0)
+    found = describe_folds(folds, config=CONFIG, seed=0)
     accuracies = [fold.metrics["accuracy"] for fold in folds]
     assert (found["count"], found["images"]) == (4, 120)
     assert found["pooled"]["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(accuracies))
@@ -60,7 +60,7 @@ def test_the_document_holds_pooled_metrics_the_spread_and_each_fold(folds):
 def test_an_interval_of_shares_stays_among_shares(folds):
     for fold, value in zip(folds, (0.9, 1.0, 1.0, 0.8), strict=True):
         fold.metrics["accuracy"] = value
-    spread = folds_document(folds, config=CONFIG, seed=0)["metrics"]["accuracy"]
+    spread = describe_folds(folds, config=CONFIG, seed=0)["metrics"]["accuracy"]
     assert 0 < spread["low"] < spread["mean"] < spread["high"] == 1.0
 
 
@@ -73,7 +73,7 @@ def test_the_report_shows_folds_slices_and_gaps(folds, run_folder):
     document["slices"] = compare_slices(
         random.random(80) < 0.8, np.zeros(80, np.int64), attributes, confidence=0.95, grouped=False
     )
-    document["folds"] = folds_document(folds, config=CONFIG, seed=0)
+    document["folds"] = describe_folds(folds, config=CONFIG, seed=0)
     write_json(path, document)
     page = write_report(run_folder).read_text()
     assert "5 more models" not in page

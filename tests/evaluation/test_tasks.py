@@ -18,16 +18,16 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from imagetune.data.sources.labels import LabelRule, number_text
+from imagetune.data.sources.labels import LabelRule, format_exact_number
 from imagetune.errors import DataError, DivergedError, RecipeError
-from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
-from imagetune.evaluation.errors.mistakes import worst_label, wrong_images
+from imagetune.evaluation.document import build_evaluation_document, evaluate_split, list_failed_requirements
+from imagetune.evaluation.errors.mistakes import find_mistakes, find_worst_label
 from imagetune.evaluation.metrics import multilabel, regression
 from imagetune.evaluation.metrics.multilabel import choose_thresholds
-from imagetune.evaluation.predictions import Predictions, predictions_of, read_predictions, write_predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap, resampled_weights
+from imagetune.evaluation.predictions import Predictions, build_predictions, read_predictions, write_predictions
+from imagetune.evaluation.statistics.intervals import Bootstrap, draw_weights
 from imagetune.recipe.evaluate import EvaluateConfig, Requirement
-from imagetune.recipe.requirements import read_requirement
+from imagetune.recipe.requirements import parse_requirement
 
 CONFIG = EvaluateConfig(bootstrap_samples=200)
 TAGS = ("ant", "bee", "cat", "dog")
@@ -38,14 +38,14 @@ def tagged(true: np.ndarray, probabilities: np.ndarray, thresholds: tuple[float,
     names = TAGS[: true.shape[1]]
     labels = [";".join(np.array(names)[row]) for row in true.astype(bool)]
     paths = [f"{index}.png" for index in range(len(true))]
-    return predictions_of(paths, labels, probabilities, names, rule=LabelRule("multi_label"), thresholds=thresholds)
+    return build_predictions(paths, labels, probabilities, names, rule=LabelRule("multi_label"), thresholds=thresholds)
 
 
 def numbered(true: np.ndarray, given: np.ndarray) -> Predictions:
-    labels = [number_text(float(value)) for value in true]
+    labels = [format_exact_number(float(value)) for value in true]
     paths = [f"{index}.png" for index in range(len(true))]
     rule = LabelRule("regression", value_name="age")
-    return predictions_of(paths, labels, np.asarray(given, np.float64)[:, None], ("age",), rule=rule)
+    return build_predictions(paths, labels, np.asarray(given, np.float64)[:, None], ("age",), rule=rule)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_resampling_of_labels_is_the_metric_of_the_images_drawn(tags: tuple[np
     true, probabilities = tags
     given = probabilities >= 0.5
     bootstrap = Bootstrap(3, 0.95, 1, stratified=False)
-    weights = next(iter(resampled_weights(np.zeros(COUNT, np.int64), bootstrap)))
+    weights = next(iter(draw_weights(np.zeros(COUNT, np.int64), bootstrap)))
     rankings = [multilabel._Ranking.of(true[:, label], probabilities[:, label]) for label in range(4)]
     headline, _ = multilabel._compute_metrics(true, given, rankings, weights)
     for sample in range(3):
@@ -137,7 +137,7 @@ def test_labels_that_are_absent_or_never_predicted_are_noted() -> None:
 
 
 def test_unknown_labels_are_passed_over_and_counted() -> None:
-    found = predictions_of(
+    found = build_predictions(
         ["1.png", "2.png"], ["ant;emu", "bee"], np.ones((2, 2)), ("ant", "bee"), rule=LabelRule("multi_label")
     )
     np.testing.assert_array_equal(found.targets, [[1, 0], [0, 1]])
@@ -150,7 +150,9 @@ def test_metrics_of_ordered_classes_count_ranks() -> None:
     weights = np.exp(-0.5 * (np.arange(5) - labels[:, None] + random.normal(0, 1, (COUNT, 1))) ** 2)
     probabilities = weights / weights.sum(axis=1, keepdims=True)
     paths = [f"{index}.png" for index in range(COUNT)]
-    found = predictions_of(paths, [str(label) for label in labels], probabilities, "01234", rule=LabelRule("ordinal"))
+    found = build_predictions(
+        paths, [str(label) for label in labels], probabilities, "01234", rule=LabelRule("ordinal")
+    )
     metrics = evaluate_split(found, config=CONFIG, seed=0).metrics
     far = np.abs(found.predicted - labels)
     kappa = cohen_kappa_score(labels, found.predicted, weights="quadratic")
@@ -177,7 +179,7 @@ def test_metrics_of_numbers(ages: tuple[np.ndarray, np.ndarray]) -> None:
 
 def test_a_resampling_of_numbers_is_the_metric_of_the_images_drawn(ages: tuple[np.ndarray, np.ndarray]) -> None:
     true, given = ages
-    weights = next(iter(resampled_weights(np.zeros(COUNT, np.int64), Bootstrap(3, 0.95, 1, stratified=False))))
+    weights = next(iter(draw_weights(np.zeros(COUNT, np.int64), Bootstrap(3, 0.95, 1, stratified=False))))
     ranks = (regression._Ranks.of(true), regression._Ranks.of(given))
     metrics = regression._compute_metrics(true, given, ranks, weights)
     for sample in range(3):
@@ -199,25 +201,29 @@ def test_the_document_says_the_task_and_is_plain_json(
 ) -> None:
     for predictions, task in ((tagged(*tags), "multi_label"), (numbered(*ages), "regression")):
         found = evaluate_split(predictions, config=CONFIG, seed=0)
-        document = evaluation_document({"train": found, "test": found}, config=CONFIG)
+        document = build_evaluation_document({"train": found, "test": found}, config=CONFIG)
         assert json.loads(json.dumps(document, allow_nan=False))["task"] == task
         assert document["verdict"]["code"] in ("close", "under-fitted", "too-few")
         assert "confusion_matrix" not in document["splits"]["test"]
 
 
 def test_a_bar_of_the_task_can_be_required(ages: tuple[np.ndarray, np.ndarray]) -> None:
-    document = evaluation_document({"test": evaluate_split(numbered(*ages), config=CONFIG, seed=0)}, config=CONFIG)
-    assert failed_requirements(document, [Requirement(metric="r2", value=0.5)]) == ()
-    (message,) = failed_requirements(document, [Requirement(metric="r2", lower_bound=0.99)])
+    document = build_evaluation_document(
+        {"test": evaluate_split(numbered(*ages), config=CONFIG, seed=0)}, config=CONFIG
+    )
+    assert list_failed_requirements(document, [Requirement(metric="r2", value=0.5)]) == ()
+    (message,) = list_failed_requirements(document, [Requirement(metric="r2", lower_bound=0.99)])
     assert "below the required 0.99" in message
 
 
 def test_a_bar_can_be_a_ceiling_for_what_is_better_when_lower(ages: tuple[np.ndarray, np.ndarray]) -> None:
-    document = evaluation_document({"test": evaluate_split(numbered(*ages), config=CONFIG, seed=0)}, config=CONFIG)
+    document = build_evaluation_document(
+        {"test": evaluate_split(numbered(*ages), config=CONFIG, seed=0)}, config=CONFIG
+    )
     mae = document["splits"]["test"]["metrics"]["mae"]
     met = [Requirement(metric="mae", value=mae["value"]), Requirement(metric="mae", upper_bound=mae["high"])]
-    assert failed_requirements(document, met) == ()
-    (message,) = failed_requirements(document, [Requirement(metric="mae", upper_bound=mae["value"])])
+    assert list_failed_requirements(document, met) == ()
+    (message,) = list_failed_requirements(document, [Requirement(metric="mae", upper_bound=mae["value"])])
     assert message == (
         f"test mae: its upper bound {mae['high']:.6g} is {mae['high'] - mae['value']:.6g} above the required "
         f"{mae['value']:g}"
@@ -230,10 +236,10 @@ def test_a_bar_can_be_a_ceiling_for_what_is_better_when_lower(ages: tuple[np.nda
 
 
 def test_requirements_are_read_from_the_command_line() -> None:
-    assert read_requirement("mae:upper_bound=5") == Requirement(metric="mae", upper_bound=5.0)
-    assert read_requirement("f1:lower_bound=0.5").threshold == ("lower_bound", 0.5)
+    assert parse_requirement("mae:upper_bound=5") == Requirement(metric="mae", upper_bound=5.0)
+    assert parse_requirement("f1:lower_bound=0.5").threshold == ("lower_bound", 0.5)
     with pytest.raises(RecipeError, match="better when lower"):
-        read_requirement("rmse:lower_bound=5")
+        parse_requirement("rmse:lower_bound=5")
 
 
 def test_predictions_of_labels_can_be_written_and_read(tags: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
@@ -261,7 +267,7 @@ def test_predictions_of_numbers_can_be_written_and_read(tmp_path: Path) -> None:
 def test_the_worst_mistakes_come_first() -> None:
     true = np.array([[1, 0], [1, 1], [0, 0]])
     probabilities = np.array([[0.9, 0.1], [0.4, 0.1], [0.55, 0.2]])
-    np.testing.assert_array_equal(wrong_images(tagged(true, probabilities)), [1, 2])
+    np.testing.assert_array_equal(find_mistakes(tagged(true, probabilities)), [1, 2])
     # Of the second one 'ant' is missed by 0.1 and 'bee' by 0.4; of the third 'ant' is given.
-    assert [worst_label(tagged(true, probabilities), index) for index in (1, 2)] == [1, 0]
-    np.testing.assert_array_equal(wrong_images(numbered(np.zeros(3), np.array([1.0, -5.0, 2.0]))), [1, 2, 0])
+    assert [find_worst_label(tagged(true, probabilities), index) for index in (1, 2)] == [1, 0]
+    np.testing.assert_array_equal(find_mistakes(numbered(np.zeros(3), np.array([1.0, -5.0, 2.0]))), [1, 2, 0])

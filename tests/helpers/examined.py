@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imagetune.evaluation.context import Examined, ExaminedSplit
+from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
 from imagetune.recipe.schema import Recipe
 from imagetune.reports.tiles import RunTiles
 
 
-def examined_of(model: Any, recipe: Recipe, splits: Mapping[str, ExaminedSplit], root: Path, folder: Path) -> Examined:
+def examined_of(
+    model: Any, recipe: Recipe, splits: Mapping[str, EvaluatedSplit], root: Path, folder: Path
+) -> EvaluationContext:
     """Return what `deep_document` looks at, as a test after training makes it of the recipe."""
-    return Examined(
+    return EvaluationContext(
         model=model,
         data=recipe.data,
         evaluate=recipe.evaluate,

@@ -14,12 +14,12 @@ from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from imagetune.core.files import append_json_line, write_json, write_text
 from imagetune.data.loading.decode import load_image
-from imagetune.evaluation.document import evaluation_document
+from imagetune.evaluation.document import build_evaluation_document
 from imagetune.evaluation.metrics.classification import evaluate_predictions
 from imagetune.evaluation.predictions import Predictions, write_predictions
 from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import recipe_yaml
+from imagetune.recipe.printing import format_recipe
 
 CLIPART = Path(__file__).parents[2] / "recipes" / "clipart"
 RECIPE = """
@@ -41,7 +41,7 @@ def make_run(folder: Path) -> Path:
     folder.mkdir(parents=True)
     write_text(folder / "source.yaml", RECIPE % CLIPART)
     recipe = load_recipe(folder / "source.yaml").recipe
-    write_text(folder / "recipe.yaml", recipe_yaml(recipe))
+    write_text(folder / "recipe.yaml", format_recipe(recipe))
     (folder / "source.yaml").unlink()
     images = sorted(CLIPART.glob("*/*.png"))
     classes = tuple(sorted({path.parent.name for path in images}))
@@ -61,7 +61,7 @@ def make_run(folder: Path) -> Path:
         predictions = Predictions(paths, labels[chosen], probabilities, classes)
         write_predictions(predictions, folder / "predictions" / f"{side}.csv", root=CLIPART)
         evaluations[side] = evaluate_predictions(predictions, config=recipe.evaluate, seed=recipe.seed)
-    write_json(folder / "evaluation.json", evaluation_document(evaluations, config=recipe.evaluate))
+    write_json(folder / "evaluation.json", build_evaluation_document(evaluations, config=recipe.evaluate))
     write_json(folder / "status.json", {"state": "finished", "stage": "top", "epoch": 14, "step": 126, "error": None})
     write_json(folder / "lock.json", _lock())
     write_json(folder / "audit.json", _audit())

@@ -12,9 +12,9 @@ import numpy as np
 
 from imagetune.core.files import append_json_line, write_json
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import recipe_yaml
+from imagetune.recipe.printing import format_recipe
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
-from imagetune.search.proposers.finalists import ranking, repeats_of
+from imagetune.search.proposers.finalists import list_repeats, rank_candidates
 from imagetune.search.records.journal import Ended, Proposed
 from imagetune.search.records.table import describe_search, open_records, write_table
 from imagetune.search.records.trial import Trial, TrialResult
@@ -116,7 +116,7 @@ def write_search(
     (folder / "given.yaml").write_text(RECIPE.replace("{SEARCH}", "{" + search + "}"), encoding="utf-8")
     recipe = load_recipe(folder / "given.yaml").recipe
     (folder / "given.yaml").rename(folder / "recipe.yaml")
-    (folder / "recipe.yaml").write_text(recipe_yaml(recipe), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(format_recipe(recipe), encoding="utf-8")
     write_json(folder / "status.json", {"state": state, "stage": "", "epoch": 0, "error": None, "pid": 1})
     journal, table = open_records(folder, describe_search(recipe.search, spaces, seed=0), list(spaces))
     free, results = [_BEGAN] * slots, []
@@ -147,9 +147,9 @@ def write_search(
             run(Trial(f"{number:03d}", values_of(spaces, rng)), failing(number))
     for number in range(trials + 1 - unended, trials + 1):
         journal.add(Proposed(Trial(f"{number:03d}", values_of(spaces, rng))))
-    candidates = ranking(results, "min" if "objective: loss" in search else "max")
+    candidates = rank_candidates(results, "min" if "objective: loss" in search else "max")
     if finalists and candidates and not unended:
-        for trial in repeats_of(candidates[:finalists], repeats=3, seed=0):
+        for trial in list_repeats(candidates[:finalists], repeats=3, seed=0):
             run(trial)
     write_table(table, results)
     if candidates and state == "finished":

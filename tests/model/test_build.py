@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from imagetune.errors import RecipeError
-from imagetune.model.backbones.table import all_backbones, get_backbone
-from imagetune.model.build import backbone_of, build_backbone, build_model, logits_model
+from imagetune.model.backbones.table import get_backbone, list_backbones
+from imagetune.model.build import build_backbone, build_logits_model, build_model, find_backbone
 from imagetune.recipe.model import ModelConfig
 
 
@@ -26,7 +26,7 @@ def test_the_model_takes_raw_uint8_or_float_images_and_gives_probabilities(build
 
 def test_logits_are_what_the_softmax_is_of(build, random_images):
     model = build("vgg16")
-    logits = logits_model(model).predict(random_images(), verbose=0)
+    logits = build_logits_model(model).predict(random_images(), verbose=0)
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     np.testing.assert_allclose(model.predict(random_images(), verbose=0), expected, atol=1e-6)
 
@@ -68,7 +68,7 @@ def test_mixed_precision_keeps_ends_in_float32(build, random_images):
         model = build("vgg16")
     finally:
         keras.config.set_dtype_policy("float32")
-    assert backbone_of(model).get_layer("block5_conv3").compute_dtype == "bfloat16"
+    assert find_backbone(model).get_layer("block5_conv3").compute_dtype == "bfloat16"
     assert model.get_layer("preprocessing").compute_dtype == "float32"
     assert model.get_layer("logits").compute_dtype == "float32"
     assert model.predict(random_images(), verbose=0).dtype == np.float32
@@ -76,9 +76,9 @@ def test_mixed_precision_keeps_ends_in_float32(build, random_images):
 
 def test_layer_names_and_weights_do_not_depend_on_what_was_built_before(build):
     first, second = build("xception", 71), build("xception", 71)
-    names = [layer.name for layer in backbone_of(second).layers if layer.weights]
+    names = [layer.name for layer in find_backbone(second).layers if layer.weights]
     assert {"conv2d", "conv2d_3", "batch_normalization_3"} <= set(names)
-    assert names == [layer.name for layer in backbone_of(first).layers if layer.weights]
+    assert names == [layer.name for layer in find_backbone(first).layers if layer.weights]
     for left, right in zip(first.weights, second.weights, strict=True):
         assert left.path == right.path
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(left), keras.ops.convert_to_numpy(right))
@@ -96,7 +96,7 @@ def test_fresh_names_follow_the_order_of_keras_itself():
 
 
 # The smallest of each family.
-FAMILIES = tuple({row.scheme: row.name for row in sorted(all_backbones(), key=lambda row: -row.parameters)}.values())
+FAMILIES = tuple({row.scheme: row.name for row in sorted(list_backbones(), key=lambda row: -row.parameters)}.values())
 
 
 @pytest.mark.parametrize("names", [("vgg16",), pytest.param(FAMILIES, marks=pytest.mark.slow)])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from imagetune.model.fold_batch_norm import folded
+from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 
 
 def norms(model):
@@ -30,7 +30,7 @@ def with_lively_norms(model):
 )
 def test_a_folded_model_predictions_the_same_without_batch_norm(build, random_images, backbone, left):
     model = with_lively_norms(build(backbone))
-    found = folded(model)
+    found = fold_batch_norm_layers(model)
     images = random_images(4)
     np.testing.assert_allclose(found.predict_on_batch(images), model.predict_on_batch(images), atol=1e-5)
     assert len(norms(model)) > left == len(norms(found))
@@ -40,14 +40,14 @@ def test_the_model_itself_stays_as_it_was(build, random_images):
     model = with_lively_norms(build())
     before, images = model.get_weights(), random_images(2)
     predictions = model.predict_on_batch(images)
-    folded(model).predict_on_batch(images)
+    fold_batch_norm_layers(model).predict_on_batch(images)
     assert all((old == new).all() for old, new in zip(before, model.get_weights(), strict=True))
     np.testing.assert_array_equal(model.predict_on_batch(images), predictions)
 
 
 def test_a_model_without_batch_norm_is_returned_as_it_is(build):
     model = build("vgg16")
-    assert folded(model) is model
+    assert fold_batch_norm_layers(model) is model
 
 
 def small_network(*, activation=None, norm=None, also_plain=False):
@@ -70,7 +70,7 @@ def small_network(*, activation=None, norm=None, also_plain=False):
 def test_what_can_not_be_folded_is_left(activation, options):
     network = small_network(activation=activation, norm=keras.layers.BatchNormalization(**options))
     images = np.random.default_rng(1).uniform(size=(2, 8, 8, 3)).astype(np.float32)
-    found = folded(network)
+    found = fold_batch_norm_layers(network)
     assert len(norms(found)) == 1
     np.testing.assert_array_equal(found.predict_on_batch(images), network.predict_on_batch(images))
 
@@ -79,6 +79,6 @@ def test_what_can_not_be_folded_is_left(activation, options):
 def test_every_setting_of_batch_norm_counts(options):
     network = small_network(norm=keras.layers.BatchNormalization(**options), also_plain=True)
     images = np.random.default_rng(1).uniform(size=(2, 8, 8, 3)).astype(np.float32)
-    found = folded(network)
+    found = fold_batch_norm_layers(network)
     assert not norms(found)
     np.testing.assert_allclose(found.predict_on_batch(images), network.predict_on_batch(images), atol=1e-5)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from imagetune.core.files import sha256_file
+from imagetune.core.files import compute_file_sha256
 from imagetune.errors import DivergedError, ModelFileError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
@@ -78,9 +78,9 @@ def test_mixed_precision_is_kept(build, random_images, tmp_path):
 
 def test_saving_again_replaces_the_folder_and_leaves_nothing_else(build, tmp_path):
     write(build(seed=1), tmp_path / "model")
-    first = sha256_file(tmp_path / "model/model.weights.h5")
+    first = compute_file_sha256(tmp_path / "model/model.weights.h5")
     write(build(seed=2), tmp_path / "model")
-    assert sha256_file(tmp_path / "model/model.weights.h5") != first
+    assert compute_file_sha256(tmp_path / "model/model.weights.h5") != first
     assert names_in(tmp_path) == ["model"]
     assert names_in(tmp_path / "model") == ["manifest.json", "model.weights.h5"]
 
@@ -181,7 +181,7 @@ def test_hostile_weights_with_a_matching_hash_are_refused(folder, tmp_path):
         group = file["layers/dense/vars"]
         del group["0"]
         group["0"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "/x")
-    change(folder, weights_sha256=sha256_file(path))
+    change(folder, weights_sha256=compute_file_sha256(path))
     refused(folder, "link to somewhere else")
 
 
@@ -194,7 +194,7 @@ def test_the_manifest_names_no_code(folder):
 def test_a_model_of_another_build_does_not_load_the_wrong_weights(folder):
     other = build_model(ModelConfig(), num_classes=4, image_size=(32, 32))
     other.save_weights(folder / "model.weights.h5")
-    change(folder, weights_sha256=sha256_file(folder / "model.weights.h5"))
+    change(folder, weights_sha256=compute_file_sha256(folder / "model.weights.h5"))
     refused(folder, "logits: 1280x4 4 in the file, 1280x3 3 needed")
 
 

@@ -9,7 +9,7 @@ from imagetune.model.out_of_distribution import (
     Detector,
     FeatureStatistics,
     OutOfDistribution,
-    energies,
+    compute_energies,
     feature_statistics,
     read_detector,
     write_statistics,
@@ -18,18 +18,18 @@ from imagetune.model.out_of_distribution import (
 
 def test_energy_is_minus_the_log_of_the_summed_exponentials():
     logits = np.random.default_rng(0).normal(size=(20, 5)) * 100
-    assert energies(logits, "single_label") == pytest.approx(-logsumexp(logits, axis=1))
-    assert energies(np.array([[0.0, 0.0]]), "ordinal") == pytest.approx([-np.log(2)])
+    assert compute_energies(logits, "single_label") == pytest.approx(-logsumexp(logits, axis=1))
+    assert compute_energies(np.array([[0.0, 0.0]]), "ordinal") == pytest.approx([-np.log(2)])
 
 
 def test_energy_of_several_labels_is_summed_over_them():
     logits = np.array([[0.0, 0.0], [5.0, -5.0]])
-    assert energies(logits, "multi_label") == pytest.approx(-np.log1p(np.exp(logits)).sum(axis=1))
+    assert compute_energies(logits, "multi_label") == pytest.approx(-np.log1p(np.exp(logits)).sum(axis=1))
 
 
 def test_numbers_have_no_energy():
     with pytest.raises(ValueError, match="no energy"):
-        energies(np.zeros((1, 1)), "regression")
+        compute_energies(np.zeros((1, 1)), "regression")
 
 
 @pytest.mark.parametrize(("count", "width"), [(200, 12), (40, 90)])

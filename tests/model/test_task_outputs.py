@@ -8,7 +8,7 @@ import pytest
 
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import ModelFileError
-from imagetune.model.build import build_model, logits_model, value_scale_of
+from imagetune.model.build import build_logits_model, build_model, find_value_scale
 from imagetune.model.manifest import load_model, read_manifest, save_model
 from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.model import ModelConfig
@@ -26,7 +26,7 @@ def build(task, outputs, scale=None):
 
 
 def predictions(model):
-    return np.asarray(model(IMAGES)), np.asarray(logits_model(model)(IMAGES))
+    return np.asarray(model(IMAGES)), np.asarray(build_logits_model(model)(IMAGES))
 
 
 def test_each_label_has_its_own_probability():
@@ -43,8 +43,8 @@ def test_a_number_is_in_the_labels_units_and_its_logit_is_not():
     model = build("regression", 1, ValueScale(50.0, 10.0))
     found, logits = predictions(model)
     np.testing.assert_allclose(found, 50 + 10 * logits, rtol=1e-5)
-    assert value_scale_of(model) == ValueScale(50.0, 10.0)
-    assert value_scale_of(build("single_label", 3)) is None
+    assert find_value_scale(model) == ValueScale(50.0, 10.0)
+    assert find_value_scale(build("single_label", 3)) is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_model_is_the_same_after_loading(tmp_path, task, names, scale, values)
     assert (loaded.task, loaded.class_names) == (task, names)
     for name, value in values.items():
         assert getattr(loaded, name) == value
-    assert value_scale_of(loaded.model) == scale
+    assert find_value_scale(loaded.model) == scale
     model.save(tmp_path / "model.keras")
     plain = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(np.asarray(plain(IMAGES)), np.asarray(model(IMAGES)), rtol=1e-5)

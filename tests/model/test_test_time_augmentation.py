@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imagetune.model.test_time_augmentation import ZOOM_SHARE, apply_tta, unfit_tta
+from imagetune.model.test_time_augmentation import ZOOM_SHARE, apply_tta, find_unfit_tta
 from imagetune.recipe.data import ImageSettings
 
 VIEWS = ("horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_270", "zoom_in")
@@ -65,7 +65,7 @@ def test_a_ramp_stays_a_ramp_seven_eighths_as_steep():
 
 def test_quarter_turns_need_square_images():
     wide, square = (ImageSettings(height=32, width=width) for width in (48, 32))
-    assert unfit_tta(VIEWS, wide) == ("rotate_90", "rotate_270")
-    assert unfit_tta(VIEWS, square) == ()
+    assert find_unfit_tta(VIEWS, wide) == ("rotate_90", "rotate_270")
+    assert find_unfit_tta(VIEWS, square) == ()
     with pytest.raises(ValueError, match="rotate_90"):
         apply_tta("rotate_90", np.zeros((1, 32, 48, 3), np.uint8))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imagetune.model.inference import predict_probabilities
-from imagetune.model.traces import graphs_freed
+from imagetune.model.traces import free_graphs
 
 IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
 
@@ -48,7 +48,7 @@ def use(action):
 @pytest.mark.parametrize("action", [train, predict])
 def test_nothing_of_a_model_that_is_gone_stays(action):
     before = graphs()
-    with graphs_freed():
+    with free_graphs():
         gone = use(action)
     left = [one for one in graphs() if not any(one is earlier for earlier in before)]
     assert gone() is None
@@ -62,7 +62,7 @@ def test_graphs_from_before_the_block_can_still_be_differentiated():
     softly = tf.function(tf.nn.silu)
     point = tf.constant([0.0, 1.0])
     softly(point)  # traced, without its gradient
-    with graphs_freed():
+    with free_graphs():
         use(train)
     with tf.GradientTape() as tape:
         tape.watch(point)
@@ -71,5 +71,5 @@ def test_graphs_from_before_the_block_can_still_be_differentiated():
 
 
 def test_a_failure_in_the_block_comes_through():
-    with pytest.raises(ZeroDivisionError), graphs_freed():
+    with pytest.raises(ZeroDivisionError), free_graphs():
         raise ZeroDivisionError

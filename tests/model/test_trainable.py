@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from imagetune.errors import RecipeError
-from imagetune.model.backbones.table import all_backbones, get_backbone
-from imagetune.model.build import backbone_of, build_backbone
-from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
+from imagetune.model.backbones.table import get_backbone, list_backbones
+from imagetune.model.build import build_backbone, find_backbone
+from imagetune.model.trainable import list_blocks, list_leaf_layers, set_trainable
 
 
 def weights_by_layer(model):
-    return {layer.name: layer.get_weights() for layer in leaf_layers(model) if layer.weights}
+    return {layer.name: layer.get_weights() for layer in list_leaf_layers(model) if layer.weights}
 
 
 def step(model, images):
@@ -71,7 +71,7 @@ def test_batch_norm_learns_only_when_asked(build, random_images):
 def test_dropout_in_frozen_blocks_is_silent_and_comes_back(build, random_images):
     model = build()
     backbone = get_backbone("efficientnet_lite0")
-    network = backbone_of(model)
+    network = find_backbone(model)
     rates = {layer.name: layer.rate for layer in network.layers if isinstance(layer, keras.layers.Dropout)}
     assert any(rates.values())
 
@@ -90,7 +90,7 @@ def test_nested_layers_of_convnext_learn_one_by_one(build):
     summary = set_trainable(model, get_backbone("convnext_tiny"), ("stem",), batch_norm="frozen")
     by_block = {block.name: block for block in summary.blocks}
     assert by_block["stem"].trainable_parameters == by_block["stem"].parameters == 4896
-    trainable = {layer.name for layer in leaf_layers(backbone_of(model)) if layer.trainable_weights}
+    trainable = {layer.name for layer in list_leaf_layers(find_backbone(model)) if layer.trainable_weights}
     assert "convnext_tiny_stem_conv" in trainable
     assert not any("stage" in name for name in trainable)
 
@@ -142,15 +142,15 @@ def test_an_unfreeze_that_names_nothing_says_what_there_is(unfreeze, message):
     assert message in str(caught.value)
 
 
-SMALL = [backbone.name for backbone in all_backbones() if backbone.parameters < 9e6]
+SMALL = [backbone.name for backbone in list_backbones() if backbone.parameters < 9e6]
 
 
 @pytest.mark.parametrize("name", [*SMALL[:2], pytest.param("", marks=pytest.mark.slow)])
 def test_blocks_hold_every_layer_once_and_in_order(name):
-    for backbone in [get_backbone(name)] if name else [row for row in all_backbones() if row.parameters < 3e7]:
+    for backbone in [get_backbone(name)] if name else [row for row in list_backbones() if row.parameters < 3e7]:
         network = build_backbone(backbone, (backbone.min_size, backbone.min_size))
-        blocks = blocks_of(network, backbone)
+        blocks = list_blocks(network, backbone)
         named = [layer for block in blocks for layer in block.layers]
-        assert sorted(named) == sorted(layer.name for layer in leaf_layers(network) if layer.weights)
+        assert sorted(named) == sorted(layer.name for layer in list_leaf_layers(network) if layer.weights)
         assert sum(block.parameters for block in blocks) == backbone.parameters == network.count_params()
         assert len(blocks) >= 5

@@ -1,7 +1,7 @@
 import pytest
 
 from imagetune.errors import RecipeError
-from imagetune.recipe.conditions import in_force, parents_first, settings_with
+from imagetune.recipe.conditions import find_activating_values, select_active, sort_by_conditions
 from imagetune.recipe.loading import load_recipe
 
 DEPTH = ("train", "stages", 1, "unfreeze")
@@ -36,28 +36,28 @@ def load(tmp_path):
 @pytest.mark.parametrize(("depth", "searched"), [("none", False), ("last 3 blocks", True), ("all", True)])
 def test_a_space_is_in_force_where_its_condition_is_met(load, depth, searched):
     values = {DEPTH: depth, DECAY: 0.6, NORM: "train"}
-    assert (DECAY in in_force(load(TOGETHER).spaces, values)) == searched
+    assert (DECAY in select_active(load(TOGETHER).spaces, values)) == searched
 
 
 def test_a_space_whose_condition_is_not_in_force_is_not_either(load):
     spaces = load(CHAIN).spaces
-    assert parents_first(spaces) == [DEPTH, NORM, DECAY]
-    assert list(in_force(spaces, {DEPTH: "all", NORM: "train", DECAY: 0.6})) == [DECAY, NORM, DEPTH]
-    assert list(in_force(spaces, {DEPTH: "all", NORM: "frozen", DECAY: 0.6})) == [DEPTH, NORM][::-1]
-    assert list(in_force(spaces, {DEPTH: "none", NORM: "train", DECAY: 0.6})) == [DEPTH]
+    assert sort_by_conditions(spaces) == [DEPTH, NORM, DECAY]
+    assert list(select_active(spaces, {DEPTH: "all", NORM: "train", DECAY: 0.6})) == [DECAY, NORM, DEPTH]
+    assert list(select_active(spaces, {DEPTH: "all", NORM: "frozen", DECAY: 0.6})) == [DEPTH, NORM][::-1]
+    assert list(select_active(spaces, {DEPTH: "none", NORM: "train", DECAY: 0.6})) == [DEPTH]
 
 
 def test_several_conditions_must_all_be_met(load):
     spaces = load("{train.stages.1.unfreeze: [last 3 blocks, all], train.stages.1.batch_norm: frozen}").spaces
-    assert DECAY in in_force(spaces, {DEPTH: "all", NORM: "frozen", DECAY: 0.6})
-    assert DECAY not in in_force(spaces, {DEPTH: "all", NORM: "train", DECAY: 0.6})
-    assert DECAY not in in_force(spaces, {DEPTH: "last 3 blocks", DECAY: 0.6})
+    assert DECAY in select_active(spaces, {DEPTH: "all", NORM: "frozen", DECAY: 0.6})
+    assert DECAY not in select_active(spaces, {DEPTH: "all", NORM: "train", DECAY: 0.6})
+    assert DECAY not in select_active(spaces, {DEPTH: "last 3 blocks", DECAY: 0.6})
 
 
 def test_the_fewest_values_that_bring_a_space_into_force(load):
     spaces = load(CHAIN).spaces
-    assert settings_with(spaces, DECAY, 0.6) == {DEPTH: "all", NORM: "train", DECAY: 0.6}
-    assert settings_with(spaces, DEPTH, "none") == {DEPTH: "none"}
+    assert find_activating_values(spaces, DECAY, 0.6) == {DEPTH: "all", NORM: "train", DECAY: 0.6}
+    assert find_activating_values(spaces, DEPTH, "none") == {DEPTH: "none"}
 
 
 def test_a_setting_without_a_space_keeps_its_default(load):

@@ -4,7 +4,7 @@ import pytest
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import recipe_yaml
+from imagetune.recipe.printing import format_recipe
 from imagetune.recipe.search import LogUniformSpace
 
 MINIMAL = "data: {source: images}\n"
@@ -271,7 +271,7 @@ def test_the_resolved_recipe_reads_back_equal(write, tmp_path):
     first = load_recipe(write(MINIMAL + "train: {optimizer: sgd}\nmodel: {weights: a.h5}\n")).recipe
     again = tmp_path / "elsewhere" / "recipe.yaml"
     again.parent.mkdir()
-    again.write_text(recipe_yaml(first), encoding="utf-8")
+    again.write_text(format_recipe(first), encoding="utf-8")
     assert load_recipe(again).recipe == first
 
 

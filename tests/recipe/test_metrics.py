@@ -12,6 +12,7 @@ from imagetune.recipe.metrics import (
     METRICS,
     TASK_METRICS,
     TEST_METRICS,
+    format_metric_value,
     is_lower_better,
     list_baseline_metrics,
     list_card_metrics,
@@ -19,7 +20,6 @@ from imagetune.recipe.metrics import (
     list_compared_metrics,
     list_epoch_metrics,
     list_test_metrics,
-    show_value,
 )
 from imagetune.recipe.search import SearchConfig
 from imagetune.recipe.train import EarlyStoppingConfig
@@ -66,6 +66,6 @@ def test_a_metric_is_called_in_a_sentence_what_its_title_says_unless_it_has_othe
 
 
 def test_values_in_the_labels_units_have_four_digits_and_others_three_decimals() -> None:
-    assert show_value(1234.5678, "rmse") == "1235"
-    assert show_value(0.81234, "accuracy") == "0.812"
-    assert show_value(None, "mae") == "-"
+    assert format_metric_value(1234.5678, "rmse") == "1235"
+    assert format_metric_value(0.81234, "accuracy") == "0.812"
+    assert format_metric_value(None, "mae") == "-"

@@ -5,24 +5,30 @@ import pytest
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.plain_values import plain_values
+from imagetune.recipe.plain_values import convert_to_plain_values
 
 
 def test_values_of_a_program_become_those_of_a_file():
     given = {"a": (1, np.float64(0.5)), 3: Path("x") / "y", "b": {"c": np.arange(2)}, "d": None, "e": True}
-    assert plain_values(given, name="") == {"a": [1, 0.5], "3": "x/y", "b": {"c": [0, 1]}, "d": None, "e": True}
+    assert convert_to_plain_values(given, name="") == {
+        "a": [1, 0.5],
+        "3": "x/y",
+        "b": {"c": [0, 1]},
+        "d": None,
+        "e": True,
+    }
 
 
 def test_what_can_be_no_key_is_refused_by_its_place():
     with pytest.raises(RecipeError, match=r"^data: None is no key|^data: null is no key"):
-        plain_values({"data": {None: 1}}, name="")
+        convert_to_plain_values({"data": {None: 1}}, name="")
 
 
 def test_values_that_hold_themselves_are_refused():
     endless = {}
     endless["train"] = endless
     with pytest.raises(RecipeError, match="nested deeper than 40 levels"):
-        plain_values(endless, name="")
+        convert_to_plain_values(endless, name="")
 
 
 def test_a_mapping_is_a_recipe_whose_paths_start_at_the_working_directory(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import yaml
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import flatten, json_schema, recipe_differences, searchable_yaml
+from imagetune.recipe.printing import compare_recipes, flatten_values, format_searchable_recipe, json_schema
 
 
 def test_every_key_of_the_schema_is_described():
@@ -69,7 +69,7 @@ def test_differences_name_the_key_and_both_values(tmp_path):
     path.write_text("data: {source: x}\n")
     first = load_recipe(path).recipe
     second = load_recipe(path, ["train.batch_size=64", "data.classes=[a]"]).recipe
-    assert recipe_differences(first, second) == [
+    assert compare_recipes(first, second) == [
         ("data.classes", None, "(absent)"),
         ("train.batch_size", 32, 64),
         ("data.classes[0]", "(absent)", "a"),
@@ -77,7 +77,7 @@ def test_differences_name_the_key_and_both_values(tmp_path):
 
 
 def test_flatten_keeps_empty_lists():
-    assert dict(flatten({"a": {"b": [], "c": [1, {"d": 2}]}})) == {"a.b": [], "a.c[0]": 1, "a.c[1].d": 2}
+    assert dict(flatten_values({"a": {"b": [], "c": [1, {"d": 2}]}})) == {"a.b": [], "a.c[0]": 1, "a.c[1].d": 2}
 
 
 @pytest.mark.parametrize("stages", ["head_then_top", None])
@@ -95,7 +95,7 @@ def test_a_searched_recipe_reads_back_with_its_spaces(tmp_path, stages):
     )
     loaded = load_recipe(tmp_path / "recipe.yaml")
     (tmp_path / "again").mkdir()
-    (tmp_path / "again" / "recipe.yaml").write_text(searchable_yaml(loaded))
+    (tmp_path / "again" / "recipe.yaml").write_text(format_searchable_recipe(loaded))
     again = load_recipe(tmp_path / "again" / "recipe.yaml")
     assert again.spaces == loaded.spaces
     assert again.recipe == loaded.recipe
@@ -108,7 +108,7 @@ def test_a_searched_preset_keeps_what_else_its_section_says(tmp_path):
     )
     loaded = load_recipe(tmp_path / "recipe.yaml")
     (tmp_path / "again").mkdir()
-    (tmp_path / "again" / "recipe.yaml").write_text(searchable_yaml(loaded))
+    (tmp_path / "again" / "recipe.yaml").write_text(format_searchable_recipe(loaded))
     again = load_recipe(tmp_path / "again" / "recipe.yaml")
     assert again.recipe.train.teacher.run == str(tmp_path / "runs" / "bigger")
     assert (again.spaces, again.recipe) == (loaded.spaces, loaded.recipe)

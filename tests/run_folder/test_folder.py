@@ -7,7 +7,7 @@ from imagetune.core.files import read_json_lines, write_json
 from imagetune.errors import CheckpointError, ModelFileError, TrackingError
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder, check_run_place, open_run_folder, write_recipe
-from imagetune.run_folder.recorder import RunRecorder, failure_noted
+from imagetune.run_folder.recorder import RunRecorder, record_failure
 from imagetune.training.setup.events import SilentListener, StageStarted
 
 
@@ -24,7 +24,7 @@ def test_the_password_of_a_tracking_address_is_not_written(tmp_path):
 def test_an_early_failure_is_in_the_status(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_status("running")
-    with pytest.raises(TrackingError), failure_noted(folder):
+    with pytest.raises(TrackingError), record_failure(folder):
         raise TrackingError("no prediction", where="https://mlflow.example")
     status = folder.read_status()
     assert (status["state"], status["error"]) == ("failed", "https://mlflow.example: no prediction")

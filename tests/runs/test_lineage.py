@@ -14,7 +14,13 @@ from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder, write_recipe
-from imagetune.runs.lineage import different_images, hash_images, open_members, refuse_seen, seen_images
+from imagetune.runs.lineage import (
+    count_different_images,
+    count_seen_images,
+    hash_images,
+    open_members,
+    refuse_seen_images,
+)
 
 SPLITS = {"train": ["a0", "b0"], "val": ["a1"], "test": ["a2", "b2"]}
 
@@ -73,26 +79,26 @@ def test_classes_in_another_order_go_together_and_others_do_not(run):
 def test_a_image_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_path):
     (member,) = open_members([run("one", hashes={"a0": "f00", "b0": "f01", "a2": "f02"})])
     tested = [Record(str(tmp_path / "set" / f"{name}.png"), "a") for name in ("a1", "a2", "new")]
-    assert seen_images(member, tested, {}) == 1
+    assert count_seen_images(member, tested, {}) == 1
     # Its own test images are not among what it learned from.
-    assert seen_images(member, tested, {tested[2].path: "f01", tested[1].path: "f02"}) == 2
+    assert count_seen_images(member, tested, {tested[2].path: "f01", tested[1].path: "f02"}) == 2
     with pytest.raises(DataError, match="1 of 3 test images are among its training or validation images"):
-        refuse_seen(member, tested, {})
-    refuse_seen(member, tested[1:], {})
+        refuse_seen_images(member, tested, {})
+    refuse_seen_images(member, tested[1:], {})
 
 
 def test_a_run_without_its_splits_can_not_be_trusted(run):
     (member,) = open_members([run("one")])
     member.folder.splits.unlink()
     with pytest.raises(DataError, match=r"has no splits\.csv"):
-        refuse_seen(member, [], {})
+        refuse_seen_images(member, [], {})
 
 
 def test_the_images_of_two_runs_differ_by_content_label_and_split(run):
     same, other = {"a1": "f1", "a2": "f2", "b2": "f3"}, {"a1": "f1", "a2": "f2", "b2": "other"}
     first, second, third = open_members([run("one", hashes=same), run("two", hashes=same), run("three", hashes=other)])
-    assert different_images(first, second, "test") == different_images(first, third, "val") == 0
-    assert different_images(first, third, "test") == 2
+    assert count_different_images(first, second, "test") == count_different_images(first, third, "val") == 0
+    assert count_different_images(first, third, "test") == 2
 
 
 def test_a_image_that_can_not_be_read_has_no_hash(tmp_path):

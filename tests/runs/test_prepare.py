@@ -54,11 +54,11 @@ def settled(monkeypatch):
     def job(recipe, images, model, *, stop):
         return SimpleNamespace(model=model, images=images)
 
-    monkeypatch.setattr(prepare, "fitting_batch_size", batch)
+    monkeypatch.setattr(prepare, "find_batch_size", batch)
     monkeypatch.setattr(prepare, "build_pretrained", build)
     monkeypatch.setattr(prepare, "measure_loading_speeds", lambda *_: None)
     monkeypatch.setattr(prepare, "choose_workers", workers)
-    monkeypatch.setattr(prepare, "training_job", job)
+    monkeypatch.setattr(prepare, "build_training_job", job)
     return steps
 
 
@@ -118,7 +118,7 @@ class TestInheritedLeaks:
         ancestor = SimpleNamespace(folder=SimpleNamespace(path=tmp_path, splits=tmp_path / "splits.csv"))
         monkeypatch.setattr(prepare, "find_run", lambda run, uri: ancestor.folder)
         monkeypatch.setattr(prepare, "open_members", lambda runs: [ancestor])
-        monkeypatch.setattr(prepare, "seen_images", lambda member, records, hashes: 1)
+        monkeypatch.setattr(prepare, "count_seen_images", lambda member, records, hashes: 1)
 
         def refuse(on_leak, *, taught=True):
             said = []

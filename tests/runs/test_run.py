@@ -11,7 +11,7 @@ from imagetune.core.messages import say_nothing
 from imagetune.errors import CheckpointError, DivergedError, ResourceError, StoppedError, TrackingError
 from imagetune.recipe.schema import Recipe
 from imagetune.runs import run as lives
-from imagetune.runs.run import running
+from imagetune.runs.run import start_run
 from imagetune.training.setup.events import EpochRecord, SilentListener
 
 EPOCH = EpochRecord("head", 1, 3, {"loss": 0.5}, {"loss": 0.6}, 1e-3, 10.0)
@@ -56,7 +56,7 @@ def test_a_run_that_ends_well_is_recorded_drawn_and_sent(recipe, tmp_path, drawn
         def epoch_done(self, record):
             heard.append(record)
 
-    with running(recipe, tmp_path / "run", say=lambda *told: said.append(told), listener=Heard()) as run:
+    with start_run(recipe, tmp_path / "run", say=lambda *told: said.append(told), listener=Heard()) as run:
         assert run.folder.read_status()["state"] == "running"
         run.track()
         run.recorder.epoch_done(EPOCH)
@@ -81,7 +81,7 @@ def test_a_run_that_ends_well_is_recorded_drawn_and_sent(recipe, tmp_path, drawn
     ],
 )
 def test_what_ends_a_run_early_is_recorded_and_goes_on(recipe, tmp_path, drawn, tracker, error, state):
-    with pytest.raises(type(error)), running(recipe, tmp_path / "run", say=say_nothing) as run:
+    with pytest.raises(type(error)), start_run(recipe, tmp_path / "run", say=say_nothing) as run:
         run.track()
         raise error
     assert run.folder.read_status()["state"] == state
@@ -94,17 +94,17 @@ def test_a_page_that_can_not_be_drawn_does_not_hide_why_the_run_failed(recipe, t
         raise ResourceError("the disk is full")
 
     monkeypatch.setattr(lives, "write_pages", full)
-    with pytest.raises(DivergedError), running(recipe, tmp_path / "run", say=say_nothing):
+    with pytest.raises(DivergedError), start_run(recipe, tmp_path / "run", say=say_nothing):
         raise DivergedError("the loss is NaN")
-    with pytest.raises(ResourceError), running(recipe, tmp_path / "other", say=say_nothing) as run:
+    with pytest.raises(ResourceError), start_run(recipe, tmp_path / "other", say=say_nothing) as run:
         pass
     assert run.folder.read_status()["state"] == "failed"
 
 
 def test_a_trial_has_no_pages_and_no_copy_of_its_own(recipe, tmp_path, drawn):
-    with running(recipe, tmp_path / "run", say=say_nothing, pages=False) as run:
+    with start_run(recipe, tmp_path / "run", say=say_nothing, pages=False) as run:
         run.recorder.epoch_done(EPOCH)
-    with pytest.raises(DivergedError), running(recipe, tmp_path / "other", say=say_nothing, pages=False):
+    with pytest.raises(DivergedError), start_run(recipe, tmp_path / "other", say=say_nothing, pages=False):
         raise DivergedError("the loss is NaN")
     assert (drawn, run.tracker) == ([], None)
 
@@ -114,7 +114,7 @@ def test_a_tracker_that_can_not_be_had_fails_the_run(recipe, tmp_path, drawn, mo
         raise TrackingError("no prediction", where="https://mlflow.example")
 
     monkeypatch.setattr(lives, "start_tracking", refuse)
-    with pytest.raises(TrackingError), running(recipe, tmp_path / "run", say=say_nothing) as run:
+    with pytest.raises(TrackingError), start_run(recipe, tmp_path / "run", say=say_nothing) as run:
         run.track()
     status = run.folder.read_status()
     assert (status["state"], status["error"]) == ("failed", "https://mlflow.example: no prediction")
@@ -123,16 +123,16 @@ def test_a_tracker_that_can_not_be_had_fails_the_run(recipe, tmp_path, drawn, mo
 def test_what_could_not_be_sent_is_said(recipe, tmp_path, drawn, tracker):
     tracker.message = "3 records were not sent"
     said = []
-    with running(recipe, tmp_path / "run", say=lambda *told: said.append(told)) as run:
+    with start_run(recipe, tmp_path / "run", say=lambda *told: said.append(told)) as run:
         run.track()
     assert said[-1] == ("warning", "3 records were not sent")
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(recipe, tmp_path, drawn):
-    with running(recipe, tmp_path / "run", say=say_nothing):
+    with start_run(recipe, tmp_path / "run", say=say_nothing):
         pass
     with (
         pytest.raises(CheckpointError, match="a run that is finished"),
-        running(recipe, tmp_path / "run", say=say_nothing),
+        start_run(recipe, tmp_path / "run", say=say_nothing),
     ):
         pytest.fail("the block must not begin")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imagetune.recipe.search import BudgetConfig
-from imagetune.search.budget import Budget, busy_seconds
+from imagetune.search.budget import Budget, compute_busy_seconds
 from imagetune.search.records.trial import Trial, TrialResult
 
 
@@ -29,5 +29,5 @@ def test_hours_of_earlier_sessions_count():
 
 
 def test_trials_beside_each_other_count_once_and_pauses_not_at_all():
-    assert busy_seconds([]) == 0
-    assert busy_seconds([ran(100, 10), ran(105, 10), ran(106, 2), ran(500, 7)]) == 15 + 7
+    assert compute_busy_seconds([]) == 0
+    assert compute_busy_seconds([ran(100, 10), ran(105, 10), ran(106, 2), ran(500, 7)]) == 15 + 7

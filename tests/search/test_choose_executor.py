@@ -4,8 +4,8 @@ import pytest
 
 from imagetune.recipe.schema import Recipe
 from imagetune.search import choose_executor
-from imagetune.search.choose_executor import local_slots, told_slots
-from imagetune.search.executors.slots import Machine, Needs, slots_of
+from imagetune.search.choose_executor import describe_slots, plan_local_slots
+from imagetune.search.executors.slots import Machine, Needs, plan_slots
 
 GIB = 2**30
 
@@ -18,7 +18,7 @@ def slots(monkeypatch):
         monkeypatch.setattr(choose_executor, "this_machine", lambda _: Machine(cores, (), memory))
         stages = [{"name": "only", "unfreeze": unfreeze, "epochs": 1, "learning_rate": 1e-3}]
         recipe = {"data": {"source": "images"}, "train": {"stages": stages, **train}, "search": search}
-        return len(local_slots(Recipe.model_validate(recipe)))
+        return len(plan_local_slots(Recipe.model_validate(recipe)))
 
     return count
 
@@ -49,8 +49,8 @@ def test_a_number_is_the_users(slots):
 
 def test_many_trials_at_a_time_are_described_in_one_line():
     def described(parallel, *gpus):
-        found = slots_of(parallel, Machine(2, gpus, 4 * GIB), Needs(1, GIB, 4))
-        return told_slots(found, 2)
+        found = plan_slots(parallel, Machine(2, gpus, 4 * GIB), Needs(1, GIB, 4))
+        return describe_slots(found, 2)
 
     assert described(2) == "2 at a time on 2 cores"
     assert described(99) == "99 at a time on 2 cores; more trials than cores, so that each takes longer"

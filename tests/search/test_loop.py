@@ -13,10 +13,10 @@ from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig
 from imagetune.search.executors.protocol import Outcome, Task
 from imagetune.search.loop import Runner, run_trials
-from imagetune.search.proposers.finalists import ranking
+from imagetune.search.proposers.finalists import rank_candidates
 from imagetune.search.proposers.oracle import OracleProposer
 from imagetune.search.proposers.protocol import ListProposer
-from imagetune.search.records.journal import results_of
+from imagetune.search.records.journal import list_results
 from imagetune.search.records.table import describe_search, open_records, write_table
 from imagetune.search.records.trial import Trial
 from tests.helpers.executors import Here
@@ -78,7 +78,7 @@ class Bench:
         about = describe_search(self.config, self.spaces, seed=self.seed)
         journal, table = open_records(self.folder, about, list(self.spaces))
         past = journal.read()
-        write_table(table, results_of(past))
+        write_table(table, list_results(past))
         if proposer is None:
             proposer = OracleProposer(self.config, self.spaces, seed=self.seed, epochs=4)
         executor = Here(self.work, slots=self.slots, pick=self.pick)
@@ -102,7 +102,7 @@ def in_order(results):
 def test_every_trial_is_in_the_table_and_the_best_is_found(tmp_path, algorithm):
     bench = Bench(tmp_path, algorithm=algorithm)
     results = bench.run()
-    best = ranking(results, "max")[0]
+    best = rank_candidates(results, "max")[0]
     assert best.mean == max(each.objective for each in results if each.trial.epochs == best.trial.epochs)
     rows = bench.rows()
     assert [float(row["objective"]) for row in rows] == [each.objective for each in results]
@@ -140,7 +140,7 @@ def test_a_metric_that_is_not_finite_fails_the_trial_and_is_never_best(tmp_path,
     bench = Bench(tmp_path, lambda trial: metric if trial.trial_id in ("001", "005") else 0.5)
     results = bench.run()
     assert [each.trial.trial_id for each in results if each.status == "failed"] == ["001", "005"]
-    assert ranking(results, "min")[0].mean == 0.5
+    assert rank_candidates(results, "min")[0].mean == 0.5
     assert results[0].error == f"the objective is {metric}"
     assert bench.rows()[0]["objective"] == ""
 
@@ -154,7 +154,7 @@ def test_the_search_goes_on_after_more_failures_in_a_row_than_keras_tuner_takes(
     results = bench.run()
     assert [each.status for each in results[:4]] == ["failed"] * 4
     assert bench.rows()[0]["error"] == "diverged: NaN"
-    assert ranking(results, "max")
+    assert rank_candidates(results, "max")
 
 
 def test_a_trial_that_its_recipe_refuses_fails_alone(tmp_path):
@@ -196,14 +196,14 @@ def test_nothing_goes_on_from_a_failed_trial(tmp_path):
     gone_on = [each for each in results if each.trial.continues]
     assert gone_on
     assert all("its lower rung, failed" in each.error for each in gone_on)
-    assert ranking(results, "max")[0].trial.epochs == 4
+    assert rank_candidates(results, "max")[0].trial.epochs == 4
 
 
 def test_a_stopped_trial_counts_with_what_it_had_reached(tmp_path):
     stopped = Outcome("stopped", 0.9, epochs=3, best_epoch=2)
     results = Bench(tmp_path, lambda trial: stopped if trial.trial_id == "002" else 0.5, trials=3).run()
     assert results[1].status == "stopped"
-    assert ranking(results, "max")[0].trial.trial_id == "002"
+    assert rank_candidates(results, "max")[0].trial.trial_id == "002"
 
 
 def test_a_trial_whose_machine_is_lost_is_run_again(tmp_path):

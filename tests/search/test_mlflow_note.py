@@ -5,9 +5,9 @@ import json
 import pytest
 from searches import write_search
 
-from imagetune.search.mlflow_note import search_note
+from imagetune.search.mlflow_note import format_search_note
 from imagetune.search.records.reader import read_search
-from imagetune.tracking.content import trial_metrics
+from imagetune.tracking.content import read_trial_metrics
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def searched(tmp_path):
 
 def note_of(folder):
     search = read_search(folder)
-    return search_note(folder, search.candidates, trials=len(search.results), objective=search.objective)
+    return format_search_note(folder, search.candidates, trials=len(search.results), objective=search.objective)
 
 
 def test_the_note_has_the_winner_its_spread_its_test_and_where_its_run_is(searched):
@@ -41,7 +41,7 @@ def test_while_the_search_goes_on_there_is_no_verdict(tmp_path):
 
 def test_the_series_has_every_metric_and_the_best_so_far(searched):
     results = read_search(searched).results
-    found = trial_metrics(searched)
+    found = read_trial_metrics(searched)
     assert [step for step, _, _ in found] == list(range(1, len(results) + 1))
     assert [metrics["trial_objective"] for _, metrics, _ in found] == [result.objective for result in results]
     best = [metrics["best_objective"] for _, metrics, _ in found]
@@ -59,11 +59,11 @@ def test_a_failed_trial_leaves_a_gap_and_the_smallest_loss_is_best(tmp_path):
         failing=lambda number: failing.get(number, ""),
         finalists=0,
     )
-    found = trial_metrics(folder)
+    found = read_trial_metrics(folder)
     assert [step for step, _, _ in found] == [1, 3, 4]
     metrics = [metrics["trial_objective"] for _, metrics, _ in found]
     assert [metrics["best_objective"] for _, metrics, _ in found] == [min(metrics[: n + 1]) for n in range(3)]
 
 
 def test_a_run_that_is_no_search_has_no_series(tmp_path):
-    assert trial_metrics(tmp_path) == []
+    assert read_trial_metrics(tmp_path) == []

@@ -14,7 +14,14 @@ from imagetune.run_folder.folder import RunFolder, write_recipe
 from imagetune.runs.prepare import read_data
 from imagetune.search.proposers.finalists import Candidate
 from imagetune.search.records.trial import Trial, TrialResult
-from imagetune.search.refit import best_epochs, cut_to_epochs, finished_refit, make_room, refit_recipe, write_best
+from imagetune.search.refit import (
+    build_refit_recipe,
+    compute_best_epochs,
+    cut_to_epochs,
+    find_finished_refit,
+    make_room,
+    write_best,
+)
 
 RECIPE = """\
 name: colours
@@ -50,7 +57,9 @@ def recipe_of(tmp_path):
 def refitted(recipe, best, folder):
     data = read_data(recipe, say=say_nothing)
     said: list[str] = []
-    made, merged, fitted = refit_recipe(recipe, best, data, folder=folder, say=lambda *message: said.append(message))
+    made, merged, fitted = build_refit_recipe(
+        recipe, best, data, folder=folder, say=lambda *message: said.append(message)
+    )
     return data, made, merged, fitted
 
 
@@ -65,9 +74,9 @@ def test_stages_are_cut_where_the_epochs_end(recipe_of, images):
 
 
 def test_the_median_of_the_seeds_says_how_many_epochs_are_best():
-    assert best_epochs(winner((0.8, 3), (0.9, 9), (0.7, 5))) == 5
-    assert best_epochs(winner((0.8, 3), (0.9, 9))) == 3
-    assert best_epochs(winner((0.8, None))) is None
+    assert compute_best_epochs(winner((0.8, 3), (0.9, 9), (0.7, 5))) == 5
+    assert compute_best_epochs(winner((0.8, 3), (0.9, 9))) == 3
+    assert compute_best_epochs(winner((0.8, None))) is None
 
 
 def test_the_refit_on_training_images_is_the_winner_as_it_is(recipe_of, images, tmp_path):
@@ -125,7 +134,7 @@ def test_an_image_that_changed_since_stops_the_refit(recipe_of, images, tmp_path
     first = sorted(images.rglob("*.png"))[0]
     first.write_bytes(sorted(images.rglob("*.png"))[-1].read_bytes())
     with pytest.raises(DataError, match="changed since"):
-        refit_recipe(recipe, winner((0.8, 3)), data, folder=tmp_path, say=say_nothing)
+        build_refit_recipe(recipe, winner((0.8, 3)), data, folder=tmp_path, say=say_nothing)
 
 
 def test_the_best_recipe_carries_its_score_and_reads_back(recipe_of, images, tmp_path):
@@ -149,14 +158,14 @@ def finished(folder, recipe, state="finished"):
 
 def test_a_refit_that_is_finished_stands_and_no_other(recipe_of, images, tmp_path):
     recipe = recipe_of(images)
-    assert finished_refit(tmp_path / "best", recipe) is None
+    assert find_finished_refit(tmp_path / "best", recipe) is None
     run = finished(tmp_path / "best", recipe)
-    assert finished_refit(run.path, recipe).fresh is False
+    assert find_finished_refit(run.path, recipe).fresh is False
     settled = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": "auto"})})
-    assert finished_refit(run.path, settled) is not None
-    assert finished_refit(run.path, recipe.model_copy(update={"seed": 4})) is None
+    assert find_finished_refit(run.path, settled) is not None
+    assert find_finished_refit(run.path, recipe.model_copy(update={"seed": 4})) is None
     run.write_status("killed")
-    assert finished_refit(run.path, recipe) is None
+    assert find_finished_refit(run.path, recipe) is None
 
 
 @pytest.mark.parametrize(("name", "text"), [("evaluation.json", '{"spl'), ("recipe.yaml", "train: [")])
@@ -164,9 +173,9 @@ def test_a_refit_whose_files_are_corrupted_is_made_again(recipe_of, images, tmp_
     recipe = recipe_of(images)
     run = finished(tmp_path / "best", recipe)
     (run.path / name).write_text(text)
-    assert finished_refit(run.path, recipe) is None
+    assert find_finished_refit(run.path, recipe) is None
     (run.path / name).unlink()
-    assert finished_refit(run.path, recipe) is None
+    assert find_finished_refit(run.path, recipe) is None
 
 
 def test_an_unfinished_refit_goes_and_a_finished_one_moves_aside(recipe_of, images, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from imagetune.core.messages import say_nothing
 from imagetune.errors import CheckpointError
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import searchable_yaml
+from imagetune.recipe.printing import format_searchable_recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import read_data
 from imagetune.search.records.journal import Proposed
@@ -40,7 +40,7 @@ def folder(tmp_path, loaded):
     """The folder of a search that has begun with these images."""
     folder = RunFolder(tmp_path / "search")
     folder.path.mkdir()
-    folder.recipe.write_text(searchable_yaml(loaded()), encoding="utf-8")
+    folder.recipe.write_text(format_searchable_recipe(loaded()), encoding="utf-8")
     record_images(folder, loaded().recipe, read(loaded()), begun=False)
     return folder
 

@@ -11,7 +11,7 @@ from tracking_helpers import CLASSES, add_epoch, end_run, evaluation, set_state,
 
 from imagetune.errors import TrackingError
 from imagetune.tracking.state import read_state
-from imagetune.tracking.sync import Syncer, planned_state, sync_run
+from imagetune.tracking.sync import Syncer, plan_state, sync_run
 
 
 def run_of(store: str, run_dir: Path):
@@ -68,7 +68,7 @@ def test_an_epoch_that_ends_during_a_copy_goes_with_the_next(store, run_dir):
             added.append(4)
             add_epoch(run_dir, 4)
 
-    syncer = Syncer(run_dir, store, planned_state(run_dir, uri=store), tick)
+    syncer = Syncer(run_dir, store, plan_state(run_dir, uri=store), tick)
     syncer.sync()
     syncer.sync()
     history = MlflowClient(store).get_metric_history(syncer.state.run_id, "val/f1")

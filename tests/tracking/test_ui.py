@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from imagetune.errors import RecipeError, TrackingError
-from imagetune.tracking.ui import PAGE, run_ui, server_command, server_environment
+from imagetune.tracking.ui import PAGE, build_server_command, build_server_environment, run_ui
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
@@ -58,5 +58,5 @@ def test_a_server_shows_its_runs_itself(capsys):
 
 def test_a_password_is_not_on_the_command_line():
     uri = "postgresql://ann:secret@db/mlflow"
-    assert server_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri
-    assert "secret" not in " ".join(server_command("127.0.0.1", 5000))
+    assert build_server_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri
+    assert "secret" not in " ".join(build_server_command("127.0.0.1", 5000))

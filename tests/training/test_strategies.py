@@ -9,8 +9,8 @@ from imagetune.data.audit.audit import audit_catalog
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.splits import split_catalog
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import backbone_of, build_model
-from imagetune.model.trainable import blocks_of, leaf_layers
+from imagetune.model.build import build_model, find_backbone
+from imagetune.model.trainable import list_blocks, list_leaf_layers
 from imagetune.model.weights.load import load_weights
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
@@ -88,9 +88,9 @@ def moved(before, after):
 
 
 def backbone_move(training):
-    before = weights_of(backbone_of(training.model))
+    before = weights_of(find_backbone(training.model))
     train(training)
-    return moved(before, weights_of(backbone_of(training.model)))
+    return moved(before, weights_of(find_backbone(training.model)))
 
 
 def test_l2_sp_keeps_the_backbone_nearer_to_its_start(job):
@@ -103,7 +103,7 @@ def test_l2_makes_kernels_smaller(job):
     def size(**section):
         training = job(stages=[stage()], optimizer={"name": "adamw", "weight_decay": 0.0}, **section)
         train(training)
-        return sum(float((weight**2).sum()) for weight in weights_of(backbone_of(training.model)) if weight.ndim > 1)
+        return sum(float((weight**2).sum()) for weight in weights_of(find_backbone(training.model)) if weight.ndim > 1)
 
     assert size(regularisation={"l2": 1.0}) < 0.995 * size()
 
@@ -111,8 +111,8 @@ def test_l2_makes_kernels_smaller(job):
 def test_a_decayed_block_moves_less(job):
     def lower_block(decay):
         training = job(stages=[stage(layer_decay=decay)], optimizer={"name": "sgd", "momentum": 0.0})
-        name = blocks_of(training.model, training.backbone)[-2].layers[0]
-        layer = next(layer for layer in leaf_layers(training.model) if layer.name == name)
+        name = list_blocks(training.model, training.backbone)[-2].layers[0]
+        layer = next(layer for layer in list_leaf_layers(training.model) if layer.name == name)
         before = weights_of(layer)
         train(training)
         return moved(before, weights_of(layer))
@@ -122,19 +122,19 @@ def test_a_decayed_block_moves_less(job):
 
 def test_a_frozen_head_stays_bit_identical_while_the_backbone_learns(job):
     training = job(stages=[stage(freeze_head=True)])
-    head, backbone = weights_of(training.model.get_layer("logits")), weights_of(backbone_of(training.model))
+    head, backbone = weights_of(training.model.get_layer("logits")), weights_of(find_backbone(training.model))
     train(training)
     assert moved(head, weights_of(training.model.get_layer("logits"))) == 0.0
-    assert moved(backbone, weights_of(backbone_of(training.model))) > 0.0
+    assert moved(backbone, weights_of(find_backbone(training.model))) > 0.0
 
 
 def test_a_stage_may_train_on_smaller_images(job):
     training = job(stages=[stage("small", image_size=32, learning_rate=1e-4), stage("large", learning_rate=1e-4)])
-    before = weights_of(backbone_of(training.model))
+    before = weights_of(find_backbone(training.model))
     train(training)
     assert training.model.input_shape[1:3] == (48, 48)
     assert [record.stage for record in training.listener.epochs] == ["small", "large"]
-    assert moved(before, weights_of(backbone_of(training.model))) > 0.0
+    assert moved(before, weights_of(find_backbone(training.model))) > 0.0
 
 
 def test_the_validated_weights_are_those_of_the_average(job, monkeypatch):
@@ -200,7 +200,7 @@ def test_a_teacher_pulls_the_pupil_towards_its_predictions(job):
 
 def test_statistics_are_taken_anew_before_training(job):
     training = job(stages=[stage("head", unfreeze="none")], batch_norm_statistics="reestimate")
-    norms = [layer for layer in leaf_layers(training.model) if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in list_leaf_layers(training.model) if isinstance(layer, keras.layers.BatchNormalization)]
     before = [norm.get_weights() for norm in norms]
     train(training)
     changed = []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.tables import format_table
 from imagetune.core.text import format_count
 from imagetune.data.audit.audit import Audit
 from imagetune.data.findings import CODES, Finding
@@ -14,14 +14,14 @@ from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits.splits import Splits
 
 if TYPE_CHECKING:
-    from imagetune.commands.data import Fixed
+    from imagetune.commands.data import CleanedSource
 
 # Groups of a finding, and paths of a group: enough to recognise the problem, and --json lists all.
 _MAX_SHOWN = 5
 _SIDES = ("train", "val", "test")
 
 
-def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> list[str]:
+def format_audit(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> list[str]:
     """Return a table of the images of each class, then each finding with its first paths.
 
     Args:
@@ -35,16 +35,16 @@ def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) ->
         if catalog.rule.task == "regression"
         else format_count(len(catalog.labels), "class", "classes")
     )
-    size = f"{format_count(len(audit.facts), 'image')}, {what}"
+    size = f"{format_count(len(audit.statistics), 'image')}, {what}"
     lines = [f"{catalog.root}: {size}" + (f", {bad:,} can't be used" if bad else "")]
-    lines += table_lines(_split_rows(splits) if splits else _class_rows(catalog, audit))
+    lines += format_table(_split_rows(splits) if splits else _class_rows(catalog, audit))
     lines += [f"  {note}" for note in (splits.notes if splits else ())]
     for finding in audit.findings:
         lines += ["", *_finding_lines(finding, catalog.root)]
     return lines
 
 
-def fixed_lines(fixed: Fixed) -> list[str]:
+def format_cleaned_source(fixed: CleanedSource) -> list[str]:
     """Return the files of a cleaned source, and the number of its changes."""
     return [
         f"{fixed.cleaned}: {'; '.join(fixed.cleaning.lines())}",
@@ -52,11 +52,11 @@ def fixed_lines(fixed: Fixed) -> list[str]:
     ]
 
 
-def code_lines() -> list[str]:
+def format_codes() -> list[str]:
     """Return every code of findings, with its default severity and its meaning."""
     settings = {code: f" ({one.policy} sets the severity)" if one.policy else "" for code, one in CODES.items()}
     rows = [(code, one.severity, one.meaning + settings[code]) for code, one in CODES.items()]
-    return table_lines(rows, align="<<<", indent=0)
+    return format_table(rows, align="<<<", indent=0)
 
 
 def _split_rows(splits: Splits) -> list[tuple[str, ...]]:
@@ -66,7 +66,7 @@ def _split_rows(splits: Splits) -> list[tuple[str, ...]]:
 
 
 def _class_rows(catalog: Catalog, audit: Audit) -> list[tuple[str, ...]]:
-    usable = zip(catalog.records, audit.facts, strict=True)
+    usable = zip(catalog.records, audit.statistics, strict=True)
     counts = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
     return [(label, f"{counts[label]:,}") for label in catalog.labels]
 

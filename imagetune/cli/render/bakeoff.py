@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from imagetune.cli.render.lines import labelled
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.lines import format_line
+from imagetune.cli.render.tables import format_table
 from imagetune.core.text import format_count
-from imagetune.search.records.bakeoff_result import Baked
+from imagetune.search.records.bakeoff_result import BackboneResult
 from imagetune.search.trial_process.probe_file import PROBE_NAME
 
 _HEADS = ("interval", "ms alone", "ms in a batch", "MB", "")
 
 
-def bakeoff_lines(rows: Sequence[Baked], objective: str) -> Iterator[str]:
+def format_bakeoff(rows: Sequence[BackboneResult], objective: str) -> Iterator[str]:
     """Yield a table of backbones: the metric of a linear probe, time and size, and the metric after fine-tuning.
 
     Args:
@@ -23,13 +23,13 @@ def bakeoff_lines(rows: Sequence[Baked], objective: str) -> Iterator[str]:
     first = next((row.probe for row in rows if row.probe is not None), None)
     if first is not None:
         how = f"{first['confidence']:.0%} interval, {first['images']} images, none of them of the test split"
-        yield labelled("bake-off", f"{objective} of a linear probe, mean of {len(first['folds'])} folds, {how}")
-    yield from table_lines([("backbone", objective, *_HEADS), *map(_cells, rows)], align="<><>>><")
+        yield format_line("bake-off", f"{objective} of a linear probe, mean of {len(first['folds'])} folds, {how}")
+    yield from format_table([("backbone", objective, *_HEADS), *map(_cells, rows)], align="<><>>><")
     if any(row.front for row in rows):
         yield f"  (ms of one image; front: on the Pareto front of {objective}, time and size)"
 
 
-def _cells(row: Baked) -> tuple[str, ...]:
+def _cells(row: BackboneResult) -> tuple[str, ...]:
     if row.probe is None:
         name = row.result.trial.trial_id
         why = f"trial {name} has lost its {PROBE_NAME}" if row.lost else f"failed: trial {name}"
@@ -51,7 +51,7 @@ def _notes(*notes: str) -> str:
     return ", ".join(note for note in notes if note)
 
 
-def _tuning(row: Baked) -> str:
+def _tuning(row: BackboneResult) -> str:
     """Return the metric of a backbone after fine-tuning; empty where it was not fine-tuned."""
     if row.tuned is not None:
         seeds = f", {format_count(len(row.fine_tuned), 'seed')}" if len(row.fine_tuned) > 1 else ""

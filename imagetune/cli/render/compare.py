@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from imagetune.cli.render.lines import labelled
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.lines import format_line
+from imagetune.cli.render.tables import format_table
 from imagetune.data.sources.labels import LabelRule
-from imagetune.evaluation.comparison.document import p_text
-from imagetune.recipe.metrics import METRICS, show_value
+from imagetune.evaluation.comparison.document import format_p_value
+from imagetune.recipe.metrics import METRICS, format_metric_value
 
 # What a screen has room for; --json and --page show all.
 _MAX_CLASSES = 10
 _MAX_PATHS = 5
 
 
-def comparison_lines(document: Mapping[str, Any]) -> Iterator[str]:
+def format_comparison(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the runs, their metrics with significance tests, the classes and images that differ, and the verdict."""
     for run in document["runs"]:
-        yield labelled(run["key"], f"{run['run']} ({run['recipe']}, {run['backbone']})")
+        yield format_line(run["key"], f"{run['run']} ({run['recipe']}, {run['backbone']})")
     groups = f" in {document['groups']} groups" if document["groups"] else ""
-    yield labelled("images", f"{document['images']} test images{groups}, matched by {document['matched_by']}")
+    yield format_line("images", f"{document['images']} test images{groups}, matched by {document['matched_by']}")
     if len(document["pairs"]) == 1:
         yield from _pair_lines(document, document["pairs"][0])
     else:
         yield from _runs_lines(document)
         yield from _matrix_lines(document)
     yield from _differing_lines(document["differing"], LabelRule(document["task"]))
-    yield labelled("verdict", document["verdict"]["text"])
-    yield from (labelled("note", note) for note in document["notes"])
+    yield format_line("verdict", document["verdict"]["text"])
+    yield from (format_line("note", note) for note in document["notes"])
 
 
 def _pair_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
@@ -39,13 +39,13 @@ def _pair_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterato
     for name, metric in pair["metrics"].items():
         difference = metric["difference"]
         ahead = f"{metric['ahead']} ahead" if metric["ahead"] else ""
-        values = (show_value(metric["first"], name), show_value(metric["second"], name))
+        values = (format_metric_value(metric["first"], name), format_metric_value(metric["second"], name))
         rows.append(
             (METRICS[name].in_words, *values, _signed(difference["value"], name), _interval(difference, name), ahead)
         )
-    yield from table_lines(rows)
-    test = f"{pair['test']['method']} {p_text(pair['test']['corrected'])}"
-    yield labelled("test", f"{METRICS[document['metric']].in_words}: {test}")
+    yield from format_table(rows)
+    test = f"{pair['test']['method']} {format_p_value(pair['test']['corrected'])}"
+    yield format_line("test", f"{METRICS[document['metric']].in_words}: {test}")
     yield from _churn_lines(document, pair)
     yield from _class_lines(document, pair)
 
@@ -53,13 +53,13 @@ def _pair_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterato
 def _churn_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
     churn, one, other = pair["churn"], pair["first"], pair["second"]
     if "changed" not in churn:
-        yield labelled(
+        yield format_line(
             "predictions",
             f"{churn['mean_change']:.4g} apart on average; {one} is closer on {churn['first_closer']}, "
             f"{other} on {churn['second_closer']} images",
         )
         return
-    yield labelled(
+    yield format_line(
         "predictions",
         f"{churn['changed']} of {document['images']} change from {one} to {other} "
         f"({100 * churn['share']['value']:.1f}%): {churn['right_to_wrong']} right -> wrong, "
@@ -88,7 +88,7 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
         )
     ]
     for found in differing[:_MAX_CLASSES]:
-        values = [show_value(found[side], name) for side in ("first", "second")]
+        values = [format_metric_value(found[side], name) for side in ("first", "second")]
         counts = ["" if found[side] is None else str(found[side]) for side in ("only_first", "only_second")]
         difference = found["difference"]
         rows.append(
@@ -102,7 +102,7 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
             )
         )
     yield "by class" if differing[0]["p_value"] is None else _significant_classes(pair, document["confidence"])
-    yield from table_lines(rows)
+    yield from format_table(rows)
     if len(differing) > _MAX_CLASSES:
         yield f"  and {len(differing) - _MAX_CLASSES} more, see --json or --page"
 
@@ -120,8 +120,8 @@ def _runs_lines(document: Mapping[str, Any]) -> Iterator[str]:
     rows = [("", *(METRICS[name].in_words for name in names))]
     for run in document["runs"]:
         metrics = run["metrics"]
-        rows.append((run["key"], *(show_value(metrics[name]["value"], name) for name in names)))
-    yield from table_lines(rows)
+        rows.append((run["key"], *(format_metric_value(metrics[name]["value"], name) for name in names)))
+    yield from format_table(rows)
 
 
 def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -140,7 +140,7 @@ def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
             star = "*" if pair is not None and pair["better"] else ""
             cells.append("" if value is None else _signed(sign * value, metric) + star)
         rows.append((row, *cells))
-    yield from table_lines(rows)
+    yield from format_table(rows)
 
 
 def _differing_lines(differing: Mapping[str, Any], rule: LabelRule) -> Iterator[str]:
@@ -149,12 +149,12 @@ def _differing_lines(differing: Mapping[str, Any], rule: LabelRule) -> Iterator[
         return
     shown = listed[:_MAX_PATHS]
     more = ", such as" if len(listed) > len(shown) else ""
-    yield labelled("differing", f"{differing['images']} images{more}")
+    yield format_line("differing", f"{differing['images']} images{more}")
     for image in shown:
         predicted = ", ".join(
-            f"{key} predicts {rule.told(prediction)}" for key, prediction in image["predictions"].items()
+            f"{key} predicts {rule.describe(prediction)}" for key, prediction in image["predictions"].items()
         )
-        yield f"  {image['path']}: the label is {rule.told(image['label'])}; {predicted}"
+        yield f"  {image['path']}: the label is {rule.describe(image['label'])}; {predicted}"
 
 
 def _signed(value: float | None, name: str) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.cli.render.lines import labelled
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.lines import format_line
+from imagetune.cli.render.tables import format_table
 from imagetune.core import run_files
 from imagetune.core.text import format_count, format_duration, format_list
 
@@ -19,43 +19,43 @@ if TYPE_CHECKING:
 _BOUNDS = ("lower_bound", "upper_bound", "value")
 
 
-def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
+def format_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the headline metrics of the test split with their confidence intervals, and the verdict."""
     test = document.get("splits", {}).get("test")
     if test is None:
         return
-    yield labelled("test", format_count(test["images"], "image"))
+    yield format_line("test", format_count(test["images"], "image"))
     if unusable := document.get("unusable"):
         reasons = format_list((f"{path} ({why})" for path, why in unusable.items()), most=3)
-        yield labelled("left out", f"{format_count(len(unusable), 'image')} that can't be used: {reasons}")
+        yield format_line("left out", f"{format_count(len(unusable), 'image')} that can't be used: {reasons}")
     yield from _averaged_lines(document)
     # The errors of a regression have its units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
     known = {name: metric for name, metric in test["metrics"].items() if metric["value"] is not None}
     rows = [(_title(name), f"{metric['value']:{style}}", _interval(metric, style)) for name, metric in known.items()]
-    yield from table_lines(rows, align="<><")
+    yield from format_table(rows, align="<><")
     yield from (
         _requirement_line(requirement) for requirement in document.get("requirements", []) if requirement["met"]
     )
     if verdict := document.get("verdict"):
-        yield labelled("verdict", verdict["text"])
+        yield format_line("verdict", verdict["text"])
     yield from _fold_lines(document.get("folds"), style)
 
 
-def run_lines(folder: Path) -> Iterator[str]:
+def format_run(folder: Path) -> Iterator[str]:
     """Yield the path of a run's report, and the command that shows it among other runs."""
-    yield labelled("report", str(folder / run_files.REPORT))
-    yield labelled("review", "imagetune ui")
+    yield format_line("report", str(folder / run_files.REPORT))
+    yield format_line("review", "imagetune ui")
 
 
-def use_line(folder: Path) -> str:
+def format_use(folder: Path) -> str:
     """Return the command that predicts with a run."""
-    return labelled("use", f"imagetune predict {folder} IMAGES...")
+    return format_line("use", f"imagetune predict {folder} IMAGES...")
 
 
 def _requirement_line(requirement: Mapping[str, Any]) -> str:
     bound = next(bound for bound in _BOUNDS if requirement.get(bound) is not None)
-    return labelled(
+    return format_line(
         "required",
         f"{_title(requirement['metric'])}: {_title(bound)} {requirement['found']:.4f} meets "
         f"the threshold {requirement[bound]:g}",
@@ -66,7 +66,7 @@ def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
     """Yield the cross-validated metrics: the mean of the folds, its corrected confidence interval, and their range."""
     if folds is None:
         return
-    yield labelled(
+    yield format_line(
         "folds",
         f"{folds['count']} folds, {folds['images']} images, each predicted by a model that was not trained on it",
     )
@@ -74,7 +74,7 @@ def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
     for name, metric in folds["metrics"].items():
         ends = (f"{metric['least']:{style}}", f"{metric['most']:{style}}")
         rows.append((_title(name), f"{metric['mean']:{style}}", _interval(metric, style), *ends))
-    yield from table_lines(rows)
+    yield from format_table(rows)
 
 
 def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -82,9 +82,9 @@ def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:
     members = document.get("members", [])
     for member in members:
         copies = f", test-time augmentation: {', '.join(member['tta'])}" if member["tta"] else ""
-        yield labelled("member", f"{member['run']}{copies}")
+        yield format_line("member", f"{member['run']}{copies}")
     if document.get("tta") and not members:
-        yield labelled("tta", f"mean over test-time augmentations: {', '.join(document['tta'])}")
+        yield format_line("tta", f"mean over test-time augmentations: {', '.join(document['tta'])}")
 
 
 def _title(name: str) -> str:
@@ -95,24 +95,24 @@ def _interval(metric: Mapping[str, Any], style: str) -> str:
     return f"[{metric['low']:{style}}, {metric['high']:{style}}]" if metric["low"] is not None else ""
 
 
-def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
+def format_plan(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
     """Yield the stages of a training, with estimates of its time and memory."""
-    from imagetune.training.measure.plan import peak_memory_bytes
+    from imagetune.training.measure.plan import measure_peak_memory
 
     for number, plan in enumerate(plans, 1):
         yield from _stage_lines(plan, f"stage {number}/{len(plans)}")
     in_all = format_duration(sum(plan.seconds for plan in plans))
-    yield labelled("in all", f"about {in_all} of training, without reading the data and validation")
+    yield format_line("in all", f"about {in_all} of training, without reading the data and validation")
     if recipe.evaluate.folds is not None:
-        yield labelled("folds", f"{recipe.evaluate.folds} more trainings of about the same length")
-    peak = peak_memory_bytes() / 2**30
-    yield labelled("memory", f"{peak:.1f} GiB at batch size {recipe.train.batch_size}, without the data workers")
-    yield labelled("dry run", "nothing was written")
+        yield format_line("folds", f"{recipe.evaluate.folds} more trainings of about the same length")
+    peak = measure_peak_memory() / 2**30
+    yield format_line("memory", f"{peak:.1f} GiB at batch size {recipe.train.batch_size}, without the data workers")
+    yield format_line("dry run", "nothing was written")
 
 
 def _stage_lines(plan: StagePlan, label: str) -> Iterator[str]:
     stage = plan.stage
-    yield labelled(
+    yield format_line(
         label,
         f"{stage.name}: unfreeze {stage.unfreeze}, {format_count(stage.epochs, 'epoch')} of "
         f"{format_count(plan.steps_per_epoch, 'step')}, "
@@ -128,4 +128,4 @@ def _stage_lines(plan: StagePlan, label: str) -> Iterator[str]:
     rows.append(
         ("time", f"about {format_duration(plan.seconds)}, {format_duration(plan.epoch_seconds)} an epoch{once}")
     )
-    yield from table_lines(rows, align="<<")
+    yield from format_table(rows, align="<<")

@@ -14,7 +14,7 @@ LABEL_WIDTH = 12
 _MIN_WIDTH = 20
 
 
-def labelled(label: str, text: str) -> str:
+def format_line(label: str, text: str) -> str:
     """Return a line of a label and a text, which begins in the same column on all such lines.
 
     Args:
@@ -24,9 +24,9 @@ def labelled(label: str, text: str) -> str:
     return f"{label:<{LABEL_WIDTH - 1}} {text}"
 
 
-def say(topic: str, text: str, /) -> None:
+def print_progress(topic: str, text: str, /) -> None:
     """Print a progress message to standard error; standard output stays free for results."""
-    click.echo(labelled(topic, text), err=True)
+    click.echo(format_line(topic, text), err=True)
 
 
 def screen_width() -> int | None:
@@ -38,10 +38,10 @@ def echo_lines(lines: Iterable[str]) -> None:
     """Print lines to standard output, wrapped to the width of the terminal if it is one."""
     width = screen_width()
     for line in lines:
-        click.echo(in_width(line, width))
+        click.echo(wrap_line(line, width))
 
 
-def in_width(line: str, width: int | None) -> str:
+def wrap_line(line: str, width: int | None) -> str:
     """Return a line wrapped between words to a width, with later lines indented to the text after the label.
 
     Paths and other long words stay whole, so that they can be copied, and so do the indented rows of a table.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.cli.render.lines import labelled
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.lines import format_line
+from imagetune.cli.render.tables import format_table
 
 if TYPE_CHECKING:
     from imagetune.training.measure.lr_find import RangeTest
 
 
-def rate_lines(found: RangeTest, plot: Path) -> list[str]:
+def format_learning_rates(found: RangeTest, plot: Path) -> list[str]:
     """Return each suggestion as a line of YAML for the recipe, and where the plot is.
 
     Args:
@@ -25,4 +25,4 @@ def rate_lines(found: RangeTest, plot: Path) -> list[str]:
         for name, rate in suggestions.items()
         if rate is not None
     ]
-    return [*table_lines(rows, align="<<", indent=0), labelled("plot", str(plot))]
+    return [*format_table(rows, align="<<", indent=0), format_line("plot", str(plot))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.tables import format_table
 
 if TYPE_CHECKING:
     from imagetune.model.describe import LayerRow, ModelRow
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 _TRAINABLE = "  (trainable)"
 
 
-def model_lines(rows: Iterable[ModelRow]) -> list[str]:
+def format_models(rows: Iterable[ModelRow]) -> list[str]:
     """Return a table of backbones: parameters, top-1 accuracy, image size and state of the weights."""
     table = [("backbone", "parameters", "top-1 %", "pixels", "weights")]
     for row in rows:
         top1 = f"{row.top1:.1f}" if row.top1 is not None else "-"
         table.append((row.name, f"{row.parameters / 1e6:.1f} M", top1, str(row.image_size), row.weights))
-    return table_lines(table, align="<>>><", indent=0)
+    return format_table(table, align="<>>><", indent=0)
 
 
-def layer_lines(rows: Sequence[LayerRow], *, every_layer: bool) -> list[str]:
+def format_layers(rows: Sequence[LayerRow], *, every_layer: bool) -> list[str]:
     """Return a table of a backbone's blocks from input to output, with the sums in the last row.
 
     Args:
@@ -31,7 +31,7 @@ def layer_lines(rows: Sequence[LayerRow], *, every_layer: bool) -> list[str]:
         every_layer: Whether the layers of each block follow it.
     """
     table = [("block", "layers", "parameters", "trainable"), *((row.block, *_counts([row])) for row in rows)]
-    head, *blocks, total = table_lines([*table, ("in all", *_counts(rows))], indent=0)
+    head, *blocks, total = format_table([*table, ("in all", *_counts(rows))], indent=0)
     lines = [head]
     for block, row in zip(blocks, rows, strict=True):
         lines.append(block)
@@ -40,10 +40,10 @@ def layer_lines(rows: Sequence[LayerRow], *, every_layer: bool) -> list[str]:
     return [*lines, total]
 
 
-def weights_lines(statuses: Iterable[WeightsStatus]) -> list[str]:
+def format_weights(statuses: Iterable[WeightsStatus]) -> list[str]:
     """Return a row for the weights of each backbone: name, state, file, and what is wrong with the file."""
     rows = [(status.backbone, status.state, status.path, status.detail) for status in statuses]
-    return table_lines(rows, align="<<<<", indent=0)
+    return format_table(rows, align="<<<<", indent=0)
 
 
 def _counts(rows: Sequence[LayerRow]) -> tuple[str, str, str]:

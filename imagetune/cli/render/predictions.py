@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from imagetune.evaluation.predict import ImagePrediction
 
 
-def prediction_line(prediction: ImagePrediction) -> str:
+def format_prediction(prediction: ImagePrediction) -> str:
     """Return path, label, probability, prediction set or interval, and a flag for an out-of-distribution image."""
     if prediction.error is not None:
         return f"{prediction.path}\terror: {prediction.error}"
@@ -27,7 +27,7 @@ def prediction_line(prediction: ImagePrediction) -> str:
     return "\t".join(fields)
 
 
-def explanation_line(explanation: Explanation) -> str:
+def format_explanation(explanation: Explanation) -> str:
     """Return path, class, its probability or the number, the agreement of both saliency maps, and the written file."""
     if explanation.error is not None:
         return f"{explanation.path}\terror: {explanation.error}"

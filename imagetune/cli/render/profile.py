@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from imagetune.cli.render.lines import in_width, labelled
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.lines import format_line, wrap_line
+from imagetune.cli.render.tables import format_table
 from imagetune.core.text import format_duration
 
 if TYPE_CHECKING:
@@ -21,50 +21,52 @@ WIDTH = 100
 _MAX_NAME = 44
 
 
-def profile_lines(profile: Profile) -> Iterator[str]:
+def format_profile(profile: Profile) -> Iterator[str]:
     """Yield a table of times, the forecast of each stage, the bottleneck and the setting to change."""
     for line in (*_head_lines(profile), "", *_table(profile), "", *_result_lines(profile)):
-        yield from in_width(line, WIDTH).split("\n")
+        yield from wrap_line(line, WIDTH).split("\n")
 
 
 def _head_lines(profile: Profile) -> Iterator[str]:
     recipe, image = profile.recipe, profile.recipe.data.image
     size = f"{image.height} x {image.width}"
     what = f"{recipe.model.backbone}, {profile.backend} on {profile.device}, {profile.costs.cores} cores"
-    yield labelled("profile", f"{what}, batches of {recipe.train.batch_size} at {size}")
+    yield format_line("profile", f"{what}, batches of {recipe.train.batch_size} at {size}")
     if profile.costs.shared and profile.backend == "tensorflow" and recipe.train.jit_compile == "auto":
-        yield labelled("xla", "off: on the CPU it measured slower, so `train.jit_compile: auto` leaves it off")
+        yield format_line("xla", "off: on the CPU it measured slower, so `train.jit_compile: auto` leaves it off")
 
 
 def _result_lines(profile: Profile) -> Iterator[str]:
     for config, times, found in zip(profile.recipe.train.stages, profile.stages, profile.forecasts, strict=True):
         yield _stage_line(config, times, found)
-    yield labelled("in all", f"about {format_duration(profile.seconds)}, without reading the data and the final test")
-    yield labelled("bottleneck", _bottleneck(profile))
+    yield format_line(
+        "in all", f"about {format_duration(profile.seconds)}, without reading the data and the final test"
+    )
+    yield format_line("bottleneck", _bottleneck(profile))
     yield _advice_line(profile.best)
 
 
 def _table(profile: Profile) -> list[str]:
     cores = f"{profile.costs.cores} cores" if profile.costs.cores > 1 else "in all"
     heads = [["", "ms an image", "min to max", "images/s", "images/s"], ["", "", "", "one core", cores]]
-    return table_lines([*heads, *_rows(profile)], indent=0)
+    return format_table([*heads, *_rows(profile)], indent=0)
 
 
 def _rows(profile: Profile) -> Iterator[list[str]]:
     for loading in profile.loading:
         yield from _loading_rows(profile, loading)
-    yield _row("into the batch and to the device", profile.transfer, of_all=profile.transfer.rate)
+    yield _row("into the batch and to the device", profile.transfer, of_all=profile.transfer.images_per_second)
     for config, times in zip(profile.recipe.train.stages, profile.stages, strict=True):
         name = f"stage {config.name}: "
         if times.prepare is not None:
-            yield _row(f"{name}blending, teacher", times.prepare, of_all=times.prepare.rate)
+            yield _row(f"{name}blending, teacher", times.prepare, of_all=times.prepare.images_per_second)
         if times.frozen is not None:
             part = "frozen layers" if times.boundary == "pooling" else f"frozen layers up to {times.boundary}"
-            yield _row(f"{name}{part}, forward", times.frozen, of_all=times.frozen.rate)
-        yield _row(f"{name}training step", times.step, of_all=times.step.rate)
+            yield _row(f"{name}{part}, forward", times.frozen, of_all=times.frozen.images_per_second)
+        yield _row(f"{name}training step", times.step, of_all=times.step.images_per_second)
         if times.cached_step is not None:
-            yield _row(f"{name}step on kept features", times.cached_step, of_all=times.cached_step.rate)
-    yield _row("validation, forward", profile.forward, of_all=profile.forward.rate)
+            yield _row(f"{name}step on kept features", times.cached_step, of_all=times.cached_step.images_per_second)
+    yield _row("validation, forward", profile.forward, of_all=profile.forward.images_per_second)
 
 
 def _loading_rows(profile: Profile, loading: Loading) -> Iterator[list[str]]:
@@ -72,7 +74,12 @@ def _loading_rows(profile: Profile, loading: Loading) -> Iterator[list[str]]:
     of = f" for {', '.join(loading.stages)}" if len(profile.loading) > 1 else ""
 
     def piece(name: str, timing: Timing) -> list[str]:
-        return _row(name, timing, of_core=timing.rate, of_all=timing.rate * cores if cores > 1 else None)
+        return _row(
+            name,
+            timing,
+            of_core=timing.images_per_second,
+            of_all=timing.images_per_second * cores if cores > 1 else None,
+        )
 
     yield piece(f"reading the file{of}", times.read)
     yield piece(f"decoding to {loading.image.height} x {loading.image.width}", times.decode)
@@ -84,9 +91,9 @@ def _loading_rows(profile: Profile, loading: Loading) -> Iterator[list[str]]:
     workers = profile.recipe.data.workers
     with_what = f"{workers} processes" if workers else "threads"
     each = loading.pipeline.each
-    yield _row(f"loading as configured, {with_what}", each, of_all=each.rate)
+    yield _row(f"loading as configured, {with_what}", each, of_all=each.images_per_second)
     if loading.kept is not None:
-        yield _row("  once images are kept decoded", loading.kept.each, of_all=loading.kept.each.rate)
+        yield _row("  once images are kept decoded", loading.kept.each, of_all=loading.kept.each.images_per_second)
 
 
 def _row(name: str, timing: Timing, *, of_core: float | None = None, of_all: float | None = None) -> list[str]:
@@ -107,7 +114,7 @@ def _stage_line(config: StageConfig, times: StageTimes, found: StageForecast) ->
         paces = f"{paces} once the features are there"
     reason = f"; {times.plan.reason}" if times.frozen is not None else ""
     text = f"about {format_duration(found.seconds)} for {config.epochs} epochs: {paces}{compiling}{reason}"
-    return labelled(f"stage {config.name}", text)
+    return format_line(f"stage {config.name}", text)
 
 
 def _bottleneck(profile: Profile) -> str:
@@ -116,19 +123,19 @@ def _bottleneck(profile: Profile) -> str:
     longest = max(range(len(profile.forecasts)), key=lambda index: profile.forecasts[index].seconds)
     stage, times = profile.forecasts[longest], profile.stages[longest]
     loading = next(found for found in profile.loading if stage.name in found.stages)
-    load = (loading.kept or loading.pipeline).each.rate
-    step = (times.frozen if times.plan.halves is not None and times.frozen else times.step).rate
+    load = (loading.kept or loading.pipeline).each.images_per_second
+    step = (times.frozen if times.plan.halves is not None and times.frozen else times.step).images_per_second
     pace = f"loading alone does {_rate(load)} images/s, the model alone {_rate(step)}"
     return f"{text}; in stage {stage.name} {pace}"
 
 
 def _advice_line(best: Advice | None) -> str:
     if best is None:
-        return labelled("setting", "none that was tried would save 5% of the time")
+        return format_line("setting", "none that was tried would save 5% of the time")
     saving = f"would save about {format_duration(best.saves_seconds)} ({best.share:.0%})"
     what = f"{best.setting} {best.value}" if best.setting == "data.augmentation" else f"{best.setting}: {best.value}"
     other = "" if best.same_result else "; it changes the training: compare the validation metrics"
-    return labelled("setting", f"{what} {saving}: {best.reason}{other}")
+    return format_line("setting", f"{what} {saving}: {best.reason}{other}")
 
 
 def _ms(seconds: float) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from imagetune.cli.render.lines import labelled
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.lines import format_line
+from imagetune.cli.render.tables import format_table
 from imagetune.core.messages import Say
 
 # A test of all corruptions takes minutes: ten messages show that it goes on.
 _TENTHS = 10
 
 
-def robustness_lines(document: Mapping[str, Any]) -> Iterator[str]:
+def format_robustness(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the metric on corrupted images, the worst corruption first.
 
     Args:
@@ -22,20 +22,20 @@ def robustness_lines(document: Mapping[str, Any]) -> Iterator[str]:
     style = ".4g" if document["measure"] == "mae" else ".3f"
     word = "increase" if document["measure"] == "mae" else "decrease"
     severities = ", ".join(map(str, document["severities"]))
-    yield labelled("corrupted", f"{document['images']} test images at severity {severities}")
+    yield format_line("corrupted", f"{document['images']} test images at severity {severities}")
     rows = [("", document["measure"].replace("_", " "), word)]
     rows.append(("uncorrupted", _estimate(document["clean"], style), ""))
     for row in document["corruptions"]:
         change = f"{row['lost']['value']:{style}}"
         rows.append((row["name"].replace("_", " "), _estimate(row["mean"], style), change))
-    yield from table_lines(rows, align="<<>")
+    yield from format_table(rows, align="<<>")
     if document["mean_corruption_error"]:
         error = _estimate(document["mean_corruption_error"], style)
-        yield labelled("mean error", f"{error} over the common corruptions, not divided by AlexNet's")
-        yield labelled("relative", f"{_estimate(document['relative_error'], style)} more than on uncorrupted images")
+        yield format_line("mean error", f"{error} over the common corruptions, not divided by AlexNet's")
+        yield format_line("relative", f"{_estimate(document['relative_error'], style)} more than on uncorrupted images")
 
 
-def say_tenths(say: Say) -> Callable[[int, int], None]:
+def build_tenth_callback(say: Say) -> Callable[[int, int], None]:
     """Return a progress callback that prints a message at each tenth of the images."""
     said = 0
 

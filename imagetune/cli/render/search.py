@@ -9,19 +9,19 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING
 
-from imagetune.cli.render.bakeoff import bakeoff_lines
-from imagetune.cli.render.lines import labelled
-from imagetune.cli.render.sweep import sweep_lines
-from imagetune.cli.render.trial_rows import Row, laid_out
+from imagetune.cli.render.bakeoff import format_bakeoff
+from imagetune.cli.render.lines import format_line
+from imagetune.cli.render.sweep import format_sweep
+from imagetune.cli.render.trial_rows import Row, lay_out_rows
 from imagetune.core import run_files
 from imagetune.core.text import format_duration
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Value
-from imagetune.search.proposers.bakeoff import compared_by
-from imagetune.search.proposers.finalists import direction_of
-from imagetune.search.records.axes import short_names, text_of
+from imagetune.search.proposers.bakeoff import select_compared
+from imagetune.search.proposers.finalists import get_direction
+from imagetune.search.records.axes import format_value, shorten_names
 
 if TYPE_CHECKING:
     from imagetune.search.proposers.finalists import Candidate
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")
 STATUS_WORDS = {"completed": "completed", "stopped": "stopped early", "repeated": "already known", "failed": "failed"}
 
 
-def search_lines(search: Search, *, recipe_file: Path, width: int | None = None) -> Iterator[str]:
+def format_search(search: Search, *, recipe_file: Path, width: int | None = None) -> Iterator[str]:
     """Yield the trials, finalists, findings and the winner of a search.
 
     Args:
@@ -43,29 +43,31 @@ def search_lines(search: Search, *, recipe_file: Path, width: int | None = None)
         recipe_file: The recipe as the user named it, for the suggested commands.
         width: Columns that the table of trials may take; None for any number.
     """
-    names, objective = names_of(search.recipe, search.paths), search.recipe.search.objective
-    yield labelled("trials", f"{len(search.results)}: {status_counts(search.results)}; by {objective} on validation")
+    names, objective = name_settings(search.recipe, search.paths), search.recipe.search.objective
+    yield format_line(
+        "trials", f"{len(search.results)}: {format_status_counts(search.results)}; by {objective} on validation"
+    )
     algorithm = search.recipe.search.algorithm
-    judged = compared_by(search.results, algorithm)
-    yield from _trials(judged, objective, names, smaller=direction_of(objective) == "min", width=width)
+    judged = select_compared(search.results, algorithm)
+    yield from _trials(judged, objective, names, smaller=get_direction(objective) == "min", width=width)
     yield from _failed(search.results)
     if algorithm != "sweep":  # all of whose settings have several seeds
         yield from _finalists(search.candidates, objective, names, width=width)
     yield from _finding_lines(search, recipe_file)
     winner = search.candidates[0]
-    yield labelled("winner", f"trial {winner.trial.trial_id}, {metric_text(winner, objective)}")
-    yield labelled("settings", settings_text(winner.trial.values, names))
+    yield format_line("winner", f"trial {winner.trial.trial_id}, {format_metric(winner, objective)}")
+    yield format_line("settings", format_settings(winner.trial.values, names))
 
 
 def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
     objective, findings = search.recipe.search.objective, search.findings
     if findings.effects:
-        yield from sweep_lines(findings.effects, objective, direction_of(objective), str(recipe_file))
+        yield from format_sweep(findings.effects, objective, get_direction(objective), str(recipe_file))
     if findings.backbones:
-        yield from bakeoff_lines(findings.backbones, objective)
+        yield from format_bakeoff(findings.backbones, objective)
 
 
-def nothing_left_line(algorithm: str) -> str:
+def format_nothing_left(algorithm: str) -> str:
     """Return a message for a finished search that was continued: which key gives it more trials."""
     keys = {"sweep": "repeats", "bakeoff": "finalists", "hyperband": ""}
     key = keys.get(algorithm, "trials")
@@ -73,7 +75,7 @@ def nothing_left_line(algorithm: str) -> str:
     return f"nothing was left to do{more}"
 
 
-def file_lines(folder: Path, best: Path) -> Iterator[str]:
+def format_files(folder: Path, best: Path) -> Iterator[str]:
     """Yield the paths of a search's files, of those that exist."""
     places = {
         "all trials": folder / "search.csv",
@@ -81,32 +83,32 @@ def file_lines(folder: Path, best: Path) -> Iterator[str]:
         "best recipe": folder / "best.yaml",
         "best run": best / run_files.REPORT,
     }
-    yield from (labelled(name, str(path)) for name, path in places.items() if path.exists())
+    yield from (format_line(name, str(path)) for name, path in places.items() if path.exists())
 
 
-def names_of(recipe: Recipe, paths: Sequence[NodePath]) -> dict[NodePath, str]:
+def name_settings(recipe: Recipe, paths: Sequence[NodePath]) -> dict[NodePath, str]:
     """Return a short name for each searched setting by its path."""
-    short = short_names([dotted(path) for path in paths], [stage.name for stage in recipe.train.stages])
-    return {path: short[dotted(path)] for path in paths}
+    short = shorten_names([format_path(path) for path in paths], [stage.name for stage in recipe.train.stages])
+    return {path: short[format_path(path)] for path in paths}
 
 
-def settings_text(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> str:
+def format_settings(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> str:
     """Return names and values of settings as one line."""
-    return ", ".join(f"{names.get(path, dotted(path))} {text_of(value)}" for path, value in values.items())
+    return ", ".join(f"{names.get(path, format_path(path))} {format_value(value)}" for path, value in values.items())
 
 
-def setting_cells(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> tuple[str, ...]:
+def format_setting_cells(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> tuple[str, ...]:
     """Return the value of each searched setting as text; empty where it isn't in force."""
-    return tuple(text_of(values[path]) if path in values else "" for path in names)
+    return tuple(format_value(values[path]) if path in values else "" for path in names)
 
 
-def status_counts(results: Sequence[TrialResult]) -> str:
+def format_status_counts(results: Sequence[TrialResult]) -> str:
     """Return the number of trials for each way of ending."""
     counts = Counter[str](result.status for result in results)
     return ", ".join(f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status])
 
 
-def metric_text(candidate: Candidate, objective: str) -> str:
+def format_metric(candidate: Candidate, objective: str) -> str:
     """Return the metric of a candidate, with its mean and standard deviation over several seeds."""
     values = candidate.objectives
     if len(values) == 1:
@@ -133,7 +135,7 @@ def _trials(
                 format_duration(result.seconds),
                 "early" if result.status == "stopped" else "",
             ),
-            setting_cells(result.trial.values, names),
+            format_setting_cells(result.trial.values, names),
         )
         for result in ended[:_MAX_TRIALS]
     ]
@@ -151,7 +153,7 @@ def _failed(results: Sequence[TrialResult]) -> Iterator[str]:
             reasons.setdefault(_NUMBER.sub("#", result.error), []).append(result)
     for failed in sorted(reasons.values(), key=len, reverse=True):
         trials = ", ".join(result.trial.trial_id for result in failed)
-        yield labelled("failed", f"{trials}: {failed[0].error}")
+        yield format_line("failed", f"{trials}: {failed[0].error}")
 
 
 def _finalists(
@@ -160,7 +162,7 @@ def _finalists(
     several = [candidate for candidate in candidates if len(candidate.objectives) > 1]
     if not several:
         return
-    yield labelled("finalists", f"{len(several)} settings, each trained with several seeds; by the mean")
+    yield format_line("finalists", f"{len(several)} settings, each trained with several seeds; by the mean")
     rows = [
         Row(
             (
@@ -169,7 +171,7 @@ def _finalists(
                 f"{min(candidate.objectives):.4f} to {max(candidate.objectives):.4f}",
                 str(len(candidate.objectives)),
             ),
-            setting_cells(candidate.trial.values, names),
+            format_setting_cells(candidate.trial.values, names),
         )
         for candidate in several
     ]
@@ -180,4 +182,4 @@ def _indented(
     rows: Sequence[Row], heads: Sequence[str], names: Mapping[NodePath, str], width: int | None
 ) -> Iterator[str]:
     room = None if width is None else width - 2
-    yield from (f"  {line}" for line, _ in laid_out(rows, heads, list(names.values()), width=room))
+    yield from (f"  {line}" for line, _ in lay_out_rows(rows, heads, list(names.values()), width=room))

@@ -12,12 +12,19 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from imagetune.cli.render.search import STATUS_WORDS, metric_text, names_of, setting_cells, settings_text, status_counts
-from imagetune.cli.render.trial_rows import Row, joined, laid_out
+from imagetune.cli.render.search import (
+    STATUS_WORDS,
+    format_metric,
+    format_setting_cells,
+    format_settings,
+    format_status_counts,
+    name_settings,
+)
+from imagetune.cli.render.trial_rows import Row, join_parts, lay_out_rows
 from imagetune.core.text import format_count, format_duration
 from imagetune.recipe.document import NodePath
 from imagetune.search.forecast import seconds_left
-from imagetune.search.proposers.bakeoff import compared_by
+from imagetune.search.proposers.bakeoff import select_compared
 
 if TYPE_CHECKING:
     from imagetune.cli.render.progress import Screen
@@ -76,7 +83,7 @@ class SearchScreen:
         self._results = [*plan.known]
         self.say("search", _describe_plan(plan))
         if plan.known:
-            self.say("resumed", f"{status_counts(self._results)} in earlier sessions; their results are kept")
+            self.say("resumed", f"{format_status_counts(self._results)} in earlier sessions; their results are kept")
         console = self.refit.console
         if console.is_terminal:
             live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
@@ -92,7 +99,7 @@ class SearchScreen:
         progress = ProgressReader(task, plan.recipe.search.objective)
         self._running[trial.trial_id] = _Running(trial, time.monotonic(), progress)
         if self._live is None:
-            settings = settings_text(trial.values, names_of(plan.recipe, plan.paths))
+            settings = format_settings(trial.values, name_settings(plan.recipe, plan.paths))
             self.say(f"trial {trial.trial_id}", f"started: {settings}")
         self._show()
 
@@ -117,7 +124,7 @@ class SearchScreen:
         self._stack.close()
         self._live = None
         self.say(
-            "winner", f"trial {winner.trial.trial_id}, {metric_text(winner, self._planned().recipe.search.objective)}"
+            "winner", f"trial {winner.trial.trial_id}, {format_metric(winner, self._planned().recipe.search.objective)}"
         )
         self._stack.enter_context(self.refit.shown())
 
@@ -131,16 +138,16 @@ class SearchScreen:
             return
         self._last_update = time.monotonic()
         plan = self._planned()
-        names, width = names_of(plan.recipe, plan.paths), self.refit.console.width
+        names, width = name_settings(plan.recipe, plan.paths), self.refit.console.width
         heads = ("trial", "state", plan.recipe.search.objective, "time")
         running = [self._running_row(one, names) for one in self._running.values()]
         best = [_build_best_row(result, names) for result in self._best()]
-        summary = joined(self._summarize(), " · ", width)
+        summary = join_parts(self._summarize(), " · ", width)
         room = self.refit.console.height - len(summary) - _FRAME_LINES
         lines: list[tuple[str, str]] = []
         for count in range(len(best), -1, -1):  # as many of the best as the screen is high enough for
             rows = [*running, *best[:count]]
-            lines = laid_out(rows, heads, list(names.values()), width=width) if rows else []
+            lines = lay_out_rows(rows, heads, list(names.values()), width=width) if rows else []
             if len(lines) <= room:
                 break
         shown = [Text(line, style, overflow="ellipsis", no_wrap=True) for line, style in lines[: max(0, room)]]
@@ -152,11 +159,13 @@ class SearchScreen:
         state = f"{progress.stage} {progress.epoch}/{progress.epochs}" if progress.stage else "starts"
         metric = "" if progress.objective is None else f"{progress.objective:.4f}"
         took = format_duration(time.monotonic() - running.began)
-        return Row((running.trial.trial_id, state, metric, took), setting_cells(running.trial.values, names), "cyan")
+        return Row(
+            (running.trial.trial_id, state, metric, took), format_setting_cells(running.trial.values, names), "cyan"
+        )
 
     def _best(self) -> list[TrialResult]:
         sign = 1.0 if self._planned().direction == "min" else -1.0
-        judged = compared_by(self._results, self._planned().recipe.search.algorithm)
+        judged = select_compared(self._results, self._planned().recipe.search.algorithm)
         ended = [result for result in judged if result.objective is not None and result.status != "repeated"]
         return sorted(ended, key=lambda result: sign * (result.objective or 0.0))[:_BEST_ROWS]
 
@@ -164,7 +173,11 @@ class SearchScreen:
         """Return the summary of the search so far: counts, best metric, time and budget left."""
         plan = self._planned()
         of = f" of {plan.expected.trials + plan.expected.finals}"
-        parts = [f"{len(self._results)}{of} ended: {status_counts(self._results)}" if self._results else f"0{of} ended"]
+        parts = [
+            f"{len(self._results)}{of} ended: {format_status_counts(self._results)}"
+            if self._results
+            else f"0{of} ended"
+        ]
         if self._live is not None and self._running:
             parts.append(f"{len(self._running)} running")
         if best := self._best():
@@ -187,7 +200,7 @@ def _build_best_row(result: TrialResult, names: Mapping[NodePath, str]) -> Row:
         f"{result.objective:.4f}",
         format_duration(result.seconds),
     )
-    return Row(cells, setting_cells(result.trial.values, names))
+    return Row(cells, format_setting_cells(result.trial.values, names))
 
 
 def _describe_end(result: TrialResult) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from imagetune.cli.render.lines import labelled
-from imagetune.cli.render.tables import table_lines
+from imagetune.cli.render.lines import format_line
+from imagetune.cli.render.tables import format_table
 from imagetune.core.text import format_count
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.search.proposers.finalists import Direction
 from imagetune.search.proposers.sweep import Effect
-from imagetune.search.records.axes import text_of
-from imagetune.search.records.sweep_result import method_of, overrides_of
+from imagetune.search.records.axes import format_value
+from imagetune.search.records.sweep_result import describe_method, format_overrides
 
 
-def sweep_lines(effects: Sequence[Effect], objective: str, direction: Direction, recipe: str) -> Iterator[str]:
+def format_sweep(effects: Sequence[Effect], objective: str, direction: Direction, recipe: str) -> Iterator[str]:
     """Yield a table of the effect of each setting, and the changes that might be combined.
 
     Args:
@@ -27,23 +27,23 @@ def sweep_lines(effects: Sequence[Effect], objective: str, direction: Direction,
     default = effects[0]
     if default.mean is None:
         why = default.error or "not run"
-        yield labelled("sweep", f"the defaults have no {objective} to compare with: {why}")
+        yield format_line("sweep", f"the defaults have no {objective} to compare with: {why}")
         return
     seeds = format_count(len(default.objectives), "seed")
-    yield labelled("sweep", f"{objective} of the defaults {default.mean:.4f}, {seeds}")
+    yield format_line("sweep", f"{objective} of the defaults {default.mean:.4f}, {seeds}")
     key: NodePath | None = None
-    lines = table_lines([_cells(effect) for effect in effects[1:]], align="<>><<", indent=4)
+    lines = format_table([_cells(effect) for effect in effects[1:]], align="<>><<", indent=4)
     for effect, line in zip(effects[1:], lines, strict=True):
         if effect.setting.key is not None and effect.setting.key != key:
             key = effect.setting.key
-            yield f"  {dotted(key)}, default {text_of(effects[effect.setting.against].setting.values[key])}"
+            yield f"  {format_path(key)}, default {format_value(effects[effect.setting.against].setting.values[key])}"
         yield line
     yield from _advice_lines(effects, direction, recipe)
 
 
 def _cells(effect: Effect) -> tuple[str, ...]:
     key = effect.setting.key
-    name = text_of(effect.setting.values[key]) if key is not None else "defaults where that may vary"
+    name = format_value(effect.setting.values[key]) if key is not None else "defaults where that may vary"
     if effect.mean is None:
         return (name, "", "", "", f"{effect.word}{': ' + effect.error if effect.error else ''}")
     if effect.difference is None:
@@ -53,8 +53,8 @@ def _cells(effect: Effect) -> tuple[str, ...]:
 
 
 def _advice_lines(effects: Sequence[Effect], direction: Direction, recipe: str) -> Iterator[str]:
-    yield f"  {method_of(effects)}"
-    options = overrides_of(effects, direction)
+    yield f"  {describe_method(effects)}"
+    options = format_overrides(effects, direction)
     if options:
         yield "  significant improvements, to be tried together (not trained so far: gains need not add up):"
         yield f"    imagetune fit {recipe} {options}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 GAP = "  "
 
 
-def table_lines(rows: Sequence[Sequence[str]], *, align: str = "", indent: int = 2) -> list[str]:
+def format_table(rows: Sequence[Sequence[str]], *, align: str = "", indent: int = 2) -> list[str]:
     """Return the lines of a table.
 
     Args:
@@ -19,10 +19,10 @@ def table_lines(rows: Sequence[Sequence[str]], *, align: str = "", indent: int =
     columns = max((len(row) for row in rows), default=0)
     signs = align or "<" + ">" * (columns - 1)
     widths = [max((len(row[place]) for row in rows if place < len(row)), default=0) for place in range(columns)]
-    return [" " * indent + row_line(row, widths, signs) for row in rows]
+    return [" " * indent + format_row(row, widths, signs) for row in rows]
 
 
-def row_line(cells: Sequence[str], widths: Sequence[int], align: str) -> str:
+def format_row(cells: Sequence[str], widths: Sequence[int], align: str) -> str:
     """Return a row with its cells in columns of some widths, without blanks at its end."""
     shown = (f"{cell:{sign}{width}}" for cell, width, sign in zip(cells, widths, align, strict=False))
     return GAP.join(shown).rstrip()

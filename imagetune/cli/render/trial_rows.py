@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
-from imagetune.cli.render.tables import GAP, row_line
+from imagetune.cli.render.tables import GAP, format_row
 
 _WORDS = re.compile(r"[._\s]+")
 # On a narrower screen lines are cut by the terminal instead of holding a word each.
@@ -29,7 +29,7 @@ class Row:
     style: str = ""
 
 
-def laid_out(
+def lay_out_rows(
     rows: Sequence[Row], heads: Sequence[str], names: Sequence[str], *, width: int | None
 ) -> list[tuple[str, str]]:
     """Return the lines of a table of trials with their styles: the heads, then each row.
@@ -54,11 +54,11 @@ def laid_out(
     for row in rows:
         lines.append((_line(row.cells, widths), row.style))
         pairs = [f"{name} {value}" for name, value in zip(names, row.settings, strict=True) if value]
-        lines += [(f"    {part}", row.style or "dim") for part in joined(pairs, ", ", max(_MIN_WIDTH, width - 4))]
+        lines += [(f"    {part}", row.style or "dim") for part in join_parts(pairs, ", ", max(_MIN_WIDTH, width - 4))]
     return lines
 
 
-def joined(parts: Sequence[str], between: str, width: int) -> list[str]:
+def join_parts(parts: Sequence[str], between: str, width: int) -> list[str]:
     """Return parts joined into as few lines as they fit in, none of them broken."""
     lines: list[str] = []
     for part in parts:
@@ -81,4 +81,4 @@ def _stacked(name: str, values: Sequence[str]) -> list[str]:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return row_line(cells, widths, "<" * len(widths))
+    return format_row(cells, widths, "<" * len(widths))

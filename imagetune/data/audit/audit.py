@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from imagetune.core.text import format_count, format_list
 from imagetune.data.audit.class_sizes import check_class_sizes
-from imagetune.data.audit.image_statistics import ImageFacts, Inspection
+from imagetune.data.audit.image_statistics import ImageStatistics, Inspection
 from imagetune.data.audit.inspection import inspect_images
 from imagetune.data.audit.outliers import find_outlier_images, find_placeholders
 from imagetune.data.audit.shift import find_split_shift
 from imagetune.data.audit.shortcuts import ShortcutScore, find_shortcuts, measure_shortcuts
-from imagetune.data.duplicates.groups import components, equal_pairs, members
+from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
 from imagetune.data.duplicates.perceptual import find_near_duplicate_pairs
 from imagetune.data.findings import CODES, Finding, Severity, find_severity
 from imagetune.data.sources.catalog import Catalog
@@ -24,7 +24,7 @@ from imagetune.errors import DataError
 if TYPE_CHECKING:
     from imagetune.recipe.data import AuditConfig, DataConfig
 
-__all__ = ["Audit", "Finding", "ImageFacts", "audit_catalog", "enforce_audit"]
+__all__ = ["Audit", "Finding", "ImageStatistics", "audit_catalog", "enforce_audit"]
 
 _NOTES: dict[str, tuple[Severity, str, str, str]] = {
     "corrupt-image": (
@@ -52,7 +52,7 @@ class Audit:
     """Result of a data audit: statistics of every image, findings and near-duplicate groups.
 
     Attributes:
-        facts: The statistics of each record's image, in the catalog's order.
+        statistics: The statistics of each record's image, in the catalog's order.
         findings: Findings about the source first, then about the images; without those that the recipe allows.
         duplicate_groups: The near-duplicate group of each record, named by the position of its first record; a record
             without near-duplicates is its own group.
@@ -60,7 +60,7 @@ class Audit:
         shortcuts: How well the label can be predicted from each property that isn't image content, by finding code.
     """
 
-    facts: tuple[ImageFacts, ...]
+    statistics: tuple[ImageStatistics, ...]
     findings: tuple[Finding, ...]
     duplicate_groups: tuple[int, ...]
     allowed: tuple[Finding, ...] = ()
@@ -69,12 +69,12 @@ class Audit:
     @property
     def bad_paths(self) -> tuple[str, ...]:
         """Paths of the images that can't be decoded, each once."""
-        return tuple(dict.fromkeys(image.path for image in self.facts if image.error is not None))
+        return tuple(dict.fromkeys(image.path for image in self.statistics if image.error is not None))
 
     @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each image by path, hexadecimal; "" for a file that can't be read."""
-        return {image.path: image.sha256 for image in self.facts}
+        return {image.path: image.sha256 for image in self.statistics}
 
 
 def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
@@ -93,13 +93,13 @@ def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
     # A table may name one file in several rows; it is opened once.
     paths = list(dict.fromkeys(record.path for record in catalog.records))
     inspected = inspect_images(
-        paths, background=config.background, max_pixels=config.max_pixels, look=near, keep=config.cache != "off"
+        paths, background=config.background, max_pixels=config.max_pixels, descriptors=near, keep=config.cache != "off"
     )
     position = {path: index for index, path in enumerate(paths)}
     where = [position[record.path] for record in catalog.records]
-    statistics = tuple(inspected[index].facts for index in where)
-    copies = components(len(paths), equal_pairs([one.facts.sha256 or None for one in inspected]))
-    alike = components(len(paths), [*enumerate(copies), *(_find_near_pairs(inspected) if near else ())])
+    statistics = tuple(inspected[index].statistics for index in where)
+    copies = find_components(len(paths), find_equal_pairs([one.statistics.sha256 or None for one in inspected]))
+    alike = find_components(len(paths), [*enumerate(copies), *(_find_near_pairs(inspected) if near else ())])
     # Records of one file have one group, which is named by the first of its records, not of its paths.
     first = {root: index for index, root in reversed(list(enumerate(alike[index] for index in where)))}
     duplicate_groups = tuple(first[alike[index]] for index in where)
@@ -108,7 +108,7 @@ def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
         *catalog.findings,
         *_find_bad_images(statistics, config),
         *_find_noted_images(statistics),
-        *find_placeholders(inspected, members(alike)),
+        *find_placeholders(inspected, list_group_members(alike)),
         *find_outlier_images(statistics),
         *_find_conflicts(catalog, [copies[index] for index in where], duplicate_groups, config),
         *_find_leaks(catalog.records, statistics, duplicate_groups, config),
@@ -160,7 +160,7 @@ def _find_near_pairs(inspected: list[Inspection]) -> Iterator[tuple[int, int]]:
     return find_near_duplicate_pairs([one.thumbnail for one in inspected])
 
 
-def _find_bad_images(statistics: Iterable[ImageFacts], config: DataConfig) -> Iterator[Finding]:
+def _find_bad_images(statistics: Iterable[ImageStatistics], config: DataConfig) -> Iterator[Finding]:
     bad = {image.path: image.error for image in statistics if image.error is not None}
     if bad:
         stops = config.on_bad_image == "error"
@@ -175,7 +175,7 @@ def _find_bad_images(statistics: Iterable[ImageFacts], config: DataConfig) -> It
         )
 
 
-def _find_noted_images(statistics: Iterable[ImageFacts]) -> Iterator[Finding]:
+def _find_noted_images(statistics: Iterable[ImageStatistics]) -> Iterator[Finding]:
     reasons: dict[str, dict[str, str]] = {}
     for image in statistics:
         for code, text in image.notes:
@@ -213,7 +213,7 @@ def _find_conflicts(
 
 
 def _find_groups_of_several_labels(records: Sequence[Record], roots: Sequence[int]) -> list[list[int]]:
-    return [group for group in members(roots) if len({records[index].label for index in group}) > 1]
+    return [group for group in list_group_members(roots) if len({records[index].label for index in group}) > 1]
 
 
 def _build_conflict(
@@ -228,13 +228,13 @@ def _build_conflict(
 
 
 def _find_leaks(
-    records: tuple[Record, ...], statistics: tuple[ImageFacts, ...], alike: Sequence[int], config: DataConfig
+    records: tuple[Record, ...], statistics: tuple[ImageStatistics, ...], alike: Sequence[int], config: DataConfig
 ) -> Iterator[Finding]:
     severity = find_severity(config.audit.on_leak)
     # An unusable image is left out of every split, so it can't leak.
     good = [index for index, image in enumerate(statistics) if image.error is None]
     groups = _keep_groups_across_splits(
-        [[good[at] for at in group] for group in members([alike[index] for index in good])], records
+        [[good[at] for at in group] for group in list_group_members([alike[index] for index in good])], records
     )
     if groups:
         pairs = Counter(" and ".join(sorted({str(records[index].split) for index in group})) for group in groups)
@@ -247,8 +247,8 @@ def _find_leaks(
             severity,
         )
     named = [index for index in good if records[index].group is not None]
-    roots = components(len(named), equal_pairs([records[index].group for index in named]))
-    groups = _keep_groups_across_splits([[named[at] for at in group] for group in members(roots)], records)
+    roots = find_components(len(named), find_equal_pairs([records[index].group for index in named]))
+    groups = _keep_groups_across_splits([[named[at] for at in group] for group in list_group_members(roots)], records)
     if groups:
         names = format_list(str(records[group[0]].group) for group in groups)
         title = f"{format_count(len(groups), 'group')} in more than one split: {names}"
@@ -278,12 +278,14 @@ def _build_leak(
 def _find_copies(
     paths: list[str], inspected: list[Inspection], copies: list[int], alike: list[int]
 ) -> Iterator[Finding]:
-    readable = [index for index, one in enumerate(inspected) if one.facts.error is None]
+    readable = [index for index, one in enumerate(inspected) if one.statistics.error is None]
     for code, roots, words in (
         ("identical-images", copies, "{groups} of exact copies ({count})"),
         ("near-duplicates", alike, "{groups} of near-duplicates ({count})"),
     ):
-        duplicate_groups = [group for group in members([roots[index] for index in readable]) if len(group) > 1]
+        duplicate_groups = [
+            group for group in list_group_members([roots[index] for index in readable]) if len(group) > 1
+        ]
         groups = tuple(tuple(paths[readable[at]] for at in group) for group in duplicate_groups)
         # A group of nothing but exact copies is reported as identical images already.
         if code == "near-duplicates":

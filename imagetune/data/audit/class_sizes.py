@@ -9,7 +9,7 @@ from imagetune.core.text import format_count, format_list
 from imagetune.data.findings import CODES, Finding
 
 if TYPE_CHECKING:
-    from imagetune.data.audit.image_statistics import ImageFacts
+    from imagetune.data.audit.image_statistics import ImageStatistics
     from imagetune.data.sources.labels import LabelRule
     from imagetune.data.sources.records import Record
 
@@ -19,7 +19,7 @@ LARGE_RATIO = 10
 
 
 def check_class_sizes(
-    records: Sequence[Record], statistics: Sequence[ImageFacts], rule: LabelRule
+    records: Sequence[Record], statistics: Sequence[ImageStatistics], rule: LabelRule
 ) -> Iterator[Finding]:
     """Yield findings for classes with fewer than ten usable images, and for an imbalance of ten to one and more.
 

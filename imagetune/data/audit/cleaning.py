@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from imagetune.core.files import write_csv
 from imagetune.core.text import format_count
-from imagetune.data.duplicates.groups import components, equal_pairs, members
+from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Cleaning:
             yield f"{format_count(together, 'group')} of two or more images stay on one side of a split"
 
 
-def clean(catalog: Catalog, audit: Audit) -> Cleaning:
+def build_cleaned_table(catalog: Catalog, audit: Audit) -> Cleaning:
     """Return the cleaned table of a source, and what was changed for it.
 
     Args:
@@ -112,7 +112,7 @@ def write_cleaning(cleaning: Cleaning, folder: Path, config: DataConfig) -> tupl
     """Write ``cleaned.csv`` and ``changes.csv``, and return their absolute paths.
 
     Args:
-        cleaning: What `clean` returned.
+        cleaning: What `build_cleaned_table` returned.
         folder: The folder of both files; created if it doesn't exist.
         config: The columns get the names that the recipe gives them, so that the table can be its ``data.source``.
 
@@ -121,7 +121,7 @@ def write_cleaning(cleaning: Cleaning, folder: Path, config: DataConfig) -> tupl
         ResourceError: A file can't be written.
     """
     folder = folder.absolute()
-    require_outside(folder, config)
+    require_outside_source(folder, config)
     cleaned, changed = folder / CLEANED, folder / CHANGES
     for path in (cleaned, changed):
         if path.exists() or path.is_symlink():
@@ -132,7 +132,7 @@ def write_cleaning(cleaning: Cleaning, folder: Path, config: DataConfig) -> tupl
     return cleaned, changed
 
 
-def require_outside(path: Path, config: DataConfig) -> None:
+def require_outside_source(path: Path, config: DataConfig) -> None:
     """Raise an error for an output path inside the folder of the images.
 
     Raises:
@@ -145,7 +145,7 @@ def require_outside(path: Path, config: DataConfig) -> None:
 
 
 def _find_unusable(records: Sequence[Record], audit: Audit) -> Iterator[tuple[int, str]]:
-    for index, (record, image) in enumerate(zip(records, audit.facts, strict=True)):
+    for index, (record, image) in enumerate(zip(records, audit.statistics, strict=True)):
         if image.error is not None:
             yield index, f"can't be used: {image.error}"
         elif any(text != text.strip() or "\n" in text or "\r" in text for text in (record.path, record.label)):
@@ -154,7 +154,7 @@ def _find_unusable(records: Sequence[Record], audit: Audit) -> Iterator[tuple[in
 
 def _find_conflicts(catalog: Catalog, audit: Audit) -> Iterator[tuple[int, str]]:
     for group in _group_by_content(audit):
-        labels = sorted({catalog.rule.told(catalog.records[index].label) for index in group})
+        labels = sorted({catalog.rule.describe(catalog.records[index].label) for index in group})
         if len({catalog.records[index].label for index in group}) > 1:
             for index in group:
                 yield index, f"the same image has the labels {' and '.join(map(repr, labels))}"
@@ -170,18 +170,18 @@ def _find_copies(catalog: Catalog, audit: Audit) -> Iterator[tuple[int, str]]:
 
 
 def _group_by_content(audit: Audit) -> Iterable[list[int]]:
-    good = [index for index, image in enumerate(audit.facts) if image.error is None]
-    roots = components(len(good), equal_pairs([audit.facts[index].sha256 for index in good]))
-    return ([good[at] for at in group] for group in members(roots) if len(group) > 1)
+    good = [index for index, image in enumerate(audit.statistics) if image.error is None]
+    roots = find_components(len(good), find_equal_pairs([audit.statistics[index].sha256 for index in good]))
+    return ([good[at] for at in group] for group in list_group_members(roots) if len(group) > 1)
 
 
 def _build_units(kept: Sequence[int], records: Sequence[Record], audit: Audit) -> list[list[int]]:
     """Return the positions that must stay together: near-duplicate groups and groups of the source, joined."""
-    duplicate_groups = equal_pairs([audit.duplicate_groups[index] for index in kept])
-    groups = equal_pairs([records[index].group for index in kept])
+    duplicate_groups = find_equal_pairs([audit.duplicate_groups[index] for index in kept])
+    groups = find_equal_pairs([records[index].group for index in kept])
     return [
         [kept[at] for at in unit]
-        for unit in members(components(len(kept), [*duplicate_groups, *groups]))
+        for unit in list_group_members(find_components(len(kept), [*duplicate_groups, *groups]))
         if len(unit) > 1
     ]
 

@@ -38,7 +38,7 @@ class Appearance:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFacts:
+class ImageStatistics:
     """Statistics of one image file.
 
     Attributes:
@@ -78,9 +78,9 @@ class Inspection:
     """Result of inspecting one image file.
 
     Attributes:
-        facts: The statistics of the image.
+        statistics: The statistics of the image.
         thumbnail: The descriptors that near-duplicates are compared by; see `perceptual.compute_perceptual_hash`.
     """
 
-    facts: ImageFacts
+    statistics: ImageStatistics
     thumbnail: bytes

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from imagetune.core.processes import prepare_worker, usable_cores, without_main_module
+from imagetune.core.processes import count_usable_cores, hide_main_module, prepare_worker
 from imagetune.data.audit.appearance import measure_appearance
-from imagetune.data.audit.image_statistics import ImageFacts, Inspection
+from imagetune.data.audit.image_statistics import ImageStatistics, Inspection
 from imagetune.data.audit.statistics_cache import StatisticsCache, read_file_stamp
 from imagetune.data.duplicates.perceptual import (
     PERCEPTUAL_HASH_VERSION,
@@ -72,7 +72,7 @@ _DECODER_MESSAGES = (
 
 
 def inspect_images(
-    paths: Sequence[str], *, background: tuple[int, int, int], max_pixels: int, look: bool, keep: bool = True
+    paths: Sequence[str], *, background: tuple[int, int, int], max_pixels: int, descriptors: bool, keep: bool = True
 ) -> list[Inspection]:
     """Return the statistics of every image, from the cache for unchanged files, else computed by processes.
 
@@ -80,7 +80,7 @@ def inspect_images(
         paths: Files, each once.
         background: RGB, 0 to 255, under transparency.
         max_pixels: Larger images are not decoded and get an error.
-        look: Whether to compute perceptual hashes and descriptors, as the search for near-duplicates needs.
+        descriptors: Whether to compute perceptual hashes and descriptors, as the search for near-duplicates needs.
         keep: Whether to use results of earlier calls and to keep these for later ones.
 
     Returns:
@@ -89,10 +89,12 @@ def inspect_images(
     Raises:
         ResourceError: A worker process died; too little memory is the most common cause.
     """
-    inspect = partial(inspect_image, background=background, max_pixels=max_pixels, look=look)
+    inspect = partial(inspect_image, background=background, max_pixels=max_pixels, descriptors=descriptors)
     if not keep:
         return _inspect_all(paths, inspect)
-    store = StatisticsCache([_VERSION, PERCEPTUAL_HASH_VERSION, *map(version, _DECODERS), background, max_pixels, look])
+    store = StatisticsCache(
+        [_VERSION, PERCEPTUAL_HASH_VERSION, *map(version, _DECODERS), background, max_pixels, descriptors]
+    )
     stamps = [read_file_stamp(path) for path in paths]
     known = store.read(paths, stamps)
     places = [place for place, one in enumerate(known) if one is None]
@@ -103,12 +105,12 @@ def inspect_images(
     return [next(rest) if one is None else one for one in known]
 
 
-def inspect_image(path: str, *, background: tuple[int, int, int], max_pixels: int, look: bool) -> Inspection:
+def inspect_image(path: str, *, background: tuple[int, int, int], max_pixels: int, descriptors: bool) -> Inspection:
     """Return the statistics of one image; one that can't be decoded raises nothing but has an ``error``."""
     try:
         data = read_image_file(path)
     except BadImageError as error:
-        return Inspection(ImageFacts(path, "", 0, 0, 0, None, error.what), b"")
+        return Inspection(ImageStatistics(path, "", 0, 0, 0, None, error.what), b"")
     header = _read_header(data, path)
     with _capture_native_stderr() as printed:
         try:
@@ -125,22 +127,22 @@ def inspect_image(path: str, *, background: tuple[int, int, int], max_pixels: in
     if corruption:
         header = replace(header, notes=(*header.notes, ("corrupt-image", corruption.strip())))
     small = shrink_image(image)
-    code, thumbnail = compute_perceptual_hash(small) if look else (None, b"")
+    code, thumbnail = compute_perceptual_hash(small) if descriptors else (None, b"")
     return Inspection(replace(header, perceptual_hash=code, appearance=measure_appearance(small)), thumbnail)
 
 
 def _may_be_cached(one: Inspection) -> bool:
     """Return whether an inspection may be cached: a lack of memory says nothing about the file."""
-    return "memory" not in (one.facts.error or "")
+    return "memory" not in (one.statistics.error or "")
 
 
 def _inspect_all(paths: Sequence[str], inspect: Callable[[str], Inspection]) -> list[Inspection]:
-    cores = usable_cores()
+    cores = count_usable_cores()
     if cores == 1 or (len(paths) < _ALONE_COUNT and _sum_file_sizes(paths) < _ALONE_BYTES):
         return [inspect(path) for path in paths]
     pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=prepare_worker)
     try:
-        with without_main_module():
+        with hide_main_module():
             found = pool.map(inspect, paths, chunksize=_CHUNK)
         return list(found)
     except BrokenProcessPool as error:
@@ -172,7 +174,7 @@ def _compute_decode_size(width: int, height: int) -> tuple[int, int]:
     return needed, needed
 
 
-def _read_header(data: bytes, path: str) -> ImageFacts:
+def _read_header(data: bytes, path: str) -> ImageStatistics:
     """Return the statistics in an image's header; zeros where it can't be read, as the decoder will say why."""
     digest, notes = hashlib.sha256(data).hexdigest(), []
     try:
@@ -182,13 +184,13 @@ def _read_header(data: bytes, path: str) -> ImageFacts:
             frames = 1 if kind == "MPO" else getattr(header, "n_frames", 1)
             camera = _read_camera(header)
     except _HEADER_ERRORS:
-        return ImageFacts(path, digest, len(data), 0, 0, None, None)
+        return ImageStatistics(path, digest, len(data), 0, 0, None, None)
     suffix = Path(path).suffix.lower()
     if kind in _SUFFIXES and suffix not in _SUFFIXES[kind]:
         notes.append(("wrong-suffix", f"is {kind}"))
     if frames > 1:
         notes.append(("many-frames", f"{frames} frames or pages"))
-    return ImageFacts(path, digest, len(data), width, height, None, None, tuple(notes), kind, camera)
+    return ImageStatistics(path, digest, len(data), width, height, None, None, tuple(notes), kind, camera)
 
 
 def _read_camera(header: Image.Image) -> str:

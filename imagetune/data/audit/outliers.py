@@ -22,7 +22,7 @@ from imagetune.data.findings import CODES, Finding
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from imagetune.data.audit.image_statistics import Appearance, ImageFacts, Inspection
+    from imagetune.data.audit.image_statistics import Appearance, ImageStatistics, Inspection
 
     _Values = npt.NDArray[np.float64]
 
@@ -78,7 +78,7 @@ _WORDS = {
 }
 
 
-def find_outlier_images(statistics: Iterable[ImageFacts]) -> Iterator[Finding]:
+def find_outlier_images(statistics: Iterable[ImageStatistics]) -> Iterator[Finding]:
     """Yield findings about outliers of appearance, size and aspect ratio.
 
     A blank, dark or overexposed image is not reported as blurred as well, because it has no edges either way.
@@ -107,7 +107,7 @@ def find_placeholders(inspected: Sequence[Inspection], duplicate_groups: Iterabl
         duplicate_groups: The positions of the images of each near-duplicate group.
     """
     groups = [
-        tuple(inspected[at].facts.path for at in group)
+        tuple(inspected[at].statistics.path for at in group)
         for group in duplicate_groups
         if _is_placeholder(inspected, group)
     ]
@@ -167,7 +167,7 @@ def _describe_blank(appearance: Appearance) -> str:
     return f"contrast {appearance.contrast:.1%}, {appearance.entropy:.2f} bits a pixel"
 
 
-def _find_unusual_shapes(good: Sequence[ImageFacts]) -> Iterator[tuple[str, dict[int, str]]]:
+def _find_unusual_shapes(good: Sequence[ImageStatistics]) -> Iterator[tuple[str, dict[int, str]]]:
     if len(good) < MIN_IMAGES:
         return
     pixels = np.log([image.width * image.height for image in good])
@@ -182,12 +182,12 @@ def _find_unusual_shapes(good: Sequence[ImageFacts]) -> Iterator[tuple[str, dict
 
 def _is_placeholder(inspected: Sequence[Inspection], group: Sequence[int]) -> bool:
     one = inspected[group[0]]
-    appearance = one.facts.appearance
+    appearance = one.statistics.appearance
     if len(group) < 2 or appearance is None or appearance.entropy > _PLAIN_ENTROPY:
         return False
     if not all(_look_same(one, inspected[at]) for at in group[1:]):
         return False
-    names = [re.sub(r"[\W\d_]+", "", Path(inspected[at].facts.path).stem.casefold()) for at in group]
+    names = [re.sub(r"[\W\d_]+", "", Path(inspected[at].statistics.path).stem.casefold()) for at in group]
     if not any(names):
         return len(group) >= _COPIES_WITHOUT_NAMES
     # All pairs of a large group would take long, and twenty names show as much.
@@ -196,7 +196,7 @@ def _is_placeholder(inspected: Sequence[Inspection], group: Sequence[int]) -> bo
 
 
 def _look_same(one: Inspection, other: Inspection) -> bool:
-    if one.facts.sha256 == other.facts.sha256:
+    if one.statistics.sha256 == other.statistics.sha256:
         return True
     if not one.thumbnail or not other.thumbnail:
         return False

@@ -18,7 +18,7 @@ from imagetune.data.audit.shortcuts import score_class_prediction
 from imagetune.data.findings import CODES, Finding
 
 if TYPE_CHECKING:
-    from imagetune.data.audit.image_statistics import ImageFacts
+    from imagetune.data.audit.image_statistics import ImageStatistics
     from imagetune.data.audit.shortcuts import Matrix
     from imagetune.data.sources.catalog import Catalog
 
@@ -51,7 +51,7 @@ class Difference:
 
 
 def find_split_shift(
-    catalog: Catalog, statistics: Sequence[ImageFacts], duplicate_groups: Sequence[int]
+    catalog: Catalog, statistics: Sequence[ImageStatistics], duplicate_groups: Sequence[int]
 ) -> Iterator[Finding]:
     """Yield a finding for validation and for test where its distribution differs from that of training.
 
@@ -79,7 +79,7 @@ def find_split_shift(
 
 
 def compare_splits(
-    catalog: Catalog, statistics: Sequence[ImageFacts], first: Sequence[int], second: Sequence[int]
+    catalog: Catalog, statistics: Sequence[ImageStatistics], first: Sequence[int], second: Sequence[int]
 ) -> list[Difference]:
     """Return the comparisons of two sets of images, given by their positions, in every property that varies."""
     from scipy.stats import ks_2samp
@@ -105,7 +105,7 @@ def compare_splits(
     return found
 
 
-def compute_split_features(statistics: Sequence[ImageFacts], places: Sequence[int]) -> Matrix:
+def compute_split_features(statistics: Sequence[ImageStatistics], places: Sequence[int]) -> Matrix:
     """Return the features that splits are compared by, ``(len(places), 8)`` float64."""
     rows = []
     for image in (statistics[at] for at in places):
@@ -141,7 +141,7 @@ def compare_shares(first: Sequence[str], second: Sequence[str]) -> tuple[float, 
 
 
 def _select_places(
-    catalog: Catalog, statistics: Sequence[ImageFacts], duplicate_groups: Sequence[int]
+    catalog: Catalog, statistics: Sequence[ImageStatistics], duplicate_groups: Sequence[int]
 ) -> dict[str, list[int]]:
     first: dict[tuple[str, int], int] = {}
     for at, (record, image) in enumerate(zip(catalog.records, statistics, strict=True)):
@@ -160,7 +160,7 @@ def _limit(places: list[int]) -> list[int]:
 
 
 def _score_split_classifier(
-    statistics: Sequence[ImageFacts], first: Sequence[int], second: Sequence[int]
+    statistics: Sequence[ImageStatistics], first: Sequence[int], second: Sequence[int]
 ) -> float | None:
     """Return the balanced accuracy of a small tree that predicts an image's split; None with too few images.
 

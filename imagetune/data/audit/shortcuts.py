@@ -23,7 +23,7 @@ from imagetune.data.findings import CODES, Finding
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from imagetune.data.audit.image_statistics import ImageFacts
+    from imagetune.data.audit.image_statistics import ImageStatistics
     from imagetune.data.sources.catalog import Catalog
     from imagetune.data.sources.records import Record
 
@@ -107,7 +107,7 @@ class ShortcutScore:
 
 
 def measure_shortcuts(
-    catalog: Catalog, statistics: Sequence[ImageFacts], duplicate_groups: Sequence[int]
+    catalog: Catalog, statistics: Sequence[ImageStatistics], duplicate_groups: Sequence[int]
 ) -> dict[str, ShortcutScore]:
     """Return how well each of size, aspect ratio, colour, file type, camera and folder predicts the label.
 
@@ -226,7 +226,7 @@ def _score_labels(features: Matrix, records: Sequence[Record], catalog: Catalog)
 
 
 def _build_features(
-    catalog: Catalog, records: Sequence[Record], statistics: Sequence[ImageFacts]
+    catalog: Catalog, records: Sequence[Record], statistics: Sequence[ImageStatistics]
 ) -> Iterator[tuple[str, Matrix]]:
     appearances = [image.appearance for image in statistics if image.appearance is not None]
     sides = np.log(np.array([(image.width, image.height) for image in statistics], np.float64).reshape(-1, 2))
@@ -245,7 +245,7 @@ def _build_features(
 
 
 def _select_independent(
-    catalog: Catalog, statistics: Sequence[ImageFacts], duplicate_groups: Sequence[int]
+    catalog: Catalog, statistics: Sequence[ImageStatistics], duplicate_groups: Sequence[int]
 ) -> list[int]:
     """Return one position for each near-duplicate group or, with many groups of the source, for each label of a group.
 

@@ -19,8 +19,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from imagetune.core.row_store import cache_root
-from imagetune.data.audit.image_statistics import Appearance, ImageFacts, Inspection
+from imagetune.core.row_store import find_cache_root
+from imagetune.data.audit.image_statistics import Appearance, ImageStatistics, Inspection
 
 NAME = "image-statistics-1.sqlite3"
 MAX_BYTES = 2 << 30
@@ -97,7 +97,7 @@ class StatisticsCache:
     """
 
     def __init__(self, settings: object, *, path: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
-        self.path = path or cache_root() / NAME
+        self.path = path or find_cache_root() / NAME
         self.max_bytes = max_bytes
         self._settings = hashlib.sha256(json.dumps(settings).encode()).digest()[:8]
 
@@ -122,9 +122,9 @@ class StatisticsCache:
         """Store inspections, except of files that couldn't be read or were changed just now."""
         now = int(time.time())
         rows = (
-            (os.fsencode(one.facts.path), self._settings, stamp.text, *_encode(one), now)
+            (os.fsencode(one.statistics.path), self._settings, stamp.text, *_encode(one), now)
             for one, stamp in inspections
-            if stamp is not None and stamp.settled and one.facts.sha256
+            if stamp is not None and stamp.settled and one.statistics.sha256
         )
         with self._skip_on_failure(), closing(self._open()) as connection, connection:
             connection.executemany(_STORE, rows)
@@ -154,7 +154,7 @@ class StatisticsCache:
 
 def _encode(one: Inspection) -> tuple[str, bytes, int]:
     """Return the statistics as JSON, the descriptors and their checksum."""
-    statistics = one.facts
+    statistics = one.statistics
     values = [
         statistics.sha256,
         statistics.size_bytes,
@@ -176,7 +176,7 @@ def _decode(path: str, row: tuple[str, bytes, int, int]) -> Inspection | None:
     sha256, size, width, height, code, error, notes, kind, camera, appearance = json.loads(text)
     noted = tuple((name, words) for name, words in notes)
     appearance = None if appearance is None else Appearance(*appearance)
-    statistics = ImageFacts(path, sha256, size, width, height, code, error, noted, kind, camera, appearance)
+    statistics = ImageStatistics(path, sha256, size, width, height, code, error, noted, kind, camera, appearance)
     return Inspection(statistics, thumbnail)
 
 

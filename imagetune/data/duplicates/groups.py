@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 
-def components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+def find_components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     """Return the connected component of each of ``count`` items, named by its smallest item."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -22,7 +22,7 @@ def components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     return [int(item) for item in smallest[which]]
 
 
-def equal_pairs(keys: Sequence[Hashable]) -> Iterable[tuple[int, int]]:
+def find_equal_pairs(keys: Sequence[Hashable]) -> Iterable[tuple[int, int]]:
     """Yield pairs of positions that connect all items with equal keys; None equals nothing."""
     first: dict[Hashable, int] = {}
     for position, key in enumerate(keys):
@@ -30,11 +30,11 @@ def equal_pairs(keys: Sequence[Hashable]) -> Iterable[tuple[int, int]]:
             yield first[key], position
 
 
-def members(roots: Sequence[int]) -> Iterator[list[int]]:
+def list_group_members(roots: Sequence[int]) -> Iterator[list[int]]:
     """Yield the positions in each component, in the order of their first items.
 
     Args:
-        roots: The component of each item, as `components` returns it.
+        roots: The component of each item, as `find_components` returns it.
     """
     _, first, which = np.unique(np.array(roots, np.int64), return_index=True, return_inverse=True)
     # A stable sort keeps the items of a component in their order.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from imagetune.core.plugins import AUGMENTATIONS, load_plugin, plugin_errors, plugin_names
+from imagetune.core.plugins import AUGMENTATIONS, convert_plugin_errors, list_plugin_names, load_plugin
 from imagetune.data.loading.augmentation_presets import PRESETS
 from imagetune.errors import RecipeError
 
@@ -26,9 +26,9 @@ __all__ = [
     "PRESETS",
     "Augmenter",
     "Problem",
-    "augmentation_problems",
-    "augmentation_transforms",
     "build_augmenter",
+    "find_augmentation_problems",
+    "resolve_augmentation",
 ]
 
 Place = tuple[str | int, ...]
@@ -82,7 +82,7 @@ class Augmenter:
 
     def __init__(self, spec: str | Sequence[Mapping[str, Any]], image: ImageSettings) -> None:
         # Resolved here, so that worker processes receive transforms and need no plug-in.
-        self._spec = augmentation_transforms(spec, (image.height, image.width))
+        self._spec = resolve_augmentation(spec, (image.height, image.width))
         self._image = image
         # albumentations keeps the random state in its objects, which threads must not share.
         self._local = threading.local()
@@ -118,11 +118,11 @@ class Augmenter:
 
 
 def build_augmenter(spec: str | Sequence[Mapping[str, Any]], image: ImageSettings) -> Augmenter:
-    """Return an augmenter, which can be pickled, for a spec without problems (see `augmentation_problems`)."""
+    """Return an augmenter, which can be pickled, for a spec without problems (see `find_augmentation_problems`)."""
     return Augmenter(spec, image)
 
 
-def augmentation_transforms(
+def resolve_augmentation(
     spec: str | Sequence[Mapping[str, Any]], size: tuple[int, int]
 ) -> tuple[Mapping[str, Any], ...]:
     """Return the list of transforms of an augmentation, with presets resolved.
@@ -141,14 +141,14 @@ def augmentation_transforms(
 
 def _load_plugin_preset(name: str, size: tuple[int, int]) -> tuple[Mapping[str, Any], ...]:
     preset = load_plugin(AUGMENTATIONS, name)
-    with plugin_errors(AUGMENTATIONS, name):
+    with convert_plugin_errors(AUGMENTATIONS, name):
         transforms = preset(size)
         if not isinstance(transforms, (list, tuple)):
             raise TypeError(f"it returns {transforms!r}, expected a list of transforms")
     return tuple(transforms)
 
 
-def augmentation_problems(
+def find_augmentation_problems(
     spec: str | Sequence[Mapping[str, Any]], *, size: tuple[int, int] = (224, 224)
 ) -> tuple[Problem, ...]:
     """Return the problems of an augmentation, found by building each transform and applying it to an image.
@@ -160,13 +160,13 @@ def augmentation_problems(
     Returns:
         All problems; empty for a valid augmentation.
     """
-    from imagetune.recipe.problems import did_you_mean
+    from imagetune.recipe.problems import suggest_known_word
 
     if isinstance(spec, str):
         if spec in PRESETS:
             return ()
-        if spec not in (plugins := plugin_names(AUGMENTATIONS)):
-            return (Problem((), f"unknown preset {spec!r}; {did_you_mean(spec, (*PRESETS, *plugins))}"),)
+        if spec not in (plugins := list_plugin_names(AUGMENTATIONS)):
+            return (Problem((), f"unknown preset {spec!r}; {suggest_known_word(spec, (*PRESETS, *plugins))}"),)
         return tuple(_find_plugin_problems(spec, size))
     found = tuple(_find_list_problems(spec, (), size))
     return found or tuple(_find_chain_problems(spec, size))
@@ -175,11 +175,11 @@ def augmentation_problems(
 def _find_plugin_problems(name: str, size: tuple[int, int]) -> Iterator[Problem]:
     """Yield the problems of a plug-in's preset; its transforms have no path in the recipe, so it goes into the text."""
     try:
-        transforms = augmentation_transforms(name, size)
+        transforms = resolve_augmentation(name, size)
     except RecipeError as error:
         yield Problem((), str(error))
         return
-    for problem in augmentation_problems(transforms, size=size):
+    for problem in find_augmentation_problems(transforms, size=size):
         place = f"{'.'.join(map(str, problem.where))}: " if problem.where else ""
         yield Problem((), f"the plug-in's preset {name!r} is wrong: {place}{problem.what}")
 
@@ -212,19 +212,21 @@ def _find_list_problems(entries: Any, where: Place, size: tuple[int, int]) -> It
 def _find_entry_problems(
     name: str, arguments: dict[str, Any], place: Place, size: tuple[int, int]
 ) -> Iterator[Problem]:
-    from imagetune.recipe.problems import did_you_mean
+    from imagetune.recipe.problems import suggest_known_word
 
     if name in _REFUSED:
         yield Problem(place, f"{name} can't be used: {_REFUSED[name]}")
         return
     kind = _list_transforms().get(name)
     if kind is None:
-        yield Problem(place, f"albumentations has no transform {name!r}; {did_you_mean(name, _list_transforms())}")
+        yield Problem(
+            place, f"albumentations has no transform {name!r}; {suggest_known_word(name, _list_transforms())}"
+        )
         return
     known = [argument for argument in inspect.signature(kind.__init__).parameters if argument not in ("self", "strict")]
     unknown = [argument for argument in arguments if argument not in known]
     for argument in unknown:
-        what = f"{name} has no argument {argument!r}; {did_you_mean(str(argument), known)}"
+        what = f"{name} has no argument {argument!r}; {suggest_known_word(str(argument), known)}"
         yield Problem((*place, str(argument)), what)
     if unknown:
         return

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import psutil
 
-from imagetune.core.row_store import KEY_BYTES, MemoryRows, Rows, cache_root, free_disk, open_rows, row_bytes
+from imagetune.core.row_store import (
+    KEY_BYTES,
+    MemoryRows,
+    Rows,
+    compute_row_bytes,
+    find_cache_root,
+    measure_free_disk,
+    open_rows,
+)
 from imagetune.data.loading.decode import load_image
 
 if TYPE_CHECKING:
@@ -65,7 +73,7 @@ class ImageCaches:
         self._hashes = hashes
         self._opened: dict[tuple[object, ...], ImageCache] = {}
 
-    def opened(self, config: DataConfig, *, reads: int = 2) -> ImageCache:
+    def open_cache(self, config: DataConfig, *, reads: int = 2) -> ImageCache:
         """Return the cache for the image size of ``config``, opened at the first call.
 
         Args:
@@ -143,7 +151,7 @@ def open_image_cache(
         config: ``cache``, ``cache_gib``, ``workers`` and the image settings are used.
         hashes: SHA-256 of each image by path, hexadecimal; images without one are not cached.
         reads: How often each image will be read.
-        root: Folder of all tables; `cache_root` by default.
+        root: Folder of all tables; `find_cache_root` by default.
     """
     if config.cache == "off":
         return NO_CACHE
@@ -152,7 +160,7 @@ def open_image_cache(
     if not keys:
         return ImageCache("off", "no image has a hash")
     numbers = {code: number for number, code in enumerate(keys)}
-    root = root or cache_root()
+    root = root or find_cache_root()
     room = _Room(config, len(keys), disk=_measure_disk_room(root), memory=psutil.virtual_memory().available)
     kind, reason = _choose_kind(config, room)
     rows: Rows | None = None
@@ -179,7 +187,7 @@ class _Room:
 
     @property
     def needed(self) -> int:
-        return self.count * row_bytes(_get_shape(self.config.image), np.uint8)
+        return self.count * compute_row_bytes(_get_shape(self.config.image), np.uint8)
 
     @property
     def on_disk(self) -> int:
@@ -229,4 +237,4 @@ def _get_shape(image: ImageSettings) -> tuple[int, int, int]:
 
 def _measure_disk_room(root: Path) -> int:
     """Return the bytes available for tables: the free space, and what existing tables take up."""
-    return free_disk(root) + sum(file.stat().st_blocks * 512 for file in root.glob("*/*/*") if file.is_file())
+    return measure_free_disk(root) + sum(file.stat().st_blocks * 512 for file in root.glob("*/*/*") if file.is_file())

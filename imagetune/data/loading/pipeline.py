@@ -18,7 +18,7 @@ import grain
 import numpy as np
 from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
-from imagetune.core.processes import keep_freed_memory, prepare_worker, usable_cores, without_main_module
+from imagetune.core.processes import count_usable_cores, hide_main_module, keep_freed_memory, prepare_worker
 from imagetune.data.loading.augmentation import Augmenter, build_augmenter
 from imagetune.data.loading.image_cache import ImageCache, ImageSource, build_image_source
 from imagetune.data.sources.records import Record
@@ -137,7 +137,7 @@ class Batches:
         return first
 
 
-def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its name
+def load_training_batches(  # noqa: PLR0913 - the values of a recipe, each by its name
     records: Sequence[Record],
     class_names: Sequence[str],
     *,
@@ -170,9 +170,9 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
         cache: Cache of decoded images of this size; missing ones are added. Pixels are the same without it.
     """
     source = build_image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
-    steps = range(start_step, steps_per_epoch(len(records), batch_size) * epochs)
+    steps = range(start_step, compute_steps_per_epoch(len(records), batch_size) * epochs)
     work = estimate_loading_seconds(source, len(steps) * batch_size, augmented=True)
-    count = _choose_workers(workers, work_seconds=work, cores=usable_cores())
+    count = _choose_workers(workers, work_seconds=work, cores=count_usable_cores())
     augmenter = build_augmenter(augmentation, image)
     loader = _BatchLoader(
         source.for_processes() if count else source,
@@ -185,7 +185,7 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
     return _build_batches(loader, steps, count, keep_going=False)
 
 
-def evaluation_batches(
+def load_evaluation_batches(
     records: Sequence[Record],
     class_names: Sequence[str],
     *,
@@ -203,22 +203,24 @@ def evaluation_batches(
         class_names: The classes in the order of the model's outputs.
         image: Size, resize method and background.
         batch_size: Images in a batch.
-        workers: As for `training_batches`, but none are started where starting takes longer than the work.
+        workers: As for `load_training_batches`, but none are started where starting takes longer than the work.
         max_pixels: Larger images are refused.
         keep_going: Whether images that can't be loaded are left out of their batch and listed in ``errors``; a batch
             may then be empty.
-        cache: As for `training_batches`.
+        cache: As for `load_training_batches`.
     """
     source = build_image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
     work = estimate_loading_seconds(source, len(records), augmented=False)
-    count = 0 if work < ALONE_SECONDS else _choose_workers(workers, work_seconds=work, cores=usable_cores())
+    count = 0 if work < ALONE_SECONDS else _choose_workers(workers, work_seconds=work, cores=count_usable_cores())
     loader = _BatchLoader(
         source.for_processes() if count else source, find_label_positions(records, class_names), batch_size, 0, None
     )
-    return _build_batches(loader, range(steps_per_epoch(len(records), batch_size)), count, keep_going=keep_going)
+    return _build_batches(
+        loader, range(compute_steps_per_epoch(len(records), batch_size)), count, keep_going=keep_going
+    )
 
 
-def steps_per_epoch(count: int, batch_size: int) -> int:
+def compute_steps_per_epoch(count: int, batch_size: int) -> int:
     """Return the number of batches of ``count`` images, the last of which may be smaller."""
     return -(-count // batch_size)
 
@@ -244,7 +246,7 @@ class _BatchLoader:
         self._last_order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def __call__(self, step: int) -> dict[str, Any]:
-        epoch, batch = divmod(int(step), steps_per_epoch(len(self._labels), self._batch_size))
+        epoch, batch = divmod(int(step), compute_steps_per_epoch(len(self._labels), self._batch_size))
         part = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
         order = self._get_order(epoch)
         wanted = order[part]
@@ -270,7 +272,7 @@ class _BatchLoader:
             return np.arange(len(self._labels), dtype=np.int64)
         last = self._last_order
         if last is None or last[0] != epoch:
-            last = (epoch, epoch_order(len(self._labels), self._seed, epoch, self._chances))
+            last = (epoch, compute_epoch_order(len(self._labels), self._seed, epoch, self._chances))
             self._last_order = last
         return last[1]
 
@@ -285,7 +287,7 @@ def find_label_positions(records: Sequence[Record], class_names: Sequence[str]) 
     return np.array([positions.get(record.label, -1) for record in records], np.int32)
 
 
-def epoch_order(
+def compute_epoch_order(
     count: int, seed: int, epoch: int, chances: npt.NDArray[np.float64] | None = None
 ) -> npt.NDArray[np.int64]:
     """Return the positions of an epoch's images in their order, ``(count,)`` int64.
@@ -294,7 +296,7 @@ def epoch_order(
         count: Number of images.
         seed: Seed of the run.
         epoch: The epoch, counted from 0.
-        chances: As for `training_batches`.
+        chances: As for `load_training_batches`.
     """
     if chances is not None:
         return _draw_positions(chances, seed, epoch)
@@ -315,7 +317,7 @@ def _draw_positions(chances: npt.NDArray[np.float64], seed: int, epoch: int) -> 
 
 def _build_batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bool) -> Batches:
     workers = min(workers, len(steps))
-    threads = 1 if workers else min(usable_cores(), 8, max(1, len(steps)))
+    threads = 1 if workers else min(count_usable_cores(), 8, max(1, len(steps)))
     # Grain's default buffer would keep 500 batches in memory.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads if workers else threads + 1)
     dataset = grain.MapDataset.range(steps.start, max(steps.stop, steps.start)).map(loader).to_iter_dataset(options)
@@ -332,7 +334,7 @@ def _load_first(iterator: Any, *, workers: int) -> Any:
     """Return the first element, None without one; this call also starts the worker processes."""
     if not workers:
         return next(iterator, None)
-    with without_main_module():
+    with hide_main_module():
         return next(iterator, None)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagetune.data.sources.labels import number_of, split_labels
+from imagetune.data.sources.labels import parse_number, split_labels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +44,7 @@ def encode_targets(
         units for regression, NaN where a label is not a number.
     """
     if task == "regression":
-        numbers = [number_of(label) for label in labels]
+        numbers = [parse_number(label) for label in labels]
         return np.array([np.nan if number is None else number for number in numbers], np.float32).reshape(-1, 1)
     position = {name: index for index, name in enumerate(class_names)}
     targets = np.zeros((len(labels), len(class_names)), np.float32)
@@ -55,13 +55,13 @@ def encode_targets(
     return targets
 
 
-def value_scale(labels: Iterable[str]) -> ValueScale:
+def compute_value_scale(labels: Iterable[str]) -> ValueScale:
     """Return mean and standard deviation of the training targets of regression; a deviation of 0 becomes 1.
 
     Raises:
         ValueError: No label is a number.
     """
-    numbers = [number for label in labels if (number := number_of(label)) is not None]
+    numbers = [number for label in labels if (number := parse_number(label)) is not None]
     if not numbers:
         raise ValueError("no label is a number")
     # float64, because the variance of large numbers, such as years or prices, cancels in float32.
@@ -69,7 +69,7 @@ def value_scale(labels: Iterable[str]) -> ValueScale:
     return ValueScale(float(values.mean()), float(values.std()) or 1.0)
 
 
-def median_class(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+def compute_median_class(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
     """Return the median class ``(n,)`` of predicted distributions ``(n, k)`` over ordered classes.
 
     The median minimizes the expected distance in ranks, as the most probable class minimizes the expected errors.

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from imagetune.data.loading.augmentation import augmentation_transforms, build_augmenter
+from imagetune.data.loading.augmentation import build_augmenter, resolve_augmentation
 from imagetune.data.loading.decode import load_image, read_image_file
 from imagetune.data.sources.records import Record
 
@@ -60,7 +60,7 @@ class Timing:
         return max(self.rounds)
 
     @property
-    def rate(self) -> float:
+    def images_per_second(self) -> float:
         """Throughput in images per second, by the median."""
         return 1.0 / max(self.seconds, 1e-9)
 
@@ -119,7 +119,7 @@ def time_loading(
     Raises:
         BadImageError: An image vanished or can't be decoded.
     """
-    paths = [record.path for record in spread_sample(records, SAMPLE)]
+    paths = [record.path for record in sample_evenly(records, SAMPLE)]
     whole = time_each(lambda path: load_image(path, image, max_pixels=max_pixels), paths)
     read = time_each(read_image_file, paths)
     # Decoding is loading minus reading, so that the two add up to the whole.
@@ -128,7 +128,7 @@ def time_loading(
     return LoadingTimes(read, decode, *_time_augmentation(loaded, image, augmentation))
 
 
-def thread_rate(
+def measure_thread_throughput(
     records: Sequence[Record], image: ImageSettings, augmentation: Augmentation, *, max_pixels: int, threads: int
 ) -> float:
     """Return the throughput of loading and augmenting by threads of one process, in images per second.
@@ -211,7 +211,7 @@ def time_each(work: Callable[[Item], object], items: Sequence[Item], *, seconds:
     return Timing(tuple(means))
 
 
-def spread_sample(records: Sequence[Record], count: int) -> list[Record]:
+def sample_evenly(records: Sequence[Record], count: int) -> list[Record]:
     """Return at most ``count`` evenly spaced records."""
     return [records[index * len(records) // count] for index in range(count)] if len(records) > count else list(records)
 
@@ -228,7 +228,7 @@ def format_transform_name(entry: Mapping[str, Any]) -> str:
 def _time_augmentation(
     images: Sequence[Image], image: ImageSettings, augmentation: Augmentation
 ) -> tuple[Timing | None, tuple[tuple[str, Timing], ...]]:
-    spec = augmentation_transforms(augmentation, (image.height, image.width))
+    spec = resolve_augmentation(augmentation, (image.height, image.width))
     if not spec:
         return None, ()
     whole = _time_augmenter(build_augmenter(spec, image), images, PIECE_SECONDS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagetune.data.findings import Finding
-from imagetune.data.sources.labels import ONE_CLASS, LabelRule
+from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule
 from imagetune.data.sources.records import Record
 
 
@@ -24,7 +24,7 @@ class Catalog:
     root: Path
     records: tuple[Record, ...]
     findings: tuple[Finding, ...] = ()
-    rule: LabelRule = ONE_CLASS
+    rule: LabelRule = SINGLE_LABEL
 
     @property
     def notes(self) -> tuple[str, ...]:

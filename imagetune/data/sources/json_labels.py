@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagetune.core.text import format_count
-from imagetune.data.sources.labels import join_labels, number_of, number_text, require_plain
+from imagetune.data.sources.labels import format_exact_number, join_labels, parse_number, require_plain
 from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 
@@ -72,10 +72,10 @@ def _parse_value(content: dict[str, Any], path: Path) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _build_key_error(path, content, "value", 'a number, as in {"value": 2.5}')
     # An integer in JSON may be larger than any float.
-    number = number_of(str(value))
+    number = parse_number(str(value))
     if number is None:
         raise _build_key_error(path, content, "value", "a finite number")
-    return number_text(number)
+    return format_exact_number(number)
 
 
 def _build_key_error(path: Path, content: dict[str, Any], key: str, expected: str) -> DataError:

@@ -48,18 +48,18 @@ class LabelRule:
             counts.update(dict.fromkeys(self.names(label), count))
         return counts
 
-    def told(self, label: str) -> str:
+    def describe(self, label: str) -> str:
         """Return a label for display: ``cat, dog`` for two labels, ``none`` for none, a number with six digits."""
         if self.task == "multi_label":
             return ", ".join(self.names(label)) or "none"
-        number = number_of(label) if self.task == "regression" else None
+        number = parse_number(label) if self.task == "regression" else None
         return label if number is None else f"{number:.6g}"
 
 
-ONE_CLASS = LabelRule()
+SINGLE_LABEL = LabelRule()
 
 
-def label_rule(config: DataConfig) -> LabelRule:
+def build_label_rule(config: DataConfig) -> LabelRule:
     """Return the label rule of a recipe's data section."""
     column = config.columns.label
     return LabelRule(config.task, config.label_separator, PLAIN_VALUE if column == PLAIN_COLUMN else column)
@@ -86,7 +86,7 @@ def require_plain(label: str, separator: str, *, where: str) -> None:
         raise DataError(what, where=where, hint="set data.label_separator to a text in no label, such as '|'")
 
 
-def number_of(label: str) -> float | None:
+def parse_number(label: str) -> float | None:
     """Return the number in a text, None where it is not a number or beyond the range of float32."""
     try:
         value = float(label)
@@ -95,7 +95,7 @@ def number_of(label: str) -> float | None:
     return value if abs(value) <= MAX_VALUE else None
 
 
-def number_text(value: float) -> str:
+def format_exact_number(value: float) -> str:
     """Return the canonical text of a number: the shortest that parses to it, without a point for whole numbers."""
     # The repr of a NumPy float would contain its type.
     number = float(value)
@@ -130,7 +130,7 @@ def order_classes(names: Iterable[str], config: DataConfig) -> tuple[str, ...]:
     """
     if config.task != "ordinal":
         return tuple(sorted(names))
-    numbers = {name: number_of(name) for name in names}
+    numbers = {name: parse_number(name) for name in names}
     if words := sorted(name for name, number in numbers.items() if number is None):
         what = f"an ordinal task needs the order of the classes, and {format_list(map(repr, words))} are not numbers"
         hint = f"list them from lowest to highest, such as [{', '.join(words[:3])}]"
@@ -144,8 +144,8 @@ def _canonicalize_set(label: str, separator: str, known: frozenset[str] | None) 
 
 
 def _canonicalize_number(record: Record) -> str:
-    value = number_of(record.label)
+    value = parse_number(record.label)
     if value is None:
         hint = "regression needs numbers such as 3 or 2.5e-3, with a decimal point; remove images without one"
         raise DataError(f"has the label {record.label!r}, which is not a finite number", where=record.path, hint=hint)
-    return number_text(value)
+    return format_exact_number(value)

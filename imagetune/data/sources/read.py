@@ -20,7 +20,7 @@ from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.folders import is_image, read_folder, walk_images
-from imagetune.data.sources.labels import canonicalize_labels, label_rule, order_classes
+from imagetune.data.sources.labels import build_label_rule, canonicalize_labels, order_classes
 from imagetune.data.sources.tables import read_table
 from imagetune.errors import DataError
 
@@ -96,7 +96,7 @@ def find_images(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def spare_images(outputs: Iterable[Path], images: Iterable[str]) -> None:
+def require_no_overwrite(outputs: Iterable[Path], images: Iterable[str]) -> None:
     """Raise an error if an output would overwrite one of the images.
 
     Raises:
@@ -109,7 +109,7 @@ def spare_images(outputs: Iterable[Path], images: Iterable[str]) -> None:
             raise DataError(what, where=str(output), hint="name another path")
 
 
-def none_read() -> DataError:
+def build_unreadable_error() -> DataError:
     """Return the error for images of which none could be decoded; the reason of each was reported before."""
     return DataError("none of the images can be read", hint="the reason for each image is given above")
 
@@ -137,7 +137,7 @@ def _build_path_error(path: Path) -> DataError:
 
 def _canonicalize(catalog: Catalog, config: DataConfig, *, required: bool) -> Catalog:
     """Return the catalog with canonical labels, only of the recipe's classes, and without repeated rows."""
-    ruled = replace(catalog, rule=label_rule(config))
+    ruled = replace(catalog, rule=build_label_rule(config))
     chosen = _select_classes(ruled, config.classes, required=required)
     return _drop_repeated(replace(chosen, records=canonicalize_labels(chosen.records, config)))
 

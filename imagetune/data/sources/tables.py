@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagetune.core.text import format_list, suggest_name
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.sources.labels import join_labels, number_text, require_plain
+from imagetune.data.sources.labels import format_exact_number, join_labels, require_plain
 from imagetune.data.sources.records import Record
 from imagetune.data.sources.split_names import parse_split_name
 from imagetune.errors import DataError
@@ -151,7 +151,7 @@ def _read_labels(column: Any, name: str, table: Path, config: DataConfig) -> lis
     from pyarrow import types
 
     if config.task == "regression" and (types.is_floating(column.type) or types.is_decimal(column.type)):
-        return [None if value is None else number_text(float(value)) for value in column.to_pylist()]
+        return [None if value is None else format_exact_number(float(value)) for value in column.to_pylist()]
     if config.task == "multi_label" and (types.is_list(column.type) or types.is_large_list(column.type)):
         return [_join(labels, name, table, config.label_separator) for labels in column.to_pylist()]
     return _convert_to_text(column, name, table)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imagetune.data.audit.audit import Audit
 
 
-def fold_splits(
+def build_cross_validation_folds(
     catalog: Catalog, audit: Audit, splits: Splits, *, folds: int, seed: int, key: str = "evaluate.folds"
 ) -> tuple[Splits, ...]:
     """Return the folds that test a run by cross-validation; groups and near-duplicates stay together.
@@ -44,7 +44,9 @@ def fold_splits(
     return tuple(_build_fold(catalog, splits, units, made, fold, share, seed) for fold in range(folds))
 
 
-def selection_folds(catalog: Catalog, audit: Audit, splits: Splits, *, folds: int, seed: int) -> tuple[Splits, ...]:
+def build_selection_folds(
+    catalog: Catalog, audit: Audit, splits: Splits, *, folds: int, seed: int
+) -> tuple[Splits, ...]:
     """Return the folds that compare trials: each validates on its held-out part and has no test split.
 
     Args:
@@ -55,7 +57,7 @@ def selection_folds(catalog: Catalog, audit: Audit, splits: Splits, *, folds: in
         seed: The same seed gives the same folds.
 
     Raises:
-        DataError: As `fold_splits`.
+        DataError: As `build_cross_validation_folds`.
     """
     units, made = _assign_units(catalog, audit, splits, folds=folds, seed=seed, key="search.folds")
     found = []
@@ -116,7 +118,7 @@ def _select_pool(catalog: Catalog, audit: Audit, splits: Splits) -> list[int]:
     return [
         index
         for index, record in enumerate(catalog.records)
-        if record.split != "test" and (record.path, record.label) in pooled and audit.facts[index].error is None
+        if record.split != "test" and (record.path, record.label) in pooled and audit.statistics[index].error is None
     ]
 
 

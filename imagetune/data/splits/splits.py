@@ -14,9 +14,9 @@ import numpy as np
 
 from imagetune.core.files import write_csv
 from imagetune.core.text import format_count, format_list, suggest_name
-from imagetune.data.duplicates.groups import components, equal_pairs, members
+from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.sources.labels import ONE_CLASS, LabelRule, label_rule, number_of, order_classes
+from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule, build_label_rule, order_classes, parse_number
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.assignment import Unit, assign_splits, compute_draw
 from imagetune.errors import DataError
@@ -51,7 +51,7 @@ class Splits:
     val: tuple[Record, ...]
     _sealed_test: tuple[Record, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
-    rule: LabelRule = ONE_CLASS
+    rule: LabelRule = SINGLE_LABEL
 
     @property
     def test_count(self) -> int:
@@ -66,10 +66,10 @@ class Splits:
             found[split] = {name: labels[name] for name in self.class_names}
         return found
 
-    def told_labels(self) -> str:
+    def describe_targets(self) -> str:
         """Return a description of the targets: ``3 classes: cat, dog, owl`` or ``age from 1 to 99``."""
         if self.rule.task == "regression":
-            numbers = [number for record in self.train if (number := number_of(record.label)) is not None]
+            numbers = [number for record in self.train if (number := parse_number(record.label)) is not None]
             return f"{self.class_names[0]} from {min(numbers):g} to {max(numbers):g}"
         kind = {"multi_label": "labels", "ordinal": "ordered classes"}.get(self.rule.task, "classes")
         return f"{len(self.class_names)} {kind}: {', '.join(self.class_names)}"
@@ -92,8 +92,8 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
     Raises:
         DataError: A class is too small to split, has no usable image, or is in val or test but not in training.
     """
-    rule = label_rule(config)
-    good = [index for index, image in enumerate(audit.facts) if image.error is None]
+    rule = build_label_rule(config)
+    good = [index for index, image in enumerate(audit.statistics) if image.error is None]
     _require_usable(catalog, good, rule)
     splits: list[str | None] = [record.split for record in catalog.records]
     notes = _fill_in_splits(splits, good, catalog, audit, config, seed)
@@ -186,7 +186,7 @@ def _make_splits(
     config: DataConfig,
     seed: int,
 ) -> None:
-    rule, method = label_rule(config), config.split.method
+    rule, method = build_label_rule(config), config.split.method
     binned = rule.task == "regression" and method == "stratified"
     units = build_split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
     sparse = binned or rule.task == "multi_label"
@@ -224,7 +224,7 @@ def _list_label_names(texts: Sequence[str], rule: LabelRule) -> list[tuple[str, 
 
 def _compute_value_bins(texts: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the quantile bin of each number; all bins have about the same number of images."""
-    values = np.array([number_of(text) or 0.0 for text in texts])
+    values = np.array([parse_number(text) or 0.0 for text in texts])
     bins = max(1, min(_MAX_BINS, len(values) // _IMAGES_A_BIN))
     edges = np.quantile(values, np.arange(1, bins) / bins)
     return [(f"bin {place}",) for place in np.searchsorted(edges, values, side="right").tolist()]
@@ -237,19 +237,21 @@ def _generate_units(
     duplicate_groups = [audit.duplicate_groups[index] for index in pool]
     grouped = any(group is not None for group in groups)
     roots = (
-        components(len(pool), [*equal_pairs(groups), *equal_pairs(duplicate_groups)]) if grouped else duplicate_groups
+        find_components(len(pool), [*find_equal_pairs(groups), *find_equal_pairs(duplicate_groups)])
+        if grouped
+        else duplicate_groups
     )
     # Most units are single images with few different labels: sharing the counters saves memory with a million of them.
     alone = {names: Counter(names) for names in set(strata)}
-    for unit in members(roots):
+    for unit in list_group_members(roots):
         named = [f"group {groups[at]}" for at in unit if groups[at] is not None]
-        key = min(named) if named else min(audit.facts[pool[at]].sha256 for at in unit)
+        key = min(named) if named else min(audit.statistics[pool[at]].sha256 for at in unit)
         labels = alone[strata[unit[0]]] if len(unit) == 1 else Counter(name for at in unit for name in strata[at])
         yield Unit(tuple(pool[at] for at in unit), labels, compute_draw(seed, key))
 
 
 def _order_class_names(train: Iterable[Record], config: DataConfig, root: Path) -> tuple[str, ...]:
-    rule = label_rule(config)
+    rule = build_label_rule(config)
     seen = set(rule.counts(record.label for record in train))
     if not seen:
         raise DataError("no training image has a label", where=str(root))
@@ -276,7 +278,7 @@ def _require_known(counts: Counter[str], class_names: Sequence[str], side: str, 
     raise DataError(what + others, where=str(root), hint=hint)
 
 
-def told_path(path: str, root: Path) -> str:
+def format_relative_path(path: str, root: Path) -> str:
     """Return an image's path as in splits.csv: relative to the root if it lies below it, with forward slashes."""
     start = f"{root}{os.sep}"
     return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path
@@ -284,5 +286,5 @@ def told_path(path: str, root: Path) -> str:
 
 def _build_cells(record: Record, slices: Sequence[str], root: Path) -> tuple[str | None, ...]:
     values = dict(record.slices)
-    shown = told_path(record.path, root)
+    shown = format_relative_path(record.path, root)
     return (shown, record.label, record.split, record.group or "", *(values.get(name, "") for name in slices))

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from imagetune.evaluation.comparison.metrics import RunPredictions
 from imagetune.evaluation.comparison.results import Churn, Closeness
-from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
+from imagetune.evaluation.statistics.intervals import Estimate, estimate_share
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def prediction_changes(first: RunPredictions, second: RunPredictions, *, confidence: float | None) -> Churn | Closeness:
+def compute_churn(first: RunPredictions, second: RunPredictions, *, confidence: float | None) -> Churn | Closeness:
     """Return the prediction churn from the first run to the second; for regression how close their predictions are.
 
     Args:
@@ -32,7 +32,7 @@ def prediction_changes(first: RunPredictions, second: RunPredictions, *, confide
     right, also = first.right, second.right
     return Churn(
         changed=changed,
-        share=Estimate(changed / len(right)) if confidence is None else share_estimate(changed, len(right), confidence),
+        share=Estimate(changed / len(right)) if confidence is None else estimate_share(changed, len(right), confidence),
         right_to_wrong=int((right & ~also).sum()),
         wrong_to_right=int((~right & also).sum()),
         both_right=int((right & also).sum()),
@@ -40,7 +40,7 @@ def prediction_changes(first: RunPredictions, second: RunPredictions, *, confide
     )
 
 
-def differing_images(runs: Sequence[RunPredictions]) -> Ints:
+def find_differing_images(runs: Sequence[RunPredictions]) -> Ints:
     """Return the indices (m,) of images that not all runs predict alike, the largest disagreement first.
 
     Images come first on which some runs are right and some wrong, and among them those whose probabilities of the true

@@ -18,16 +18,21 @@ from scipy.special import ndtr
 from scipy.stats import wilcoxon
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.evaluation.comparison.churn import differing_images, prediction_changes
-from imagetune.evaluation.comparison.metrics import RunPredictions, metrics_of, predictions_of, whole_scores
+from imagetune.evaluation.comparison.churn import compute_churn, find_differing_images
+from imagetune.evaluation.comparison.metrics import (
+    RunPredictions,
+    build_metric_function,
+    compute_integer_scores,
+    prepare_predictions,
+)
 from imagetune.evaluation.comparison.resample import (
     Resampled,
     Tested,
-    cells_of,
-    defined,
-    own_metrics,
-    redrawn_metrics,
-    unseen_precision,
+    compute_unit_precision,
+    convert_nan_to_none,
+    count_cells,
+    estimate_run_metrics,
+    resample_metrics,
 )
 from imagetune.evaluation.comparison.results import (
     ClassDifference,
@@ -38,16 +43,16 @@ from imagetune.evaluation.comparison.results import (
     Power,
 )
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate, Precision, flawless_bound
+from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate, Precision, compute_exact_bound
 from imagetune.evaluation.statistics.paired_tests import (
     SWAPS,
-    deviations_to_tell,
-    drawn_swap_p,
-    images_to_tell,
-    mcnemar_p,
-    min_detectable_difference,
-    swap_p,
-    swapped_differences,
+    compute_detectable_deviations,
+    compute_images_needed,
+    compute_mcnemar_p_value,
+    compute_min_detectable_difference,
+    compute_monte_carlo_p_value,
+    compute_permutation_p_value,
+    permute_differences,
 )
 from imagetune.recipe.metrics import METRICS, TASK_METRICS
 
@@ -70,13 +75,13 @@ def compare_predictions(
         bootstrap: Settings of the intervals.
         metric: The metric that decides; by default that of the task.
     """
-    predictions = {key: predictions_of(predictions) for key, predictions in runs.items()}
+    predictions = {key: prepare_predictions(predictions) for key, predictions in runs.items()}
     task = next(iter(predictions.values())).task
     grouped = int(groups.max()) + 1 < len(groups)
     # A group may hold images of several classes, so that whole groups can't be drawn class by class.
     bootstrap = replace(bootstrap, stratified=task in ("single_label", "ordinal") and not grouped)
     tested = Tested(predictions, groups, grouped, bootstrap, metric or TASK_METRICS[task].decides)
-    resampled = {key: redrawn_metrics(tested, key) for key in predictions}
+    resampled = {key: resample_metrics(tested, key) for key in predictions}
     pairs = [_pair(tested, resampled, first, second) for first, second in combinations(predictions, 2)]
     # With one test for each pair, chance alone would soon show a difference among many equally good runs.
     corrected = adjust_p_values([pair.test.p_value for pair in pairs])
@@ -86,11 +91,11 @@ def compare_predictions(
         images=len(groups),
         groups=tested.units if grouped else None,
         bootstrap=bootstrap,
-        metrics={key: own_metrics(tested, found) for key, found in resampled.items()},
+        metrics={key: estimate_run_metrics(tested, found) for key, found in resampled.items()},
         pairs=tuple(
             replace(pair, test=replace(pair.test, corrected=p)) for pair, p in zip(pairs, corrected, strict=True)
         ),
-        differing=differing_images(list(predictions.values())),
+        differing=find_differing_images(list(predictions.values())),
     )
 
 
@@ -99,8 +104,8 @@ def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second
     metrics = tuple(
         MetricDifference(
             name,
-            defined(one.values[name]),
-            defined(other.values[name]),
+            convert_nan_to_none(one.values[name]),
+            convert_nan_to_none(other.values[name]),
             _difference(
                 one.values[name] - other.values[name],
                 one.samples[name] - other.samples[name],
@@ -118,7 +123,7 @@ def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second
         second=second,
         metrics=metrics,
         test=_test(tested, *pair, one.values[tested.metric] - other.values[tested.metric]),
-        churn=prediction_changes(*pair, confidence=None if tested.grouped else tested.bootstrap.confidence),
+        churn=compute_churn(*pair, confidence=None if tested.grouped else tested.bootstrap.confidence),
         classes=_class_differences(tested, *pair, one, other),
         power=_power(tested, *pair, one.values[tested.metric] - other.values[tested.metric], samples),
     )
@@ -144,7 +149,7 @@ def _difference(
         return Estimate(value, reason="no interval: the difference is the same in every resampling")
     if same and worth is not None:
         # No resampling can show images of a kind that the test lacks, on which the runs may differ.
-        bound = 1 - flawless_bound(worth, confidence)
+        bound = 1 - compute_exact_bound(worth, confidence)
         how = "the difference is the same in every resampling: exact bound"
         return Estimate(value, max(-1.0, value - bound), min(1.0, value + bound), how, "clopper-pearson")
     if precision is None:
@@ -163,22 +168,22 @@ def _test(tested: Tested, first: RunPredictions, second: RunPredictions, differe
     An exact test needs the distribution of a sum of integers; other metrics have too many swaps to count.
     """
     name, by_group = tested.metric, " by group" if tested.grouped else ""
-    one, other = whole_scores(first, name), whole_scores(second, name)
+    one, other = compute_integer_scores(first, name), compute_integer_scores(second, name)
     if one is not None and other is not None:
-        p_value = swap_p(tested.by_unit(one - other))
+        p_value = compute_permutation_p_value(tested.by_unit(one - other))
         binary = METRICS[name].mean_over == "images"
         method = "McNemar's exact test" if binary and not tested.grouped else f"exact swap test{by_group}"
         return PairTest(method, p_value, p_value)
     if np.isnan(difference):
         return PairTest("not defined on these images", 1.0, 1.0)
-    compute = metrics_of(first.followed_by(second), samples=2 * SWAPS)
-    swapped = swapped_differences(
+    compute = build_metric_function(first.followed_by(second), samples=2 * SWAPS)
+    swapped = permute_differences(
         tested.groups,
         lambda weights: compute(weights)[0][name],
         seed=tested.bootstrap.seed,
-        cells_a_sample=2 * cells_of(first),
+        cells_a_sample=2 * count_cells(first),
     )
-    p_value = drawn_swap_p(difference, swapped)
+    p_value = compute_monte_carlo_p_value(difference, swapped)
     return PairTest(f"swap test{by_group} ({SWAPS:,} draws)", p_value, p_value)
 
 
@@ -214,7 +219,9 @@ def _class_difference(
         one.class_samples[:, index] - other.class_samples[:, index],
         tested.bootstrap.confidence,
         # A label's F1 depends on the images without it, too, through false positives.
-        precision=unseen_precision(tested.units if task == "multi_label" else of_class, 1, tested.bootstrap.confidence),
+        precision=compute_unit_precision(
+            tested.units if task == "multi_label" else of_class, 1, tested.bootstrap.confidence
+        ),
         worth=None if task == "regression" else float(of_class),
     )
     metric = MetricDifference(
@@ -237,7 +244,9 @@ def _class_test(
         right, also = first.right & chosen, second.right & chosen
     difference = right.astype(np.int64) - also.astype(np.int64)
     counts = (int((difference > 0).sum()), int((difference < 0).sum()))
-    return counts, swap_p(tested.by_unit(difference)) if tested.grouped else mcnemar_p(*counts)
+    return counts, compute_permutation_p_value(
+        tested.by_unit(difference)
+    ) if tested.grouped else compute_mcnemar_p_value(*counts)
 
 
 def _signed_ranks(first: RunPredictions, second: RunPredictions, chosen: NDArray[np.bool_]) -> float:
@@ -250,12 +259,12 @@ def _power(tested: Tested, first: RunPredictions, second: RunPredictions, differ
     confidence, images = tested.bootstrap.confidence, len(tested.groups)
     if tested.metric in ("accuracy", "subset_accuracy") and not tested.grouped:
         discordant = float((first.right != second.right).mean())
-        detectable = min_detectable_difference(images, discordant, confidence=confidence)
-        return Power(images_to_tell(difference, discordant, confidence=confidence), detectable)
+        detectable = compute_min_detectable_difference(images, discordant, confidence=confidence)
+        return Power(compute_images_needed(difference, discordant, confidence=confidence), detectable)
     finite = samples[np.isfinite(samples)]
     free = tested.units - tested.strata
     if np.isnan(difference) or len(finite) < 2 or free < 1 or not finite.std():
         return Power(None, None)
-    detectable = deviations_to_tell(confidence=confidence) * float(finite.std()) * sqrt(tested.units / free)
+    detectable = compute_detectable_deviations(confidence=confidence) * float(finite.std()) * sqrt(tested.units / free)
     # Standard errors fall with the root of the number of images.
     return Power(images * (detectable / difference) ** 2 if difference else None, detectable)

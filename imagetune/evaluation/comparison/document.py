@@ -37,7 +37,7 @@ class ComparedRun:
     test_images: int
 
 
-def comparison_document(
+def build_comparison_document(
     comparison: Comparison,
     predictions: Mapping[str, Predictions],
     *,
@@ -93,19 +93,19 @@ def comparison_document(
     }
 
 
-def amount(value: float, metric: str, *, digits: int = 1) -> str:
+def format_difference(value: float, metric: str, *, digits: int = 1) -> str:
     """Return a difference as text: in points for shares, else with three significant digits; never -0."""
     if METRICS[metric].is_share:
         return f"{round(100 * value, digits) + 0.0:.{digits}f}"
     return f"{value:.3g}" if value else "0"
 
 
-def p_text(p_value: float) -> str:
+def format_p_value(p_value: float) -> str:
     """Return a p-value as text, such as ``p = 0.031`` or ``p < 0.001``."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}" if p_value < 0.995 else "p = 1"
 
 
-def rounded_up(value: float) -> int:
+def round_up(value: float) -> int:
     """Return a number of images rounded up to two digits: more would claim a precision that an estimate hasn't."""
     step = 10 ** max(0, floor(log10(value)) - 1) if value >= 1 else 1
     return int(ceil(value / step - 1e-9) * step)
@@ -219,14 +219,14 @@ def _describe_gap(comparison: Comparison, pair: PairComparison) -> str:
     interval = ""
     if difference.low is not None and difference.high is not None:
         ends = sorted((sign * difference.low, sign * difference.high))
-        span = f"{amount(ends[0], metric)} to {amount(ends[1], metric)}"
+        span = f"{format_difference(ends[0], metric)} to {format_difference(ends[1], metric)}"
         interval = f"{100 * comparison.bootstrap.confidence:g}% interval {span}; "
     corrected = f", corrected for {format_count(len(comparison.pairs), 'pair')}" if len(comparison.pairs) > 1 else ""
-    test = f"{pair.test.method} {p_text(pair.test.corrected)}{corrected}"
+    test = f"{pair.test.method} {format_p_value(pair.test.corrected)}{corrected}"
     title = METRICS[metric].in_words
     if not value:
         return f"both have the same {title} ({interval}{test})"
-    return f"the {title} of {more} is {amount(abs(value), metric)}{unit} above that of {less} ({interval}{test})"
+    return f"the {title} of {more} is {format_difference(abs(value), metric)}{unit} above that of {less} ({interval}{test})"
 
 
 def _describe_power(comparison: Comparison, pair: PairComparison) -> Iterator[str]:
@@ -235,13 +235,13 @@ def _describe_power(comparison: Comparison, pair: PairComparison) -> Iterator[st
     unit = " points" if METRICS[metric].is_share else ""
     if power.images_needed is not None and power.images_needed > comparison.images:
         yield (
-            f"If that difference is real, it takes about {rounded_up(power.images_needed):,} such test images to "
+            f"If that difference is real, it takes about {round_up(power.images_needed):,} such test images to "
             f"detect it with {POWER:.0%} power."
         )
     if power.min_detectable_difference is not None:
         yield (
             f"With these {comparison.images} images the minimum detectable difference is "
-            f"{amount(power.min_detectable_difference, metric)}{unit} ({POWER:.0%} power)."
+            f"{format_difference(power.min_detectable_difference, metric)}{unit} ({POWER:.0%} power)."
         )
 
 
@@ -279,7 +279,7 @@ def _describe_best(
     yield f"{best} has the {word} {METRICS[metric].in_words} on {comparison.images} images."
     if beaten:
         unit = " points" if METRICS[metric].is_share else ""
-        gaps = [f"{key} by {amount(abs(values[best] - values[key]), metric)}{unit}" for key in beaten]
+        gaps = [f"{key} by {format_difference(abs(values[best] - values[key]), metric)}{unit}" for key in beaten]
         pairs = len(comparison.pairs)
         yield f"It beats {_join(gaps)}, which is statistically significant (Holm's correction for {pairs} pairs)."
     if undecided:

@@ -9,10 +9,16 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.metrics.multilabel import label_metrics
-from imagetune.evaluation.metrics.ordinal import rank_values
-from imagetune.evaluation.metrics.regression import ranges_of, value_metrics
-from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, losses, mean_over, weighted_confusion
+from imagetune.evaluation.metrics.multilabel import build_label_metric_function
+from imagetune.evaluation.metrics.ordinal import compute_rank_metrics
+from imagetune.evaluation.metrics.regression import bin_numbers, build_regression_metric_function
+from imagetune.evaluation.metrics.scores import (
+    AUC_STEPS,
+    TINY,
+    average_present_classes,
+    compute_log_losses,
+    compute_weighted_confusion,
+)
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
 
@@ -65,7 +71,7 @@ class RunPredictions:
         )
 
 
-def predictions_of(predictions: Predictions) -> RunPredictions:
+def prepare_predictions(predictions: Predictions) -> RunPredictions:
     """Return predictions prepared for a comparison; all their labels must be known to the model."""
     task, names = predictions.rule.task, predictions.class_names
     if task == "multi_label":
@@ -75,7 +81,7 @@ def predictions_of(predictions: Predictions) -> RunPredictions:
         )
     if task == "regression":
         true = predictions.targets[:, 0]
-        part, told = ranges_of(true, most=PARTS, least=MIN_PART)
+        part, told = bin_numbers(true, most=PARTS, least=MIN_PART)
         return RunPredictions(task, true, predictions.probabilities[:, 0], predictions.probabilities, part, told)
     # Float32 rows sum to 1 only nearly, which the log loss would show.
     sums = np.maximum(predictions.probabilities.sum(axis=1, keepdims=True), TINY)
@@ -83,7 +89,7 @@ def predictions_of(predictions: Predictions) -> RunPredictions:
     return RunPredictions(task, labels, predictions.predicted, predictions.probabilities / sums, labels, names)
 
 
-def metrics_of(predictions: RunPredictions, *, samples: int) -> Callable[[Weights], Metrics]:
+def build_metric_function(predictions: RunPredictions, *, samples: int) -> Callable[[Weights], Metrics]:
     """Return a function from weights (n, b) to headline metrics (b,) by name and the metric of each class (k, b).
 
     A metric that is not defined is NaN.
@@ -99,7 +105,7 @@ def metrics_of(predictions: RunPredictions, *, samples: int) -> Callable[[Weight
     return _class_metrics(predictions)
 
 
-def whole_scores(predictions: RunPredictions, metric: str) -> Ints | None:
+def compute_integer_scores(predictions: RunPredictions, metric: str) -> Ints | None:
     """Return integer scores (n,) whose mean is the metric, up to a factor; None for a metric that is no such mean."""
     # A constant factor changes no p-value, so that counts stand for shares.
     if metric in ("accuracy", "subset_accuracy"):
@@ -115,7 +121,7 @@ def whole_scores(predictions: RunPredictions, metric: str) -> Ints | None:
 
 def _class_metrics(predictions: RunPredictions) -> Callable[[Weights], Metrics]:
     labels, given = predictions.true.astype(np.int64), predictions.given.astype(np.int64)
-    classes, hits, loss = len(predictions.names), labels == given, losses(labels, predictions.probabilities)
+    classes, hits, loss = len(predictions.names), labels == given, compute_log_losses(labels, predictions.probabilities)
     true_sums, given_sums, right_sums = (
         _ClassSums.of(picked, classes) for picked in (labels, given, np.where(hits, labels, classes))
     )
@@ -127,12 +133,12 @@ def _class_metrics(predictions: RunPredictions) -> Callable[[Weights], Metrics]:
         f1 = np.where(present, 2 * right / np.maximum(true + predicted, 1), np.nan)
         headline: dict[str, Floats] = {
             "accuracy": right.sum(axis=0) / total,
-            "balanced_accuracy": mean_over(recall, present).astype(np.float64),
-            "f1": mean_over(f1, present).astype(np.float64),
+            "balanced_accuracy": average_present_classes(recall, present).astype(np.float64),
+            "f1": average_present_classes(f1, present).astype(np.float64),
             "log_loss": loss @ weights / total,
         }
         if predictions.task == "ordinal":
-            headline |= rank_values(weighted_confusion(labels, given, classes, weights))
+            headline |= compute_rank_metrics(compute_weighted_confusion(labels, given, classes, weights))
         return headline, recall
 
     return metrics
@@ -140,7 +146,7 @@ def _class_metrics(predictions: RunPredictions) -> Callable[[Weights], Metrics]:
 
 def _label_metrics(predictions: RunPredictions, *, with_ranking: bool) -> Callable[[Weights], Metrics]:
     true, given = predictions.true.astype(np.bool_), predictions.given.astype(np.bool_)
-    compute = label_metrics(true, given, predictions.probabilities, with_ranking=with_ranking)
+    compute = build_label_metric_function(true, given, predictions.probabilities, with_ranking=with_ranking)
 
     def metrics(weights: Weights) -> Metrics:
         headline, by_label = compute(weights)
@@ -151,7 +157,7 @@ def _label_metrics(predictions: RunPredictions, *, with_ranking: bool) -> Callab
 
 def _value_metrics(predictions: RunPredictions) -> Callable[[Weights], Metrics]:
     true, given = predictions.true.astype(np.float64), predictions.given.astype(np.float64)
-    compute, errors = value_metrics(true, given), np.abs(true - given)
+    compute, errors = build_regression_metric_function(true, given), np.abs(true - given)
     sums = _ClassSums.of(predictions.part, len(predictions.names))
 
     def metrics(weights: Weights) -> Metrics:

@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.comparison.metrics import RunPredictions, metrics_of
+from imagetune.evaluation.comparison.metrics import RunPredictions, build_metric_function
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
     Precision,
-    effective_images,
-    estimate,
-    left_out_estimate,
-    precision_of,
-    resampled_weights,
-    share_estimate,
-    units_left_out,
-    weights_left_out,
+    compute_effective_images,
+    compute_precision,
+    draw_weights,
+    estimate_from_left_out,
+    estimate_from_samples,
+    estimate_share,
+    leave_out_weights,
+    list_units,
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
-from imagetune.evaluation.statistics.proportions import two_sided_quantile
+from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
 from imagetune.recipe.metrics import METRICS, list_compared_metrics
 
 Ints = NDArray[np.int64]
@@ -73,9 +73,9 @@ class Tested:
             counts = np.unique(self.some.part, return_counts=True)[1]
             # Degrees of freedom of a mean of means (Satterthwaite, Biometrics Bulletin 2, 1946).
             free = (1 / counts).sum() ** 2 / (1 / counts**2 / np.maximum(counts - 1, 0.5)).sum()
-            quantile = two_sided_quantile(self.bootstrap.confidence, max(1, round(free)) + 1)
-            return replace(precision_of(self.some.part, self.bootstrap), quantile=quantile)
-        return unseen_precision(self.units, self.strata, self.bootstrap.confidence)
+            quantile = compute_two_sided_quantile(self.bootstrap.confidence, max(1, round(free)) + 1)
+            return replace(compute_precision(self.some.part, self.bootstrap), quantile=quantile)
+        return compute_unit_precision(self.units, self.strata, self.bootstrap.confidence)
 
     def worth(self, name: str) -> float:
         """Return the effective number of images of a share, which for a macro average its small classes limit."""
@@ -84,7 +84,7 @@ class Tested:
         true = self.some.true
         # In a macro average an image of a small class weighs more than one of a large class.
         counts = true.sum(axis=0) if true.ndim == 2 else np.bincount(true.astype(np.int64))
-        return min(float(self.units), effective_images(counts[counts > 0].astype(np.float64)))
+        return min(float(self.units), compute_effective_images(counts[counts > 0].astype(np.float64)))
 
 
 @dataclass(frozen=True)
@@ -106,18 +106,18 @@ class Resampled:
     left_out: Mapping[str, LeftOut]
 
 
-def redrawn_metrics(tested: Tested, key: str) -> Resampled:
+def resample_metrics(tested: Tested, key: str) -> Resampled:
     """Return a run's metrics on all images, on each bootstrap resampling, and without each jackknife unit."""
     predictions, bootstrap = tested.predictions[key], tested.bootstrap
-    compute = metrics_of(predictions, samples=bootstrap.samples)
+    compute = build_metric_function(predictions, samples=bootstrap.samples)
     values, by_class = compute(np.ones((len(tested.groups), 1), np.float32))
-    cells = cells_of(predictions)
+    cells = count_cells(predictions)
     # The same seed for every run: all runs see the same resamplings, which makes their differences paired.
     groups = tested.groups if tested.grouped else None
-    chunks = resampled_weights(predictions.part, bootstrap, groups=groups, cells_a_sample=cells)
+    chunks = draw_weights(predictions.part, bootstrap, groups=groups, cells_a_sample=cells)
     found = [compute(weights) for weights in chunks]
-    units = units_left_out(predictions.part, bootstrap, groups)
-    without = [compute(weights)[0] for weights in weights_left_out(units, cells_a_sample=cells)]
+    units = list_units(predictions.part, bootstrap, groups)
+    without = [compute(weights)[0] for weights in leave_out_weights(units, cells_a_sample=cells)]
     names = list_compared_metrics(predictions.task)
     return Resampled(
         values={name: float(values[name][0]) for name in names},
@@ -128,13 +128,13 @@ def redrawn_metrics(tested: Tested, key: str) -> Resampled:
     )
 
 
-def cells_of(predictions: RunPredictions) -> int:
+def count_cells(predictions: RunPredictions) -> int:
     """Return how many numbers one resampling keeps in memory; the ranks of regression take several for each image."""
     classes = len(predictions.names)
     return {"ordinal": classes * classes, "regression": 4 * len(predictions.part)}.get(predictions.task, classes)
 
 
-def own_metrics(tested: Tested, found: Resampled) -> dict[str, Estimate]:
+def estimate_run_metrics(tested: Tested, found: Resampled) -> dict[str, Estimate]:
     """Return a run's headline metrics with their intervals."""
     return {name: _estimate_metric(tested, name, value, found) for name, value in found.values.items()}
 
@@ -143,18 +143,18 @@ def _estimate_metric(tested: Tested, name: str, value: float, found: Resampled) 
     """Return a run's own metric with the kind of interval that evaluation.json gives it."""
     metric = METRICS[name]
     if metric.mean_over == "images" and not tested.grouped:
-        return share_estimate(value * tested.units, tested.units, tested.bootstrap.confidence)
+        return estimate_share(value * tested.units, tested.units, tested.bootstrap.confidence)
     if tested.grouped or metric.scale != "plain" or tested.some.task == "multi_label":
-        return left_out_estimate(
-            defined(value),
+        return estimate_from_left_out(
+            convert_nan_to_none(value),
             found.left_out[name],
             tested.bootstrap.confidence,
             reason="not defined on these images",
             flawless=tested.worth(name) if metric.is_share else None,
             scale=metric.scale,
         )
-    return estimate(
-        defined(value),
+    return estimate_from_samples(
+        convert_nan_to_none(value),
         found.samples[name],
         tested.bootstrap,
         images=tested.worth(name),
@@ -163,12 +163,12 @@ def _estimate_metric(tested: Tested, name: str, value: float, found: Resampled) 
     )
 
 
-def unseen_precision(units: int, strata: int, confidence: float) -> Precision | None:
+def compute_unit_precision(units: int, strata: int, confidence: float) -> Precision | None:
     """Return the small-sample corrections for units drawn in strata; None where each unit is a stratum of its own."""
     free = units - strata
-    return Precision(units / free, two_sided_quantile(confidence, free + 1)) if free > 0 else None
+    return Precision(units / free, compute_two_sided_quantile(confidence, free + 1)) if free > 0 else None
 
 
-def defined(value: float) -> float | None:
+def convert_nan_to_none(value: float) -> float | None:
     """Return a metric; None where it is not defined (NaN)."""
     return None if np.isnan(value) else float(value)

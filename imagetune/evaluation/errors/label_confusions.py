@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.evaluation.context import Examined
-from imagetune.evaluation.errors.slices import LEVEL, MIN, slice_notes
-from imagetune.evaluation.probabilities.confidence import known_split, tested_split
-from imagetune.evaluation.statistics.intervals import group_codes, share_estimate
+from imagetune.evaluation.context import EvaluationContext
+from imagetune.evaluation.errors.slices import LEVEL, MIN, list_slice_notes
+from imagetune.evaluation.probabilities.confidence import choose_tested_split, get_known_split
+from imagetune.evaluation.statistics.intervals import encode_groups, estimate_share
 
 Kind = Literal["given", "missed", "swapped"]
 # Pairs that are tested, those with the most images, and that evaluation.json lists: each further test costs power.
@@ -30,7 +30,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 
-def label_confusions_part(run: Examined) -> dict[str, Any] | None:
+def analyse_label_confusions(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the pairs of labels that are confused with each other; None for other tasks, or with too few images.
 
     The document::
@@ -47,27 +47,29 @@ def label_confusions_part(run: Examined) -> dict[str, Any] | None:
     without it and with ``other``, where ``other`` is missed; the rest are those where it is found. ``more``: whether it
     goes wrong significantly more often than in the rest.
     """
-    name = tested_split(run)
-    split = known_split(run, name)
+    name = choose_tested_split(run)
+    split = get_known_split(run, name)
     if run.data.task != "multi_label" or split is None:
         return None
     predictions = split.predictions
-    rows = pair_rows(predictions.targets >= 0.5, predictions.given, predictions.class_names, run.evaluate.confidence)
+    rows = compare_label_pairs(
+        predictions.targets >= 0.5, predictions.given, predictions.class_names, run.evaluate.confidence
+    )
     if not rows:
         return None
-    grouped = group_codes([record.group for record in split.records]) is not None
+    grouped = encode_groups([record.group for record in split.records]) is not None
     return {
         "split": name,
         "images": len(predictions.paths),
         "looked_at": len(rows),
         "pairs": rows[:MAX_LISTED],
         "text": _summarise(rows),
-        "notes": slice_notes(grouped=grouped),
+        "notes": list_slice_notes(grouped=grouped),
     }
 
 
-def pair_rows(true: Bools, given: Bools, names: tuple[str, ...], confidence: float) -> list[dict[str, Any]]:
-    """Return the tested pairs of labels, lowest p-value first; see `label_confusions_part`.
+def compare_label_pairs(true: Bools, given: Bools, names: tuple[str, ...], confidence: float) -> list[dict[str, Any]]:
+    """Return the tested pairs of labels, lowest p-value first; see `analyse_label_confusions`.
 
     Args:
         true: (n, k) which labels are true.
@@ -112,14 +114,14 @@ def _describe_pair(kind: str, names: tuple[str, str], counts: Ints, confidence: 
         "other": names[1],
         "images": inside,
         "wrong": wrong,
-        "share": share_estimate(wrong, inside, confidence).to_dict(),
+        "share": estimate_share(wrong, inside, confidence).to_dict(),
         "rest_images": outside,
-        "rest": share_estimate(elsewhere, outside, confidence).to_dict(),
+        "rest": estimate_share(elsewhere, outside, confidence).to_dict(),
         "p": float(min(1.0, hypergeom.sf(wrong - 1, inside + outside, wrong + elsewhere, inside))),
     }
 
 
-def told(row: Mapping[str, Any]) -> str:
+def describe_confusion(row: Mapping[str, Any]) -> str:
     """Return a confusion in words, such as "boat wrongly predicted where sea is present"."""
     what = "missed" if row["kind"] == "missed" else "wrongly predicted"
     return f"{row['label']} {what} where {row['other']} is {'missed' if row['kind'] == 'swapped' else 'present'}"
@@ -132,4 +134,4 @@ def _summarise(rows: list[dict[str, Any]]) -> str:
     first = more[0]
     shares = f"{first['share']['value']:.1%} of {first['images']} images, elsewhere {first['rest']['value']:.1%}"
     count = f"{len(more)} of {len(rows)} tested pairs of labels {'is' if len(more) == 1 else 'are'} confused"
-    return f"{count} significantly often. Most significant: {told(first)} ({shares})."
+    return f"{count} significantly often. Most significant: {describe_confusion(first)} ({shares})."

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from imagetune.evaluation.predictions import Predictions
 
 
-def wrong_images(predictions: Predictions) -> NDArray[np.int64]:
+def find_mistakes(predictions: Predictions) -> NDArray[np.int64]:
     """Return the indices (m,) of wrongly predicted images, the most confident mistakes first.
 
     For multi_label, confidence is the distance of the wrong label furthest from its threshold. For ordinal, mistakes
@@ -28,7 +28,7 @@ def wrong_images(predictions: Predictions) -> NDArray[np.int64]:
     return wrong[np.lexsort((-sureness[wrong], -far[wrong]))]
 
 
-def worst_label(predictions: Predictions, index: int) -> int:
+def find_worst_label(predictions: Predictions, index: int) -> int:
     """Return the wrong label of an image that is furthest from its threshold (multi_label); 0 where none is wrong."""
     return int(_wrong_label_distances(predictions)[index].argmax())
 

@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.context import Examined
-from imagetune.evaluation.errors.residuals import bias_words
-from imagetune.evaluation.probabilities.confidence import Draws, draws_of, known_rows, known_split, tested_split
+from imagetune.evaluation.context import EvaluationContext
+from imagetune.evaluation.errors.residuals import describe_bias
+from imagetune.evaluation.probabilities.confidence import (
+    Draws,
+    build_draws,
+    choose_tested_split,
+    find_known_rows,
+    get_known_split,
+)
 from imagetune.evaluation.statistics.intervals import Estimate
 
 Ints = NDArray[np.int64]
 
 
-def rank_errors_part(run: Examined) -> dict[str, Any] | None:
+def analyse_rank_errors(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the distribution of rank errors and the bias, overall and by class; None where classes have no order.
 
     The document::
@@ -31,12 +37,12 @@ def rank_errors_part(run: Examined) -> dict[str, Any] | None:
     The lowest class can't be predicted as a lower one, nor the highest as a higher one, so that any mistake biases
     these two.
     """
-    name = tested_split(run)
-    split = known_split(run, name)
+    name = choose_tested_split(run)
+    split = get_known_split(run, name)
     if run.data.task != "ordinal" or split is None:
         return None
     predictions = split.predictions
-    known, draws = known_rows(predictions), draws_of(split, run.evaluate, seed=run.seed)
+    known, draws = find_known_rows(predictions), build_draws(split, run.evaluate, seed=run.seed)
     labels = predictions.labels[known]
     off = predictions.predicted[known] - labels
     most = int(np.abs(off).max())
@@ -72,4 +78,4 @@ def _summarise(document: Mapping[str, Any]) -> Iterator[str]:
     near = shares.get(-1, 0.0) + shares.get(1, 0.0)
     beyond = max(0.0, 1 - shares[0] - near)
     yield f"{shares[0]:.1%} of the predictions are right, {near:.1%} are one rank off, {beyond:.1%} are further off."
-    yield bias_words(document["bias"], unit=" ranks")
+    yield describe_bias(document["bias"], unit=" ranks")

@@ -18,9 +18,9 @@ from scipy.special import ndtr
 from scipy.stats import mannwhitneyu, rankdata
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.evaluation.errors.slices import LEVEL, Slice, all_slices, slice_notes
-from imagetune.evaluation.statistics.intervals import Bootstrap, mean_estimate
-from imagetune.evaluation.statistics.verdict import difference
+from imagetune.evaluation.errors.slices import LEVEL, Slice, list_slice_notes, list_slices
+from imagetune.evaluation.statistics.intervals import Bootstrap, estimate_mean
+from imagetune.evaluation.statistics.verdict import subtract_estimates
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,13 +40,13 @@ def compare_errors(
         bootstrap: Settings of the intervals.
         grouped: Whether images come in groups, which the tests ignore.
     """
-    found = all_slices(attributes)
+    found = list_slices(attributes)
     if not found:
         return None
     plain = [
         float(mannwhitneyu(errors[one.inside], errors[~one.inside], alternative="greater").pvalue) for one in found
     ]
-    within = [larger_within_p(errors, one.inside, ranges) for one in found]
+    within = [compute_van_elteren_p_value(errors, one.inside, ranges) for one in found]
     rows = [
         _describe_slice(one, errors, ranges, bootstrap) | {"p": p, "p_holm": held, "p_ranges": q, "p_ranges_holm": kept}
         for one, p, held, q, kept in zip(
@@ -63,12 +63,12 @@ def compare_errors(
         "looked_at": len(rows),
         "attributes": list(dict.fromkeys(name for one in found for name in one.attributes)),
         "text": _summarise(rows, len(errors), several_ranges=bool(ranges.any())),
-        "notes": slice_notes(grouped=grouped),
+        "notes": list_slice_notes(grouped=grouped),
         "slices": rows,
     }
 
 
-def larger_within_p(errors: Floats, inside: NDArray[np.bool_], strata: Ints) -> float:
+def compute_van_elteren_p_value(errors: Floats, inside: NDArray[np.bool_], strata: Ints) -> float:
     """Return the one-sided p-value of van Elteren's stratified rank test that a slice's errors are larger.
 
     Images are only compared within their stratum; with one stratum it is Mann and Whitney's test. The sum of the
@@ -92,14 +92,14 @@ def larger_within_p(errors: Floats, inside: NDArray[np.bool_], strata: Ints) -> 
 
 
 def _describe_slice(one: Slice, errors: Floats, ranges: Ints, bootstrap: Bootstrap) -> dict[str, Any]:
-    inside, rest = (mean_estimate(errors[own], bootstrap, scale="loss") for own in (one.inside, ~one.inside))
+    inside, rest = (estimate_mean(errors[own], bootstrap, scale="loss") for own in (one.inside, ~one.inside))
     return {
         "name": one.name,
         "attributes": list(one.attributes),
         "images": int(one.inside.sum()),
         "error": inside.to_dict(),
         "rest": rest.to_dict(),
-        "difference": difference(inside, rest).to_dict(),
+        "difference": subtract_estimates(inside, rest).to_dict(),
         "expected": float(
             (np.bincount(ranges, errors) / np.maximum(np.bincount(ranges), 1))[ranges[one.inside]].mean()
         ),

@@ -20,9 +20,14 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.evaluation.context import Examined, ExaminedSplit
-from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, ranges_of, value_metrics
-from imagetune.evaluation.probabilities.confidence import Draws, draws_of, known_split, tested_split
+from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
+from imagetune.evaluation.metrics.regression import (
+    MAX_RANGES,
+    MIN_IMAGES,
+    bin_numbers,
+    build_regression_metric_function,
+)
+from imagetune.evaluation.probabilities.confidence import Draws, build_draws, choose_tested_split, get_known_split
 from imagetune.evaluation.statistics.intervals import Estimate
 
 # Quantiles of the absolute error: the typical one, and two that say how far off it can be.
@@ -34,7 +39,7 @@ Ints = NDArray[np.int64]
 Weights = NDArray[np.floating]
 
 
-def residuals_part(run: Examined) -> dict[str, Any] | None:
+def analyse_residuals(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the analysis of regression residuals on the tested split; None for other tasks.
 
     The document::
@@ -52,12 +57,12 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
     ``error`` is the mean absolute error. ``p`` is that of a t test of no bias, on the groups' means where there are
     groups; ``p_holm`` is corrected for all ranges, and ``off`` names the direction where it is below 0.05.
     """
-    name = tested_split(run)
-    split = known_split(run, name)
+    name = choose_tested_split(run)
+    split = get_known_split(run, name)
     if run.data.task != "regression" or split is None:
         return None
     true, given = split.predictions.targets[:, 0], split.predictions.probabilities[:, 0]
-    draws = draws_of(split, run.evaluate, seed=run.seed)
+    draws = build_draws(split, run.evaluate, seed=run.seed)
     by_true, by_prediction = (_describe_ranges(split, numbers, draws) for numbers in (true, given))
     # Both groupings are one family of tests for Holm's correction: a reader looks at all of them.
     for row, p in zip(
@@ -79,7 +84,7 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
     return {**document, "text": " ".join(_summarise(document))}
 
 
-def truth_on_prediction(true: Floats, given: Floats, weights: Weights) -> tuple[Floats, Floats]:
+def fit_calibration_line(true: Floats, given: Floats, weights: Weights) -> tuple[Floats, Floats]:
     """Return slope and intercept (b,) of the least-squares line of the truth on the prediction.
 
     Args:
@@ -102,7 +107,7 @@ def truth_on_prediction(true: Floats, given: Floats, weights: Weights) -> tuple[
     return slope, mean_up - slope * (mean_across + centre)
 
 
-def error_quantile(errors: Floats, share: float, weights: Weights) -> Floats:
+def compute_error_quantile(errors: Floats, share: float, weights: Weights) -> Floats:
     """Return the weighted quantile (b,) of errors (n,): the smallest that is no less than ``share`` of them."""
     order = np.argsort(errors, kind="stable")
     reached = np.cumsum(weights[order], axis=0, dtype=np.float64)
@@ -112,7 +117,7 @@ def error_quantile(errors: Floats, share: float, weights: Weights) -> Floats:
     return found
 
 
-def bias_p(residuals: Floats, groups: Ints | None) -> float:
+def compute_bias_p_value(residuals: Floats, groups: Ints | None) -> float:
     """Return the two-sided p-value of Student's t test that (n,) residuals are 0 on average.
 
     Args:
@@ -125,7 +130,7 @@ def bias_p(residuals: Floats, groups: Ints | None) -> float:
     return float(ttest_1samp(means, 0.0).pvalue)
 
 
-def bias_words(bias: Mapping[str, Any], *, unit: str = "") -> str:
+def describe_bias(bias: Mapping[str, Any], *, unit: str = "") -> str:
     """Return a sentence on the bias from its JSON value; ``unit`` follows the number."""
     low, high = bias["low"], bias["high"]
     if low is None or high is None or low <= 0 <= high:
@@ -138,14 +143,14 @@ def bias_words(bias: Mapping[str, Any], *, unit: str = "") -> str:
 def _estimate_line(true: Floats, given: Floats, draws: Draws) -> Mapping[str, Estimate]:
     """Return the calibration line's slope and intercept, and the growth of errors about it with the prediction."""
     whole = np.ones((len(true), 1))
-    slope, intercept = truth_on_prediction(true, given, whole)
+    slope, intercept = fit_calibration_line(true, given, whole)
     if np.isnan(slope[0]):
         return dict.fromkeys(("slope", "intercept", "growth"), Estimate(None, reason="all predictions are the same"))
     far = np.abs(true - intercept[0] - slope[0] * given)
-    ranked = value_metrics(far, given)
+    ranked = build_regression_metric_function(far, given)
 
     def values(weights: Weights) -> tuple[Floats, ...]:
-        return *truth_on_prediction(true, given, weights), ranked(weights)["spearman"]
+        return *fit_calibration_line(true, given, weights), ranked(weights)["spearman"]
 
     return dict(zip(("slope", "intercept", "growth"), _estimates(values, whole, draws), strict=True))
 
@@ -159,13 +164,13 @@ def _estimates(values: Callable[[Weights], Sequence[Floats]], whole: Weights, dr
 
 
 def _estimate_quantile(errors: Floats, share: float, draws: Draws) -> Estimate:
-    samples = np.concatenate([error_quantile(errors, share, weights) for weights in draws.weights()])
-    return draws.metric(float(error_quantile(errors, share, np.ones((len(errors), 1)))[0]), samples)
+    samples = np.concatenate([compute_error_quantile(errors, share, weights) for weights in draws.weights()])
+    return draws.metric(float(compute_error_quantile(errors, share, np.ones((len(errors), 1)))[0]), samples)
 
 
-def _describe_ranges(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dict[str, Any]]:
+def _describe_ranges(split: EvaluatedSplit, numbers: Floats, draws: Draws) -> list[dict[str, Any]]:
     """Return bias and mean absolute error of the images in each range of numbers (n,); empty with a single range."""
-    codes, names = ranges_of(numbers, most=MAX_RANGES, least=MIN_IMAGES)
+    codes, names = bin_numbers(numbers, most=MAX_RANGES, least=MIN_IMAGES)
     residuals = split.predictions.probabilities[:, 0] - split.predictions.targets[:, 0]
     rows = []
     for code, name in enumerate(names if len(names) > 1 else ()):
@@ -178,7 +183,7 @@ def _describe_ranges(split: ExaminedSplit, numbers: Floats, draws: Draws) -> lis
                 "centre": float(np.median(numbers[inside])),
                 "bias": drawn.mean(own).to_dict(),
                 "error": drawn.mean(np.abs(own), scale="loss").to_dict(),
-                "p": bias_p(own, drawn.groups),
+                "p": compute_bias_p_value(own, drawn.groups),
             }
         )
     return rows
@@ -188,7 +193,7 @@ def _summarise(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield sentences on how far off the predicted numbers are, and in which direction."""
     half, most = (row["error"]["value"] for row in document["within"][:2])
     yield f"Half of the predictions are within {half:.4g} of the truth, nine of ten within {most:.4g}."
-    yield bias_words(document["bias"])
+    yield describe_bias(document["bias"])
     yield from _describe_slope(document["slope"])
     yield from _describe_growth(document["growth"])
     off = [row for row in document["by_prediction"] if row["off"]]

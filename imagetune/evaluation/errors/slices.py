@@ -23,13 +23,13 @@ from scipy.special import ndtr
 from scipy.stats import hypergeom
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.data.audit.image_statistics import ImageFacts
+from imagetune.data.audit.image_statistics import ImageStatistics
 from imagetune.data.audit.inspection import inspect_images
 from imagetune.data.sources.records import Record
-from imagetune.evaluation.context import ExaminedSplit
+from imagetune.evaluation.context import EvaluatedSplit
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import share_estimate
-from imagetune.evaluation.statistics.verdict import difference
+from imagetune.evaluation.statistics.intervals import estimate_share
+from imagetune.evaluation.statistics.verdict import subtract_estimates
 from imagetune.recipe.data import DataConfig
 
 LEVEL = 0.05
@@ -64,7 +64,7 @@ class Slice:
     inside: Bools
 
 
-def right_predictions(predictions: Predictions) -> Bools:
+def find_correct_predictions(predictions: Predictions) -> Bools:
     """Return which predictions are right, (n,) bool; for multi_label those with all labels right."""
     if predictions.rule.task == "multi_label":
         exact: Bools = ((predictions.targets >= 0.5) == predictions.given).all(axis=1)
@@ -72,14 +72,14 @@ def right_predictions(predictions: Predictions) -> Bools:
     return np.asarray(predictions.predicted == predictions.labels)
 
 
-def attributes_of(split: ExaminedSplit, config: DataConfig) -> dict[str, NDArray[Any]]:
+def collect_attributes(split: EvaluatedSplit, config: DataConfig) -> dict[str, NDArray[Any]]:
     """Return the attributes that images are sliced by: texts or numbers (n,) by name; NaN or "" where unknown.
 
     Size is the geometric mean of width and height in pixels. Brightness and sharpness are image statistics of the data
     check, which reads each file once and caches them.
     """
     columns = {
-        name: column_values([dict(record.slices).get(name, "") for record in split.records])
+        name: parse_column([dict(record.slices).get(name, "") for record in split.records])
         for name in config.columns.slices
     }
     statistics = _read_image_statistics(split.records, config)
@@ -91,7 +91,7 @@ def attributes_of(split: ExaminedSplit, config: DataConfig) -> dict[str, NDArray
     }
 
 
-def column_values(cells: Sequence[str]) -> NDArray[Any]:
+def parse_column(cells: Sequence[str]) -> NDArray[Any]:
     """Return a column's cells (n,) as numbers where all are numbers with many distinct values, else as texts."""
     try:
         numbers = np.array([float(cell) if cell else np.nan for cell in cells])
@@ -118,12 +118,12 @@ def compare_slices(
         confidence: Coverage of the intervals.
         grouped: Whether images come in groups, which the tests ignore.
     """
-    found = all_slices(attributes)
+    found = list_slices(attributes)
     if not found:
         return None
     one_stratum = np.zeros(len(right), np.int64)
-    plain = [worse_p(right, one.inside, one_stratum) for one in found]
-    within = [worse_p(right, one.inside, classes) for one in found]
+    plain = [compute_worse_p_value(right, one.inside, one_stratum) for one in found]
+    within = [compute_worse_p_value(right, one.inside, classes) for one in found]
     rows = [
         _describe_slice(one, right, classes, confidence)
         | {"p": p, "p_holm": held, "p_classes": q, "p_classes_holm": kept}
@@ -141,18 +141,18 @@ def compare_slices(
         "looked_at": len(rows),
         "attributes": list(dict.fromkeys(name for one in found for name in one.attributes)),
         "text": _summarise(rows, len(right), several_classes=len(np.unique(classes)) > 1),
-        "notes": slice_notes(grouped=grouped),
+        "notes": list_slice_notes(grouped=grouped),
         "slices": rows,
     }
 
 
-def all_slices(attributes: Mapping[str, NDArray[Any]]) -> list[Slice]:
+def list_slices(attributes: Mapping[str, NDArray[Any]]) -> list[Slice]:
     """Return the slices by each attribute, texts or numbers (n,) by name, and by pairs of them."""
-    singles = [one for name, values in attributes.items() for one in slices_by(name, values)]
-    return [*singles, *pairs_of(singles)]
+    singles = [one for name, values in attributes.items() for one in iterate_slices(name, values)]
+    return [*singles, *intersect_slices(singles)]
 
 
-def slices_by(name: str, values: NDArray[Any]) -> Iterator[Slice]:
+def iterate_slices(name: str, values: NDArray[Any]) -> Iterator[Slice]:
     """Yield the slices by one attribute with enough images: one for each value, or for numbers one for each third."""
     if values.dtype == object:
         texts, counts = np.unique(values.astype(str), return_counts=True)
@@ -173,7 +173,7 @@ def slices_by(name: str, values: NDArray[Any]) -> Iterator[Slice]:
             yield Slice(f"{name}: {word} ({spans[third]})", (name,), place == third)
 
 
-def pairs_of(singles: Sequence[Slice]) -> list[Slice]:
+def intersect_slices(singles: Sequence[Slice]) -> list[Slice]:
     """Return the intersections of two slices by different attributes: the largest ones with enough images."""
     shared = [
         Slice(f"{one.name}, {other.name}", one.attributes + other.attributes, one.inside & other.inside)
@@ -189,7 +189,7 @@ def pairs_of(singles: Sequence[Slice]) -> list[Slice]:
     return sorted(large, key=lambda both: -int(both.inside.sum()))[:MAX_PAIRS]
 
 
-def worse_p(right: Bools, inside: Bools, strata: NDArray[np.int64]) -> float:
+def compute_worse_p_value(right: Bools, inside: Bools, strata: NDArray[np.int64]) -> float:
     """Return the one-sided p-value of the exact stratified test that a slice has fewer right predictions.
 
     With one stratum it is Fisher's exact test. With several, images are only exchanged within their stratum, and the
@@ -237,7 +237,7 @@ def _compute_probabilities(sizes: NDArray[np.int64], hits: NDArray[np.int64], dr
 
 def _describe_slice(one: Slice, right: Bools, classes: NDArray[np.int64], confidence: float) -> dict[str, Any]:
     inside, rest = (
-        share_estimate(float(right[own].sum()), int(own.sum()), confidence) for own in (one.inside, ~one.inside)
+        estimate_share(float(right[own].sum()), int(own.sum()), confidence) for own in (one.inside, ~one.inside)
     )
     _, codes = np.unique(classes, return_inverse=True)
     elsewhere = np.bincount(codes, weights=right) / np.bincount(codes)
@@ -247,7 +247,7 @@ def _describe_slice(one: Slice, right: Bools, classes: NDArray[np.int64], confid
         "images": int(one.inside.sum()),
         "right": inside.to_dict(),
         "rest": rest.to_dict(),
-        "difference": difference(inside, rest).to_dict(),
+        "difference": subtract_estimates(inside, rest).to_dict(),
         "expected": float(elsewhere[codes[one.inside]].mean()),
     }
 
@@ -257,16 +257,16 @@ def _enough(inside: Bools, minimum: int) -> bool:
     return bool(minimum <= inside.sum() <= len(inside) - minimum)
 
 
-def _read_image_statistics(records: Sequence[Record], config: DataConfig) -> list[ImageFacts | None]:
+def _read_image_statistics(records: Sequence[Record], config: DataConfig) -> list[ImageStatistics | None]:
     """Return the image statistics of each record; None for a file that can't be read."""
     inspected = inspect_images(
         list(dict.fromkeys(record.path for record in records)),
         background=config.background,
         max_pixels=config.max_pixels,
-        look=config.audit.near_duplicates,
+        descriptors=config.audit.near_duplicates,
         keep=config.cache != "off",
     )
-    known = {one.facts.path: one.facts for one in inspected if one.facts.error is None}
+    known = {one.statistics.path: one.statistics for one in inspected if one.statistics.error is None}
     return [known.get(record.path) for record in records]
 
 
@@ -288,7 +288,7 @@ def _summarise(rows: Sequence[Mapping[str, Any]], images: int, *, several_classe
     return f"{text} Its classes may just be harder: within classes the difference is not significant."
 
 
-def slice_notes(*, grouped: bool) -> list[str]:
+def list_slice_notes(*, grouped: bool) -> list[str]:
     """Return the note that the tests ignore groups; empty where images come in none."""
     if not grouped:
         return []

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from imagetune.evaluation.context import Examined
+from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.errors.regression_slices import compare_errors
-from imagetune.evaluation.errors.slices import attributes_of, compare_slices, right_predictions
-from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, ranges_of
-from imagetune.evaluation.statistics.intervals import Bootstrap, group_codes
+from imagetune.evaluation.errors.slices import collect_attributes, compare_slices, find_correct_predictions
+from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, bin_numbers
+from imagetune.evaluation.statistics.intervals import Bootstrap, encode_groups
 
 
-def slices_document(run: Examined) -> dict[str, Any] | None:
+def analyse_slices(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the comparison of each slice of the test with the rest; None where not asked for, or without a test.
 
     The document: ``images``, ``right`` (share of them), ``looked_at`` (number of slices), ``attributes``, ``text``,
@@ -27,18 +27,18 @@ def slices_document(run: Examined) -> dict[str, Any] | None:
     test = run.splits.get("test")
     if not run.evaluate.slices or test is None:
         return None
-    attributes, predictions = attributes_of(test, run.data), test.predictions
-    grouped = group_codes([record.group for record in test.records]) is not None
+    attributes, predictions = collect_attributes(test, run.data), test.predictions
+    grouped = encode_groups([record.group for record in test.records]) is not None
     config = run.evaluate
     if predictions.rule.task == "regression":
         errors = np.abs(predictions.probabilities[:, 0] - predictions.targets[:, 0])
         bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, run.seed, stratified=False)
-        ranges, _ = ranges_of(predictions.targets[:, 0], most=MAX_RANGES, least=MIN_IMAGES)
+        ranges, _ = bin_numbers(predictions.targets[:, 0], most=MAX_RANGES, least=MIN_IMAGES)
         return compare_errors(errors, ranges, attributes, bootstrap=bootstrap, grouped=grouped)
     # An image whose label isn't among the classes is neither right nor wrong.
     known = (predictions.labels >= 0) | (predictions.rule.task == "multi_label")
     return compare_slices(
-        right_predictions(predictions)[known],
+        find_correct_predictions(predictions)[known],
         predictions.labels[known],
         {name: values[known] for name, values in attributes.items()},
         confidence=config.confidence,

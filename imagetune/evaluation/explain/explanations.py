@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from imagetune.core import run_files
 from imagetune.data.loading.decode import load_image
-from imagetune.evaluation.context import Examined
-from imagetune.evaluation.errors.mistakes import worst_label, wrong_images
+from imagetune.evaluation.context import EvaluationContext
+from imagetune.evaluation.errors.mistakes import find_mistakes, find_worst_label
 from imagetune.evaluation.explain.occlusion import GRID, PATCH_SHARE
 from imagetune.evaluation.explain.saliency import SaliencyMap, compute_saliency
-from imagetune.evaluation.predictions import Predictions, told_path
+from imagetune.evaluation.predictions import Predictions, make_relative_path
 from imagetune.model.gradients import SaliencyModel, split_for_saliency
 
 METHODS = ("grad_cam", "occlusion")
 TILE_PIXELS = 192
 
 
-def explained_mistakes(run: Examined) -> dict[str, Any] | None:
+def explain_mistakes(run: EvaluationContext) -> dict[str, Any] | None:
     """Return Grad-CAM and occlusion maps of the worst mistakes, and write them as images; None where there are none.
 
     Each wrong image is explained for its predicted class and for its true class. For regression one map shows what
@@ -38,7 +38,7 @@ def explained_mistakes(run: Examined) -> dict[str, Any] | None:
     if not run.evaluate.explain or name not in run.splits:
         return None
     predictions = run.splits[name].predictions
-    chosen = wrong_images(predictions)[: run.evaluate.explain]
+    chosen = find_mistakes(predictions)[: run.evaluate.explain]
     if not len(chosen):
         return None
     data = run.data
@@ -72,7 +72,7 @@ def explained_mistakes(run: Examined) -> dict[str, Any] | None:
     }
 
 
-def _choose_split(run: Examined) -> str:
+def _choose_split(run: EvaluationContext) -> str:
     return "test" if "test" in run.splits else "val"
 
 
@@ -81,7 +81,7 @@ def _compute_saliency_maps(
 ) -> list[tuple[SaliencyMap, ...]]:
     """Return two saliency maps of each chosen image: for its predicted and for its true class."""
     if predictions.rule.task != "regression":
-        targets = np.array([explained_outputs(predictions, index) for index in chosen], np.int64)
+        targets = np.array([choose_explained_outputs(predictions, index) for index in chosen], np.int64)
         return compute_saliency(split, images, targets)
     # A number has one output, so its second map is the first with the opposite sign.
     found = compute_saliency(split, images, np.zeros((len(chosen), 1), np.int64))
@@ -100,7 +100,7 @@ def name_saliency(saliency: SaliencyMap, predictions: Predictions) -> str:
     return f"lower {name}" if saliency.against else f"higher {name}"
 
 
-def explained_outputs(predictions: Predictions, index: int) -> tuple[int, int]:
+def choose_explained_outputs(predictions: Predictions, index: int) -> tuple[int, int]:
     """Return the two outputs that explain a wrong image: the predicted class and the true class.
 
     For multi_label: the wrong label furthest from its threshold, and the most probable other true label, or of all
@@ -109,14 +109,14 @@ def explained_outputs(predictions: Predictions, index: int) -> tuple[int, int]:
     if predictions.rule.task != "multi_label":
         return int(predictions.predicted[index]), int(predictions.labels[index])
     row, true = predictions.probabilities[index], predictions.targets[index] >= 0.5
-    wrong = worst_label(predictions, index)
+    wrong = find_worst_label(predictions, index)
     others = true if true.any() else np.ones_like(true)
     others = others & (np.arange(len(row)) != wrong)
     return wrong, int(np.where(others, row, -1.0).argmax()) if others.any() else wrong
 
 
 def _write_image(
-    run: Examined,
+    run: EvaluationContext,
     index: int,
     texts: tuple[str, str],
     image: NDArray[np.uint8],
@@ -125,14 +125,14 @@ def _write_image(
 ) -> dict[str, Any]:
     """Write the image and its heat maps into the run folder, and return its JSON value."""
     predictions = run.splits[_choose_split(run)].predictions
-    true, predicted = (predictions.rule.told(text) for text in texts)
+    true, predicted = (predictions.rule.describe(text) for text in texts)
     # With one label, what is wrong and what is true can be the same output.
     alike = (
         saliency_maps[0].target == saliency_maps[-1].target and saliency_maps[0].against == saliency_maps[-1].against
     )
     numbers = predictions.rule.task == "regression"
     return {
-        "path": told_path(predictions.paths[index], run.root),
+        "path": make_relative_path(predictions.paths[index], run.root),
         "true": true,
         "predicted": predicted,
         "file": run.tiles.write(image, f"{run_files.EXPLANATIONS}/{number:02}-image.jpg", pixels=TILE_PIXELS),
@@ -150,5 +150,5 @@ def _write_image(
     }
 
 
-def _write_heat(run: Examined, image: NDArray[np.uint8], values: NDArray[np.float32], name: str) -> str:
+def _write_heat(run: EvaluationContext, image: NDArray[np.uint8], values: NDArray[np.float32], name: str) -> str:
     return run.tiles.write(image, f"{run_files.EXPLANATIONS}/{name}.jpg", pixels=TILE_PIXELS, heat=values)

@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.model.gradients import SaliencyModel, logit_gradients
+from imagetune.model.gradients import SaliencyModel, compute_logit_gradients
 
 Floats = NDArray[np.float32]
 # Values of feature maps whose gradients are computed at once, 64 MiB; each is held a few times.
 _MAX_VALUES = 1 << 24
 
 
-def grad_cam(split: SaliencyModel, features: Floats, targets: NDArray[np.int64]) -> Floats:
+def compute_grad_cam(split: SaliencyModel, features: Floats, targets: NDArray[np.int64]) -> Floats:
     """Return Grad-CAM maps before the ReLU: how much each place of a feature map contributes to a logit.
 
     The gradient's mean over all places is the weight of a channel; a place's value is the weighted sum of its channels.
@@ -33,13 +33,13 @@ def grad_cam(split: SaliencyModel, features: Floats, targets: NDArray[np.int64])
     for column in range(targets.shape[1]):
         for first in range(0, len(features), chunk):
             part = slice(first, first + chunk)
-            gradients = logit_gradients(split, features[part], targets[part, column])
+            gradients = compute_logit_gradients(split, features[part], targets[part, column])
             weights = gradients.mean(axis=(1, 2), keepdims=True)
             maps[part, column] = (features[part] * weights).sum(axis=-1)
     return maps
 
 
-def heat_map(values: Floats, size: tuple[int, int]) -> Floats:
+def build_heat_map(values: Floats, size: tuple[int, int]) -> Floats:
     """Return the heat map of a saliency map (rows, columns): its positive values, scaled up to an image's size.
 
     Args:

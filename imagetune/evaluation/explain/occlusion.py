@@ -11,7 +11,7 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.model.gradients import PASS_SIZE, SaliencyModel, feature_maps, logits_of
+from imagetune.model.gradients import PASS_SIZE, SaliencyModel, compute_feature_maps, compute_logits
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -22,7 +22,7 @@ PATCH_SHARE = 0.3
 """Side of the cover as a share of the image's; neighbouring covers overlap."""
 
 
-def occlusion(split: SaliencyModel, images: Pixels, targets: NDArray[np.int64]) -> Floats:
+def compute_occlusion(split: SaliencyModel, images: Pixels, targets: NDArray[np.int64]) -> Floats:
     """Return occlusion maps: by how much a logit falls when a patch is covered by the image's mean colour.
 
     Args:
@@ -33,17 +33,17 @@ def occlusion(split: SaliencyModel, images: Pixels, targets: NDArray[np.int64]) 
     Returns:
         (n, t, `GRID`, `GRID`): the logit of the whole image minus that of the image covered around that place.
     """
-    versions = chain.from_iterable(chain((image,), covered(image)) for image in images)
+    versions = chain.from_iterable(chain((image,), cover_patches(image)) for image in images)
     passes = []
     while part := list(islice(versions, PASS_SIZE)):
-        passes.append(logits_of(split, feature_maps(split, np.stack(part))))
+        passes.append(compute_logits(split, compute_feature_maps(split, np.stack(part))))
     logits = np.concatenate(passes).reshape(len(images), 1 + GRID**2, -1)
     wanted = np.take_along_axis(logits, targets[:, None], axis=2)
     falls: Floats = (wanted[:, :1] - wanted[:, 1:]).transpose(0, 2, 1).reshape(*targets.shape, GRID, GRID)
     return falls
 
 
-def covered(image: Pixels) -> Iterator[Pixels]:
+def cover_patches(image: Pixels) -> Iterator[Pixels]:
     """Yield copies of an image (height, width, 3) with a patch covered at each place of the grid, row by row."""
     height, width = image.shape[:2]
     # The mean colour is nearer to what the model knows than black, which may itself be evidence for a class.

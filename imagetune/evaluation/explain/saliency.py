@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from imagetune.evaluation.explain.grad_cam import grad_cam
-from imagetune.evaluation.explain.occlusion import GRID, occlusion
-from imagetune.model.gradients import PASS_SIZE, SaliencyModel, feature_maps
+from imagetune.evaluation.explain.grad_cam import compute_grad_cam
+from imagetune.evaluation.explain.occlusion import GRID, compute_occlusion
+from imagetune.model.gradients import PASS_SIZE, SaliencyModel, compute_feature_maps
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -53,18 +53,18 @@ def compute_saliency(split: SaliencyModel, images: Pixels, targets: NDArray[np.i
     if not len(images):
         return []
     parts = [images[first : first + PASS_SIZE] for first in range(0, len(images), PASS_SIZE)]
-    cams = grad_cam(split, np.concatenate([feature_maps(split, part) for part in parts]), targets)
-    falls = occlusion(split, images, targets)
+    cams = compute_grad_cam(split, np.concatenate([compute_feature_maps(split, part) for part in parts]), targets)
+    falls = compute_occlusion(split, images, targets)
     return [
         tuple(
-            SaliencyMap(int(target), cam, fall, rank_agreement(cam, fall))
+            SaliencyMap(int(target), cam, fall, compute_rank_agreement(cam, fall))
             for target, cam, fall in zip(targets[index], cams[index], falls[index], strict=True)
         )
         for index in range(len(images))
     ]
 
 
-def rank_agreement(cam: Floats, falls: Floats) -> float | None:
+def compute_rank_agreement(cam: Floats, falls: Floats) -> float | None:
     """Return Spearman's rank correlation of a Grad-CAM and an occlusion map, at the latter's places; None if undefined.
 
     By ranks, as the two maps have different scales.

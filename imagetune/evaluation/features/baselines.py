@@ -14,28 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.loading.targets import median_class
-from imagetune.evaluation.context import Examined
+from imagetune.data.loading.targets import compute_median_class
+from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.document import evaluate_split
 from imagetune.evaluation.features.feature_models import (
     LabelledFeatures,
-    few_threads,
+    collect_labelled_features,
+    compute_probe_loss,
     fit_probe,
-    labelled_features,
-    neighbour_predictions,
-    probe_loss,
-    rows_to_learn_from,
-    strengths,
+    limit_threads,
+    list_strengths,
+    predict_by_neighbours,
+    sample_training_rows,
 )
 from imagetune.evaluation.metrics.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
-    estimate,
-    group_codes,
-    precision_of,
-    resampled_weights,
+    compute_precision,
+    draw_weights,
+    encode_groups,
+    estimate_from_samples,
 )
 from imagetune.recipe.data import Task
 from imagetune.recipe.metrics import METRICS, TASK_METRICS, list_baseline_metrics
@@ -63,7 +63,7 @@ class Baseline:
     chosen: Mapping[str, float] = field(default_factory=dict)
 
 
-def baselines(run: Examined) -> dict[str, Any] | None:
+def analyse_baselines(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the metrics of the baselines on the test, each with the model's difference to it.
 
     The document::
@@ -83,20 +83,23 @@ def baselines(run: Examined) -> dict[str, Any] | None:
         The document; None where the recipe asks for none, or where features or training labels are missing.
     """
     tested_name = "test" if "test" in run.splits else "val"
-    taught, tested = labelled_features(run.splits.get("train")), labelled_features(run.splits.get(tested_name))
+    taught, tested = (
+        collect_labelled_features(run.splits.get("train")),
+        collect_labelled_features(run.splits.get(tested_name)),
+    )
     if not run.evaluate.baselines or taught is None or tested is None:
         return None
-    val = labelled_features(run.splits.get("val"))
+    val = collect_labelled_features(run.splits.get("val"))
     # The prior costs nothing and uses all images; neighbours and probe are limited to what they can learn in seconds.
-    learnt = taught.taken(rows_to_learn_from(taught, seed=run.seed))
+    learnt = taught.taken(sample_training_rows(taught, seed=run.seed))
     predictions = _select_rows(run.splits[tested_name].predictions, tested)
     groups = [run.splits[tested_name].records[row].group for row in tested.rows]
     known = None if val is None else _select_rows(run.splits["val"].predictions, val)
-    with few_threads(learnt):
+    with limit_threads(learnt):
         found = [
             _predict_prior(taught, tested, val),
             _predict_by_neighbours(learnt, tested, val),
-            linear_probe(learnt, tested, val),
+            fit_linear_probe_baseline(learnt, tested, val),
         ]
     made = [_describe_baseline(model, predictions, known, run, groups) for model in found]
     return {
@@ -111,7 +114,7 @@ def baselines(run: Examined) -> dict[str, Any] | None:
     }
 
 
-def errors(predictions: Predictions) -> Floats:
+def compute_errors(predictions: Predictions) -> Floats:
     """Return the error (n,) of each prediction: 0 or 1, ranks, the share of wrong labels, or an absolute error."""
     task = predictions.rule.task
     if task == "regression":
@@ -124,7 +127,7 @@ def errors(predictions: Predictions) -> Floats:
     return far.astype(np.float64)
 
 
-def paired_difference(
+def estimate_paired_difference(
     one: Predictions, other: Predictions, bootstrap: Bootstrap, groups: Sequence[str | None] = ()
 ) -> Estimate:
     """Return the difference of two models' mean metric on the same images, with its paired bootstrap interval.
@@ -136,21 +139,21 @@ def paired_difference(
         groups: The group of each image, None for one without; empty where there are none.
     """
     positive = METRICS[TASK_METRICS[one.rule.task].per_image].higher_is_better
-    gaps = errors(other) - errors(one) if positive else errors(one) - errors(other)
-    codes = group_codes(groups) if len(groups) else None
-    chunks = [
-        gaps @ weights / weights.sum(axis=0) for weights in resampled_weights(one.labels, bootstrap, groups=codes)
-    ]
-    return estimate(
+    gaps = compute_errors(other) - compute_errors(one) if positive else compute_errors(one) - compute_errors(other)
+    codes = encode_groups(groups) if len(groups) else None
+    chunks = [gaps @ weights / weights.sum(axis=0) for weights in draw_weights(one.labels, bootstrap, groups=codes)]
+    return estimate_from_samples(
         float(gaps.mean()),
         np.concatenate(chunks).astype(np.float64),
         bootstrap,
         images=None,
-        precision=precision_of(one.labels, bootstrap, codes),
+        precision=compute_precision(one.labels, bootstrap, codes),
     )
 
 
-def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
+def fit_linear_probe_baseline(
+    taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None
+) -> Baseline:
     """Return the predictions of a linear probe whose penalty has the lowest loss on validation.
 
     Args:
@@ -159,7 +162,7 @@ def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: Labell
         val: Validation images, on which the penalty is chosen; without them it is the middle one of those to choose
             from.
     """
-    tried = strengths(taught)
+    tried = list_strengths(taught)
     if val is None:
         middle = tried[len(tried) // 2]
         predictions = fit_probe(taught, middle)(tested.features)
@@ -168,7 +171,7 @@ def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: Labell
     for strength in tried:
         model = fit_probe(taught, strength)
         said = model(val.features)
-        loss = probe_loss(said, val)
+        loss = compute_probe_loss(said, val)
         if best is not None and loss >= best[0]:
             break  # the loss has one minimum along the penalty: weaker ones would only over-fit more
         best = (loss, Baseline("probe", model(tested.features), said, {"strength": strength}))
@@ -191,18 +194,18 @@ def _predict_by_neighbours(
     """Return the predictions of k nearest neighbours, with the k that is best on validation; 1 without validation."""
     counts = [count for count in NEIGHBOURS if count <= len(taught)]
     if val is None:
-        predictions = neighbour_predictions(taught, tested.features, [1])
+        predictions = predict_by_neighbours(taught, tested.features, [1])
         return Baseline("neighbours", predictions[1], np.zeros((0, predictions[1].shape[1])), {"neighbours": 1})
-    said = neighbour_predictions(taught, val.features, counts)
+    said = predict_by_neighbours(taught, val.features, counts)
     # Of equally good numbers the smallest; rounding keeps float noise from deciding.
     best = min(counts, key=lambda count: (round(_mean_error(said[count], val), 9), count))
     return Baseline(
-        "neighbours", neighbour_predictions(taught, tested.features, [best])[best], said[best], {"neighbours": best}
+        "neighbours", predict_by_neighbours(taught, tested.features, [best])[best], said[best], {"neighbours": best}
     )
 
 
 def _mean_error(predictions: Floats, truth: LabelledFeatures) -> float:
-    """Return the mean of `errors` over validation, by which the number of neighbours is chosen."""
+    """Return the mean of `compute_errors` over validation, by which the number of neighbours is chosen."""
     if truth.task == "multi_label":
         return float(((predictions >= 0.5) != (truth.targets >= 0.5)).mean())
     if truth.task == "regression":
@@ -212,7 +215,7 @@ def _mean_error(predictions: Floats, truth: LabelledFeatures) -> float:
 
 
 def _predicted(predictions: Floats, task: Task) -> NDArray[np.int64]:
-    return median_class(predictions) if task == "ordinal" else predictions.argmax(axis=1).astype(np.int64)
+    return compute_median_class(predictions) if task == "ordinal" else predictions.argmax(axis=1).astype(np.int64)
 
 
 def _select_rows(predictions: Predictions, chosen: LabelledFeatures) -> Predictions:
@@ -227,7 +230,7 @@ def _select_rows(predictions: Predictions, chosen: LabelledFeatures) -> Predicti
 
 
 def _describe_baseline(
-    found: Baseline, model: Predictions, val: Predictions | None, run: Examined, groups: Sequence[str | None]
+    found: Baseline, model: Predictions, val: Predictions | None, run: EvaluationContext, groups: Sequence[str | None]
 ) -> dict[str, Any]:
     config, seed = run.evaluate, run.seed
     thresholds: tuple[float, ...] = ()
@@ -242,5 +245,5 @@ def _describe_baseline(
         "name": found.name,
         "chosen": dict(found.chosen),
         "metrics": {name: metrics[name].to_dict() for name in list_baseline_metrics(model.rule.task)},
-        "difference": paired_difference(model, predictions, bootstrap, groups).to_dict(),
+        "difference": estimate_paired_difference(model, predictions, bootstrap, groups).to_dict(),
     }

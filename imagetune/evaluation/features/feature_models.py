@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.context import ExaminedSplit
+from imagetune.evaluation.context import EvaluatedSplit
 from imagetune.evaluation.predictions import UNKNOWN
 from imagetune.recipe.data import Task
 
@@ -28,7 +28,7 @@ PredictFunction = Callable[[Floats], NDArray[np.float64]]
 MAX_ROWS = 4000
 # Rows x features x outputs beyond which a probe is fitted with one strength only, and for fewer rows.
 _MANY_CELLS = 400_000_000
-# Rows x features x outputs below which one thread is faster than several; see `few_threads`.
+# Rows x features x outputs below which one thread is faster than several; see `limit_threads`.
 _SMALL_CELLS = 40_000_000
 _ITERATIONS = 200
 _TOLERANCE = 1e-3
@@ -68,7 +68,7 @@ class LabelledFeatures:
         )
 
 
-def labelled_features(split: ExaminedSplit | None) -> LabelledFeatures | None:
+def collect_labelled_features(split: EvaluatedSplit | None) -> LabelledFeatures | None:
     """Return features and targets of the images with a known label; None where there are none, or no features."""
     if split is None or split.features is None:
         return None
@@ -87,7 +87,7 @@ def labelled_features(split: ExaminedSplit | None) -> LabelledFeatures | None:
     return LabelledFeatures(features, targets, predictions.labels[rows], rows, task)
 
 
-def joined(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
+def join_features(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
     """Return the features and targets of several splits, concatenated."""
     first = parts[0]
     if len(parts) == 1:
@@ -102,7 +102,7 @@ def joined(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
 
 
 @contextmanager
-def few_threads(taught: LabelledFeatures) -> Iterator[None]:
+def limit_threads(taught: LabelledFeatures) -> Iterator[None]:
     """Limit BLAS to one thread inside the block where there is little to compute.
 
     The threads of a small matrix product wait for each other longer than they compute: on two busy cores a probe of
@@ -115,7 +115,7 @@ def few_threads(taught: LabelledFeatures) -> Iterator[None]:
         yield
 
 
-def rows_to_learn_from(taught: LabelledFeatures, *, seed: int) -> Ints:
+def sample_training_rows(taught: LabelledFeatures, *, seed: int) -> Ints:
     """Return the indices (m,) of the images that a probe is fitted on: all, or some thousands drawn at random."""
     most = MAX_ROWS
     width = taught.features.shape[1] * taught.targets.shape[1]
@@ -126,7 +126,7 @@ def rows_to_learn_from(taught: LabelledFeatures, *, seed: int) -> Ints:
     return np.sort(np.random.default_rng(seed).choice(len(taught), most, replace=False)).astype(np.int64)
 
 
-def strengths(taught: LabelledFeatures) -> tuple[float, ...]:
+def list_strengths(taught: LabelledFeatures) -> tuple[float, ...]:
     """Return the strengths to choose from, the strongest penalty first: C of logistic regression, 1 / alpha of ridge.
 
     They are a decade apart: the loss is flat around its minimum, so a finer grid changes little.
@@ -164,7 +164,7 @@ def fit_probe(taught: LabelledFeatures, strength: float) -> PredictFunction:
     return lambda features: _predict_classes(model, scaler.transform(features), classes)
 
 
-def probe_loss(predictions: NDArray[np.float64], truth: LabelledFeatures) -> float:
+def compute_probe_loss(predictions: NDArray[np.float64], truth: LabelledFeatures) -> float:
     """Return the loss that a probe's penalty is chosen by: mean log loss, for regression mean squared error."""
     if truth.task == "regression":
         return float(np.square(predictions - truth.targets).mean())
@@ -174,7 +174,7 @@ def probe_loss(predictions: NDArray[np.float64], truth: LabelledFeatures) -> flo
     return float(-right.sum(axis=1).mean())
 
 
-def nearest(queries: Floats, references: Floats, count: int) -> tuple[Ints, NDArray[np.float32]]:
+def find_nearest(queries: Floats, references: Floats, count: int) -> tuple[Ints, NDArray[np.float32]]:
     """Return the nearest neighbours of each query by the cosine similarity of features, the nearest first.
 
     Args:
@@ -195,7 +195,7 @@ def nearest(queries: Floats, references: Floats, count: int) -> tuple[Ints, NDAr
     return found.astype(np.int64), np.asarray(1 - distances, np.float32)
 
 
-def neighbour_predictions(
+def predict_by_neighbours(
     taught: LabelledFeatures, queries: Floats, counts: Sequence[int]
 ) -> Mapping[int, NDArray[np.float64]]:
     """Return k-nearest-neighbour predictions for each k: shares of the neighbours' labels, or their mean number.
@@ -211,7 +211,7 @@ def neighbour_predictions(
         Predictions (m, k classes) by number of neighbours.
     """
     most = max(counts)
-    indices, _ = nearest(queries, taught.features, most)
+    indices, _ = find_nearest(queries, taught.features, most)
     votes = taught.targets[indices]
     weights = 1 + _NEARER * np.arange(most, 0, -1) if taught.task != "regression" else np.ones(most)
     totals = np.cumsum(votes * weights[:, None], axis=1)

@@ -19,18 +19,26 @@ from numpy.typing import NDArray
 
 from imagetune.core import run_files
 from imagetune.data.sources.labels import join_labels
-from imagetune.evaluation.context import Examined
+from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.features.feature_models import (
     LabelledFeatures,
-    few_threads,
     fit_probe,
-    joined,
-    rows_to_learn_from,
+    join_features,
+    limit_threads,
+    sample_training_rows,
 )
-from imagetune.evaluation.features.label_errors_file import label_errors_document, write_label_errors
-from imagetune.evaluation.features.out_of_fold import FOLDS, Pool, deal_folds, out_of_fold, places_of, pool_of, units_of
-from imagetune.evaluation.features.regression_label_errors import regression_label_errors
-from imagetune.evaluation.predictions import Predictions, told_path
+from imagetune.evaluation.features.label_errors_file import describe_label_errors, write_label_errors
+from imagetune.evaluation.features.out_of_fold import (
+    FOLDS,
+    Pool,
+    deal_folds,
+    find_units,
+    list_places,
+    pool_splits,
+    predict_out_of_fold,
+)
+from imagetune.evaluation.features.regression_label_errors import analyse_regression_label_errors
+from imagetune.evaluation.predictions import Predictions, make_relative_path
 
 _HEADER = ("path", "split", "label", "likely_label", "self_confidence", "likely_confidence", "confident")
 
@@ -62,7 +70,7 @@ class LabelError:
     confident: bool
 
 
-def label_errors(run: Examined) -> dict[str, Any] | None:
+def analyse_label_errors(run: EvaluationContext) -> dict[str, Any] | None:
     """Return suspected label errors, and write all of them to ``label_errors.csv`` in the run folder.
 
     Training and validation images are predicted out of fold. Test images are predicted by a probe of all of those;
@@ -79,21 +87,21 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
     ``suspects`` lists those with the lowest self-confidence first; paths are relative to the root.
 
     Returns:
-        The document, for regression that of `regression_label_errors`; None where the recipe doesn't ask for it, or
+        The document, for regression that of `analyse_regression_label_errors`; None where the recipe doesn't ask for it, or
         where features are missing.
     """
-    learned = pool_of(run, ("train", "val"))
+    learned = pool_splits(run, ("train", "val"))
     if not run.evaluate.label_errors or learned is None:
         return None
     if run.data.task == "regression":
-        return regression_label_errors(run, learned)
-    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
+        return analyse_regression_label_errors(run, learned)
+    folds = deal_folds(find_units(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
     if folds.max() < 1:
         return None
-    test, test_label_errors = pool_of(run, ("test",)), None
-    with few_threads(learned.taught):
-        strength, judged = out_of_fold(learned.taught, folds, seed=run.seed)
-        suspects = [*_find_suspects(run, learned, judged, wrong_labels(judged, learned.taught))]
+    test, test_label_errors = pool_splits(run, ("test",)), None
+    with limit_threads(learned.taught):
+        strength, judged = predict_out_of_fold(learned.taught, folds, seed=run.seed)
+        suspects = [*_find_suspects(run, learned, judged, find_wrong_labels(judged, learned.taught))]
         if test is not None:
             test_label_errors = [*_find_test_suspects(run, learned, judged, test, strength)]
     listed = partial(_describe_suspect, root=run.root)
@@ -105,14 +113,14 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
         "folds": int(folds.max()) + 1,
         "strength": strength,
         "fine_tuned": run.fine_tuned,
-        "learned": label_errors_document(learned, suspects, listed),
+        "learned": describe_label_errors(learned, suspects, listed),
         "test": None
         if test is None or test_label_errors is None
-        else label_errors_document(test, test_label_errors, listed),
+        else describe_label_errors(test, test_label_errors, listed),
     }
 
 
-def wrong_labels(predictions: Floats, taught: LabelledFeatures) -> Bools:
+def find_wrong_labels(predictions: Floats, taught: LabelledFeatures) -> Bools:
     """Return which labels confident learning counts as errors.
 
     Of cleanlab's filters "both" is used, the most conservative one: a label must be pruned by noise rate (the most
@@ -143,7 +151,7 @@ def wrong_labels(predictions: Floats, taught: LabelledFeatures) -> Bools:
     return wrong
 
 
-def disagreements(predictions: Floats, taught: LabelledFeatures) -> Bools:
+def find_disagreements(predictions: Floats, taught: LabelledFeatures) -> Bools:
     """Return where the most probable class is not the given label: (n,) bool, for multi_label (n, k) bool."""
     if taught.task == "multi_label":
         differing: Bools = (predictions >= 0.5) != (taught.targets >= 0.5)
@@ -153,21 +161,21 @@ def disagreements(predictions: Floats, taught: LabelledFeatures) -> Bools:
 
 
 def _find_test_suspects(
-    run: Examined, learned: Pool, judged: Floats, test: Pool, strength: float
+    run: EvaluationContext, learned: Pool, judged: Floats, test: Pool, strength: float
 ) -> Iterator[LabelError]:
     """Yield the suspects among test images, predicted by a probe of all training and validation images."""
-    rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.seed))
+    rest = learned.taught.taken(sample_training_rows(learned.taught, seed=run.seed))
     predicted = fit_probe(rest, strength)(test.taught.features)
-    together = joined([learned.taught, test.taught])
+    together = join_features([learned.taught, test.taught])
     # With all images, as confident learning estimates each class's average confidence from them.
-    found = wrong_labels(np.concatenate([judged, predicted]), together)[len(judged) :]
+    found = find_wrong_labels(np.concatenate([judged, predicted]), together)[len(judged) :]
     yield from _find_suspects(run, test, predicted, found)
 
 
-def _find_suspects(run: Examined, pool: Pool, predictions: Floats, wrong: Bools) -> Iterator[LabelError]:
+def _find_suspects(run: EvaluationContext, pool: Pool, predictions: Floats, wrong: Bools) -> Iterator[LabelError]:
     """Yield the suspected images, the lowest self-confidence first."""
-    places, suspects = list(places_of(pool)), []
-    other = disagreements(predictions, pool.taught) | wrong
+    places, suspects = list(list_places(pool)), []
+    other = find_disagreements(predictions, pool.taught) | wrong
     for index in np.flatnonzero(other if other.ndim == 1 else other.any(axis=1)):
         split, row = places[index]
         examined = run.splits[pool.names[split]]
@@ -200,7 +208,7 @@ def _describe_labels(
 
 def _describe_suspect(suspect: LabelError, root: Path) -> dict[str, Any]:
     return {
-        "path": told_path(suspect.path, root),
+        "path": make_relative_path(suspect.path, root),
         "split": suspect.split,
         "label": suspect.label,
         "likely": suspect.likely,
@@ -212,5 +220,5 @@ def _describe_suspect(suspect: LabelError, root: Path) -> dict[str, Any]:
 
 def _format_row(suspect: LabelError, root: Path) -> list[str]:
     shares = f"{suspect.self_confidence:.6g}", f"{suspect.likely_confidence:.6g}"
-    texts = told_path(suspect.path, root), suspect.split, suspect.label, suspect.likely
+    texts = make_relative_path(suspect.path, root), suspect.split, suspect.label, suspect.likely
     return [*texts, *shares, "yes" if suspect.confident else "no"]

@@ -14,7 +14,7 @@ from imagetune.evaluation.features.out_of_fold import Pool
 MAX_LISTED = 200
 
 
-class Judged(Protocol):
+class SuspectedLabel(Protocol):
     """An image whose label is suspected."""
 
     @property
@@ -23,10 +23,10 @@ class Judged(Protocol):
         ...
 
 
-D = TypeVar("D", bound=Judged)
+D = TypeVar("D", bound=SuspectedLabel)
 
 
-def label_errors_document(pool: Pool, suspects: Sequence[D], listed: Callable[[D], dict[str, Any]]) -> dict[str, Any]:
+def describe_label_errors(pool: Pool, suspects: Sequence[D], listed: Callable[[D], dict[str, Any]]) -> dict[str, Any]:
     """Return the JSON value of the suspects in some splits: their number, and the first `MAX_LISTED` of them.
 
     Args:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.context import Examined
-from imagetune.evaluation.errors.mistakes import wrong_images
-from imagetune.evaluation.features.feature_models import nearest
-from imagetune.evaluation.predictions import told_path
+from imagetune.evaluation.context import EvaluationContext
+from imagetune.evaluation.errors.mistakes import find_mistakes
+from imagetune.evaluation.features.feature_models import find_nearest
+from imagetune.evaluation.predictions import make_relative_path
 from imagetune.recipe.data import Task
 
 # Mistakes that are shown with neighbours, neighbours of each, and pairs of alike images with different labels.
@@ -22,7 +22,7 @@ MAX_PAIRS = 24
 MAX_COMPARED = 6000
 
 
-def neighbours(run: Examined) -> dict[str, Any] | None:
+def analyse_neighbours(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the training images nearest to the worst mistakes, and pairs of alike images with different labels.
 
     Nearness is the cosine similarity of the features. A pair consists of images that are each other's nearest one; for
@@ -54,7 +54,7 @@ def neighbours(run: Examined) -> dict[str, Any] | None:
     }
 
 
-def mutual_pairs(features: NDArray[np.floating]) -> Iterator[tuple[int, int, float]]:
+def find_mutual_neighbours(features: NDArray[np.floating]) -> Iterator[tuple[int, int, float]]:
     """Yield mutual nearest neighbours: pairs of images that are each other's nearest, with their cosine, highest first.
 
     Args:
@@ -62,7 +62,7 @@ def mutual_pairs(features: NDArray[np.floating]) -> Iterator[tuple[int, int, flo
     """
     if len(features) < 2:
         return
-    found, cosines = nearest(features, features, 2)
+    found, cosines = find_nearest(features, features, 2)
     own = np.arange(len(features))
     # An image's nearest is itself, unless a copy of it, which is just as near, comes first.
     other = np.where(found[:, 0] == own, found[:, 1], found[:, 0])
@@ -72,27 +72,27 @@ def mutual_pairs(features: NDArray[np.floating]) -> Iterator[tuple[int, int, flo
         yield index, int(other[index]), float(cosine[index])
 
 
-def _describe_mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
+def _describe_mistakes(run: EvaluationContext, tested: str) -> Iterator[dict[str, Any]]:
     """Yield the worst mistakes, each with its nearest training images."""
     split, train = run.splits[tested], run.splits["train"]
     if split.features is None or train.features is None:
         return
     rule = split.predictions.rule
-    wrong = wrong_images(split.predictions)[: min(MAX_MISTAKES, run.evaluate.mistakes)]
+    wrong = find_mistakes(split.predictions)[: min(MAX_MISTAKES, run.evaluate.mistakes)]
     if not len(wrong):
         return
     count = min(NEIGHBOURS, len(train.records))
-    found, cosines = nearest(_flatten(split.features[wrong]), _flatten(train.features), count)
+    found, cosines = find_nearest(_flatten(split.features[wrong]), _flatten(train.features), count)
     texts = list(split.predictions.texts())
     for place, index in enumerate(wrong.tolist()):
         yield {
-            "path": told_path(split.records[index].path, run.root),
-            "label": rule.told(split.records[index].label),
-            "predicted": rule.told(texts[index][1]),
+            "path": make_relative_path(split.records[index].path, run.root),
+            "label": rule.describe(split.records[index].label),
+            "predicted": rule.describe(texts[index][1]),
             "nearest": [
                 {
-                    "path": told_path(train.records[other].path, run.root),
-                    "label": rule.told(train.records[other].label),
+                    "path": make_relative_path(train.records[other].path, run.root),
+                    "label": rule.describe(train.records[other].label),
                     "cosine": round(cosine, 6),
                 }
                 for other, cosine in zip(found[place].tolist(), cosines[place].tolist(), strict=True)
@@ -100,7 +100,7 @@ def _describe_mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _find_pairs(run: Examined) -> Iterator[dict[str, Any]]:
+def _find_pairs(run: EvaluationContext) -> Iterator[dict[str, Any]]:
     """Yield the pairs of alike images with different labels, the most alike first."""
     kept = [(name, split) for name, split in run.splits.items() if split.features is not None]
     features = np.concatenate([_flatten(split.features) for _, split in kept if split.features is not None])
@@ -109,14 +109,14 @@ def _find_pairs(run: Examined) -> Iterator[dict[str, Any]]:
         drawn = np.random.default_rng(run.seed).choice(len(places), MAX_COMPARED, replace=False)
         features, places = features[drawn], [places[index] for index in drawn.tolist()]
     labels = [run.splits[name].records[row].label for name, row in places]
-    for one, other, cosine in _select_contradictions(mutual_pairs(features), labels, run.data.task):
+    for one, other, cosine in _select_contradictions(find_mutual_neighbours(features), labels, run.data.task):
         records = [(name, run.splits[name].records[row]) for name, row in (places[one], places[other])]
         yield {
             "cosine": round(cosine, 6),
             "images": [
                 {
-                    "path": told_path(record.path, run.root),
-                    "label": run.splits[name].predictions.rule.told(record.label),
+                    "path": make_relative_path(record.path, run.root),
+                    "label": run.splits[name].predictions.rule.describe(record.label),
                     "split": name,
                 }
                 for name, record in records

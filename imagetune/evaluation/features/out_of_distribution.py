@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core import run_files
-from imagetune.evaluation.context import Examined, ExaminedSplit
-from imagetune.evaluation.errors.mistakes import wrong_images
-from imagetune.evaluation.features.feature_models import LabelledFeatures, few_threads, labelled_features
-from imagetune.evaluation.predictions import Predictions, told_path
-from imagetune.evaluation.statistics.intervals import share_estimate
+from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
+from imagetune.evaluation.errors.mistakes import find_mistakes
+from imagetune.evaluation.features.feature_models import LabelledFeatures, collect_labelled_features, limit_threads
+from imagetune.evaluation.predictions import Predictions, make_relative_path
+from imagetune.evaluation.statistics.intervals import estimate_share
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import POOLING
 from imagetune.model.manifest import update_manifest
@@ -22,11 +22,11 @@ from imagetune.model.out_of_distribution import (
     FeatureStatistics,
     OutOfDistribution,
     Score,
-    energies,
+    compute_energies,
     feature_statistics,
     write_statistics,
 )
-from imagetune.model.split_model import cut_model
+from imagetune.model.split_model import split_model_at
 
 # With fewer validation images, one or two of them would decide the threshold.
 MIN_IMAGES = 20
@@ -38,7 +38,7 @@ _BINS = 40
 Floats = NDArray[np.float64]
 
 
-def out_of_distribution(run: Examined) -> dict[str, Any] | None:
+def analyse_out_of_distribution(run: EvaluationContext) -> dict[str, Any] | None:
     """Choose the OOD threshold on validation, keep it in the model's manifest, and return what it flags in each split.
 
     The document::
@@ -74,7 +74,7 @@ def out_of_distribution(run: Examined) -> dict[str, Any] | None:
     share = run.evaluate.out_of_distribution_share
     rule = OutOfDistribution(
         score=score,
-        threshold=threshold_for(scores["val"], share),
+        threshold=choose_score_threshold(scores["val"], share),
         share=share,
         statistics_sha256=write_statistics(statistics, run.folder / run_files.MODEL) if statistics else None,
     )
@@ -82,18 +82,18 @@ def out_of_distribution(run: Examined) -> dict[str, Any] | None:
     return {**_describe_rule(run, rule, scores), "recipe_score": wanted}
 
 
-def threshold_for(scores: Floats, share: float) -> float:
+def choose_score_threshold(scores: Floats, share: float) -> float:
     """Return the threshold that at most ``share`` of validation's scores (n,) exceed: an order statistic of them."""
     ordered = np.sort(scores)
     kept = min(int(np.ceil((1 - share) * len(ordered) - 1e-9)), len(ordered))
     return float(ordered[kept - 1])
 
 
-def _compute_statistics(run: Examined) -> FeatureStatistics | None:
-    taught = labelled_features(run.splits.get("train"))
+def _compute_statistics(run: EvaluationContext) -> FeatureStatistics | None:
+    taught = collect_labelled_features(run.splits.get("train"))
     if taught is None or len(taught) < 2:
         return None
-    with few_threads(taught):
+    with limit_threads(taught):
         return feature_statistics(taught.features, _classes(taught), seed=run.seed)
 
 
@@ -101,15 +101,15 @@ def _classes(taught: LabelledFeatures) -> NDArray[np.int64] | None:
     return taught.labels if taught.task in ("single_label", "ordinal") else None
 
 
-def _compute_scores(run: Examined, split: ExaminedSplit, statistics: FeatureStatistics | None) -> Floats:
+def _compute_scores(run: EvaluationContext, split: EvaluatedSplit, statistics: FeatureStatistics | None) -> Floats:
     features = np.asarray(split.features, np.float32)
     if statistics is not None:
         return statistics.distances(features)
-    return energies(_logits(run, features), run.data.task)
+    return compute_energies(_logits(run, features), run.data.task)
 
 
-def _logits(run: Examined, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    halves = cut_model(run.model, get_backbone(run.backbone), POOLING)
+def _logits(run: EvaluationContext, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    halves = split_model_at(run.model, get_backbone(run.backbone), POOLING)
     if halves is None:  # the pooling is always the only way
         raise ValueError(f"the model can't be cut behind {POOLING}")
     chunks = [
@@ -119,7 +119,7 @@ def _logits(run: Examined, features: NDArray[np.float32]) -> NDArray[np.float32]
     return np.concatenate(chunks)
 
 
-def _describe_rule(run: Examined, rule: OutOfDistribution, scores: Mapping[str, Floats]) -> dict[str, Any]:
+def _describe_rule(run: EvaluationContext, rule: OutOfDistribution, scores: Mapping[str, Floats]) -> dict[str, Any]:
     confidence = run.evaluate.confidence
     flagged = {name: values > rule.threshold for name, values in scores.items()}
     tested = "test" if "test" in scores else "val"
@@ -130,7 +130,7 @@ def _describe_rule(run: Examined, rule: OutOfDistribution, scores: Mapping[str, 
         "splits": {
             name: {
                 "images": len(found),
-                "flagged": share_estimate(float(found.sum()), len(found), confidence).to_dict(),
+                "flagged": estimate_share(float(found.sum()), len(found), confidence).to_dict(),
             }
             for name, found in flagged.items()
         },
@@ -146,12 +146,12 @@ def _estimate_wrong(predictions: Predictions, flagged: NDArray[np.bool_], confid
     if predictions.rule.task == "regression":
         return None
     wrong = np.zeros(len(flagged), bool)
-    wrong[wrong_images(predictions)] = True
+    wrong[find_mistakes(predictions)] = True
     known = predictions.labels >= 0 if predictions.rule.task != "multi_label" else np.ones(len(flagged), bool)
     found: dict[str, Any] = {}
     for name, chosen in (("kept", ~flagged & known), ("flagged", flagged & known)):
         count = int(chosen.sum())
-        found[name] = share_estimate(float(wrong[chosen].sum()), count, confidence).to_dict() if count else None
+        found[name] = estimate_share(float(wrong[chosen].sum()), count, confidence).to_dict() if count else None
     return found
 
 
@@ -162,15 +162,15 @@ def _compute_histogram(scores: Mapping[str, Floats]) -> dict[str, Any]:
     return {"edges": [float(edge) for edge in edges], "counts": counts}
 
 
-def _list_strangest(run: Examined, split: str, scores: Floats, threshold: float) -> list[dict[str, Any]]:
+def _list_strangest(run: EvaluationContext, split: str, scores: Floats, threshold: float) -> list[dict[str, Any]]:
     records = run.splits[split].records
     names = run.splits[split].predictions
     texts = list(names.texts())
     return [
         {
-            "path": told_path(records[index].path, run.root),
-            "label": names.rule.told(records[index].label),
-            "predicted": names.rule.told(texts[index][1]),
+            "path": make_relative_path(records[index].path, run.root),
+            "label": names.rule.describe(records[index].label),
+            "predicted": names.rule.describe(texts[index][1]),
             "score": float(scores[index]),
             "flagged": bool(scores[index] > threshold),
         }

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from imagetune.core import run_files
 from imagetune.core.files import read_json_object
-from imagetune.data.duplicates.groups import components, equal_pairs, members
-from imagetune.evaluation.context import Examined
+from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
+from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.features.feature_models import (
     LabelledFeatures,
+    collect_labelled_features,
+    compute_probe_loss,
     fit_probe,
-    joined,
-    labelled_features,
-    probe_loss,
-    rows_to_learn_from,
-    strengths,
+    join_features,
+    list_strengths,
+    sample_training_rows,
 )
 
 FOLDS = 5
@@ -51,25 +51,28 @@ class Pool:
     names: tuple[str, ...]
 
 
-def pool_of(run: Examined, names: Sequence[str]) -> Pool | None:
+def pool_splits(run: EvaluationContext, names: Sequence[str]) -> Pool | None:
     """Return the pooled images of some splits with a known label; None where there are none, or no features."""
-    found = [(name, labelled_features(run.splits.get(name))) for name in names]
+    found = [(name, collect_labelled_features(run.splits.get(name))) for name in names]
     present = [(name, part) for name, part in found if part is not None]
     if not present:
         return None
     splits = np.concatenate([np.full(len(part), place) for place, (_, part) in enumerate(present)])
-    return Pool(joined([part for _, part in present]), splits, tuple(name for name, _ in present))
+    return Pool(join_features([part for _, part in present]), splits, tuple(name for name, _ in present))
 
 
-def units_of(run: Examined, pool: Pool) -> list[int]:
+def find_units(run: EvaluationContext, pool: Pool) -> list[int]:
     """Return the unit of each image, a number: images of a group and near-duplicates of the data check share one."""
-    records = [run.splits[pool.names[split]].records[row] for split, row in places_of(pool)]
+    records = [run.splits[pool.names[split]].records[row] for split, row in list_places(pool)]
     place = {record.path: index for index, record in enumerate(records)}
-    pairs = [*equal_pairs([record.group for record in records]), *equal_pairs([record.path for record in records])]
+    pairs = [
+        *find_equal_pairs([record.group for record in records]),
+        *find_equal_pairs([record.path for record in records]),
+    ]
     for group in _alike(run.folder / run_files.AUDIT):
         known = [place[path] for path in group if path in place]
         pairs.extend((known[0], other) for other in known[1:])
-    return components(len(records), pairs)
+    return find_components(len(records), pairs)
 
 
 def _alike(audit: Path) -> Iterator[list[str]]:
@@ -79,7 +82,7 @@ def _alike(audit: Path) -> Iterator[list[str]]:
             yield from finding.get("groups", [])
 
 
-def places_of(pool: Pool) -> Iterator[tuple[int, int]]:
+def list_places(pool: Pool) -> Iterator[tuple[int, int]]:
     """Yield the split, as an index into the pool's names, and the row in it of each image."""
     return zip(pool.splits.tolist(), pool.taught.rows.tolist(), strict=True)
 
@@ -98,7 +101,7 @@ def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, se
     """
     dealt = np.zeros(len(units), np.int64)
     kinds = taught.labels if taught.task != "multi_label" else _find_rarest_label(taught.targets)
-    together = [*members(components(len(units), equal_pairs(units)))]
+    together = [*list_group_members(find_components(len(units), find_equal_pairs(units)))]
     order = np.random.default_rng(seed).permutation(len(together))
     # Large units first: the small ones then even out the folds' sizes.
     queue = sorted(order.tolist(), key=lambda place: -len(together[place]))
@@ -116,7 +119,7 @@ def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, se
     return dealt
 
 
-def out_of_fold(taught: LabelledFeatures, folds: Ints, *, seed: int) -> tuple[float, Floats]:
+def predict_out_of_fold(taught: LabelledFeatures, folds: Ints, *, seed: int) -> tuple[float, Floats]:
     """Return the out-of-fold predictions of a linear probe: each image is predicted by a probe of the other folds.
 
     The penalty is the one that is best for the first fold; choosing it in each fold would take five times as long.
@@ -133,20 +136,20 @@ def out_of_fold(taught: LabelledFeatures, folds: Ints, *, seed: int) -> tuple[fl
     chosen: float | None = None
     for fold in range(int(folds.max()) + 1):
         rest, held = taught.taken(np.flatnonzero(folds != fold)), taught.taken(np.flatnonzero(folds == fold))
-        rest = rest.taken(rows_to_learn_from(rest, seed=seed))
+        rest = rest.taken(sample_training_rows(rest, seed=seed))
         if chosen is None:
             chosen, predictions[folds == fold] = _fit_best_probe(rest, held)
         else:
             predictions[folds == fold] = fit_probe(rest, chosen)(held.features)
-    return chosen or strengths(taught)[0], predictions
+    return chosen or list_strengths(taught)[0], predictions
 
 
 def _fit_best_probe(rest: LabelledFeatures, held: LabelledFeatures) -> tuple[float, Floats]:
     """Return the strength with the lowest loss on the held-out images, and its predictions for them."""
     best: tuple[float, float, Floats] | None = None
-    for strength in strengths(rest):
+    for strength in list_strengths(rest):
         said = fit_probe(rest, strength)(held.features)
-        loss = probe_loss(said, held)
+        loss = compute_probe_loss(said, held)
         if best is not None and loss >= best[0]:
             break
         best = (loss, strength, said)

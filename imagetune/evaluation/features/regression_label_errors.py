@@ -19,22 +19,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core import run_files
-from imagetune.data.sources.labels import number_text
-from imagetune.evaluation.context import Examined
+from imagetune.data.sources.labels import format_exact_number
+from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.features.feature_models import (
     LabelledFeatures,
-    few_threads,
+    find_nearest,
     fit_probe,
-    nearest,
-    rows_to_learn_from,
+    limit_threads,
+    sample_training_rows,
 )
-from imagetune.evaluation.features.label_errors_file import label_errors_document, write_label_errors
-from imagetune.evaluation.features.out_of_fold import FOLDS, Pool, deal_folds, out_of_fold, places_of, pool_of, units_of
-from imagetune.evaluation.metrics.regression import ranges_of
-from imagetune.evaluation.predictions import told_path
+from imagetune.evaluation.features.label_errors_file import describe_label_errors, write_label_errors
+from imagetune.evaluation.features.out_of_fold import (
+    FOLDS,
+    Pool,
+    deal_folds,
+    find_units,
+    list_places,
+    pool_splits,
+    predict_out_of_fold,
+)
+from imagetune.evaluation.metrics.regression import bin_numbers
+from imagetune.evaluation.predictions import make_relative_path
 
 # Robust standard deviations beyond which Iglewicz and Hoaglin call a number an outlier.
-DOUBTED = 3.5
+SUSPECT_DEVIATIONS = 3.5
 NEIGHBOURS = 5
 # The spread is that of images with about the same prediction; with fewer of them its own error would show.
 MAX_RANGES, MIN_IMAGES = 5, 30
@@ -67,7 +75,7 @@ class RegressionLabelError:
     confident: bool
 
 
-def regression_label_errors(run: Examined, learned: Pool) -> dict[str, Any] | None:
+def analyse_regression_label_errors(run: EvaluationContext, learned: Pool) -> dict[str, Any] | None:
     """Return suspected label errors of regression, and write all to ``label_errors.csv`` in the run folder.
 
     Training and validation images are predicted out of fold, test images by models of all of those.
@@ -86,13 +94,13 @@ def regression_label_errors(run: Examined, learned: Pool) -> dict[str, Any] | No
     Returns:
         The document; None where there are too few images for two folds.
     """
-    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
+    folds = deal_folds(find_units(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
     if folds.max() < 1:
         return None
-    test = pool_of(run, ("test",))
-    with few_threads(learned.taught):
-        strength, judged = out_of_fold(learned.taught, folds, seed=run.seed)
-        near = neighbours_out_of_fold(learned.taught, folds)
+    test = pool_splits(run, ("test",))
+    with limit_threads(learned.taught):
+        strength, judged = predict_out_of_fold(learned.taught, folds, seed=run.seed)
+        near = predict_by_neighbours_out_of_fold(learned.taught, folds)
         suspects = _find_suspects(run, learned, judged[:, 0], near)
         tested: list[RegressionLabelError] | None = None
         if test is not None:
@@ -106,19 +114,19 @@ def regression_label_errors(run: Examined, learned: Pool) -> dict[str, Any] | No
         "folds": int(folds.max()) + 1,
         "strength": strength,
         "fine_tuned": run.fine_tuned,
-        "beyond": DOUBTED,
-        "learned": label_errors_document(learned, suspects, listed),
-        "test": None if test is None or tested is None else label_errors_document(test, tested, listed),
+        "beyond": SUSPECT_DEVIATIONS,
+        "learned": describe_label_errors(learned, suspects, listed),
+        "test": None if test is None or tested is None else describe_label_errors(test, tested, listed),
     }
 
 
-def robust_deviations(true: Floats, judged: Floats) -> Floats:
+def compute_robust_deviations(true: Floats, judged: Floats) -> Floats:
     """Return the modified z-scores (n,): how far numbers lie from their predictions, in robust standard deviations.
 
     Median and median absolute deviation are those of images with about the same prediction; where more than half of
     their residuals are equal, the mean absolute deviation takes its place, as Iglewicz and Hoaglin advise.
     """
-    codes, names = ranges_of(judged, most=MAX_RANGES, least=MIN_IMAGES)
+    codes, names = bin_numbers(judged, most=MAX_RANGES, least=MIN_IMAGES)
     found = np.zeros(len(true))
     for code in range(len(names)):
         inside = codes == code
@@ -130,7 +138,7 @@ def robust_deviations(true: Floats, judged: Floats) -> Floats:
     return found
 
 
-def neighbours_out_of_fold(taught: LabelledFeatures, folds: Ints) -> Floats:
+def predict_by_neighbours_out_of_fold(taught: LabelledFeatures, folds: Ints) -> Floats:
     """Return the median number (n,) of each image's nearest images in the other folds."""
     predicted = np.zeros(len(taught))
     for fold in range(int(folds.max()) + 1):
@@ -140,23 +148,28 @@ def neighbours_out_of_fold(taught: LabelledFeatures, folds: Ints) -> Floats:
 
 
 def _predict_by_neighbours(rest: LabelledFeatures, features: NDArray[np.floating]) -> Floats:
-    found, _ = nearest(features, rest.features, min(NEIGHBOURS, len(rest)))
+    found, _ = find_nearest(features, rest.features, min(NEIGHBOURS, len(rest)))
     predicted: Floats = np.median(rest.targets[found, 0], axis=1)
     return predicted
 
 
 def _find_test_suspects(
-    run: Examined, learned: Pool, test: Pool, judged: tuple[Floats, Floats], strength: float
+    run: EvaluationContext, learned: Pool, test: Pool, judged: tuple[Floats, Floats], strength: float
 ) -> list[RegressionLabelError]:
     """Return the suspects among test images, predicted by models of all training and validation images."""
-    rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.seed))
+    rest = learned.taught.taken(sample_training_rows(learned.taught, seed=run.seed))
     predicted = fit_probe(rest, strength)(test.taught.features)[:, 0]
     near = _predict_by_neighbours(learned.taught, test.taught.features)
     return _find_suspects(run, test, predicted, near, before=(learned.taught.targets[:, 0], *judged))
 
 
 def _find_suspects(
-    run: Examined, pool: Pool, judged: Floats, near: Floats, *, before: tuple[Floats, Floats, Floats] | None = None
+    run: EvaluationContext,
+    pool: Pool,
+    judged: Floats,
+    near: Floats,
+    *,
+    before: tuple[Floats, Floats, Floats] | None = None,
 ) -> list[RegressionLabelError]:
     """Return the suspected images, the largest deviation first.
 
@@ -171,14 +184,14 @@ def _find_suspects(
     others, other_judged, other_near = before or (np.zeros(0),) * 3
     all_true = np.concatenate([others, true])
     far, also = (
-        robust_deviations(all_true, np.concatenate([known, own]))[len(others) :]
+        compute_robust_deviations(all_true, np.concatenate([known, own]))[len(others) :]
         for known, own in ((other_judged, judged), (other_near, near))
     )
-    places, suspects = list(places_of(pool)), []
-    for index in np.flatnonzero(np.abs(far) > DOUBTED).tolist():
+    places, suspects = list(list_places(pool)), []
+    for index in np.flatnonzero(np.abs(far) > SUSPECT_DEVIATIONS).tolist():
         split, row = places[index]
         name = pool.names[split]
-        agreed = bool(np.sign(far[index]) * also[index] > DOUBTED)
+        agreed = bool(np.sign(far[index]) * also[index] > SUSPECT_DEVIATIONS)
         path = run.splits[name].records[row].path
         suspects.append(
             RegressionLabelError(path, name, float(true[index]), float(judged[index]), float(far[index]), agreed)
@@ -188,9 +201,9 @@ def _find_suspects(
 
 def _describe_suspect(suspect: RegressionLabelError, root: Path) -> dict[str, Any]:
     return {
-        "path": told_path(suspect.path, root),
+        "path": make_relative_path(suspect.path, root),
         "split": suspect.split,
-        "label": number_text(suspect.label),
+        "label": format_exact_number(suspect.label),
         "likely": _rounded(suspect.likely),
         "difference": float(f"{suspect.label - suspect.likely:.6g}"),
         "deviations": round(suspect.deviations, 3),
@@ -200,10 +213,15 @@ def _describe_suspect(suspect: RegressionLabelError, root: Path) -> dict[str, An
 
 def _format_row(suspect: RegressionLabelError, root: Path) -> list[str]:
     apart = f"{suspect.label - suspect.likely:.6g}", f"{suspect.deviations:.3f}"
-    texts = told_path(suspect.path, root), suspect.split, number_text(suspect.label), _rounded(suspect.likely)
+    texts = (
+        make_relative_path(suspect.path, root),
+        suspect.split,
+        format_exact_number(suspect.label),
+        _rounded(suspect.likely),
+    )
     return [*texts, *apart, "yes" if suspect.confident else "no"]
 
 
 def _rounded(value: float) -> str:
     # Four digits: more would claim a precision that the probe hasn't.
-    return number_text(float(f"{value:.4g}"))
+    return format_exact_number(float(f"{value:.4g}"))

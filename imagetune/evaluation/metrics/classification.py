@@ -22,25 +22,25 @@ from sklearn.metrics import (
 
 from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
-from imagetune.evaluation.metrics.ordinal import rank_metrics
+from imagetune.evaluation.metrics.ordinal import estimate_rank_metrics
 from imagetune.evaluation.metrics.scores import TINY, Resampled, resample
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
     Precision,
-    effective_images,
-    estimate,
-    f1_estimate,
-    group_codes,
-    group_notes,
-    left_out_estimate,
-    precision_of,
-    share_estimate,
-    units_left_out,
+    compute_effective_images,
+    compute_precision,
+    encode_groups,
+    estimate_f1,
+    estimate_from_left_out,
+    estimate_from_samples,
+    estimate_share,
+    list_group_notes,
+    list_units,
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
-from imagetune.evaluation.statistics.proportions import auc_interval, two_sided_quantile
+from imagetune.evaluation.statistics.proportions import compute_auc_interval, compute_two_sided_quantile
 from imagetune.recipe.data import Task
 from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import METRICS, list_class_metrics, list_test_metrics
@@ -147,7 +147,7 @@ def evaluate_predictions(
         predictions.predicted[known],
     )
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
-    codes = group_codes([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
+    codes = encode_groups([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
     resampled = _resample_metrics(labels, probabilities, predicted, config.top_k, bootstrap, codes)
     values = _compute_class_values(labels, probabilities, predicted)
     confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
@@ -155,7 +155,7 @@ def evaluate_predictions(
     headlines = _compute_headlines(labels, probabilities, predicted, values, config.top_k)
     metrics = _estimate_headlines(headlines, confusion.sum(axis=1), resampled)
     if predictions.rule.task == "ordinal":
-        metrics |= rank_metrics(labels, predicted, len(confusion), bootstrap, groups=codes)
+        metrics |= estimate_rank_metrics(labels, predicted, len(confusion), bootstrap, groups=codes)
     left_out = int((~known).sum())
     return SplitEvaluation(
         class_names=predictions.class_names,
@@ -167,7 +167,7 @@ def evaluate_predictions(
         classes=classes,
         confusion=confusion.astype(np.int64),
         bootstrap=bootstrap,
-        notes=(*_list_notes(classes, left_out), *group_notes(codes)),
+        notes=(*_list_notes(classes, left_out), *list_group_notes(codes)),
         task=predictions.rule.task,
         groups=0 if codes is None else int(codes.max()) + 1,
     )
@@ -244,13 +244,15 @@ class _Resamples:
         """Return a metric with its jackknife interval, from the metric without each image or group, ``others`` (u,)."""
         left_out, confidence = LeftOut(others, self.strata), self.bootstrap.confidence
         flawless = None if images is None else images * self.precision.worth
-        return left_out_estimate(value, left_out, confidence, reason=reason, flawless=flawless, most=most, scale="loss")
+        return estimate_from_left_out(
+            value, left_out, confidence, reason=reason, flawless=flawless, most=most, scale="loss"
+        )
 
     def estimate_by_bootstrap(
         self, value: float | None, others: Floats, *, images: float | None, reason: str, most: float | None
     ) -> Estimate:
         """Return a metric with its bootstrap interval, from the metric of each resampling, ``others`` (m,)."""
-        return estimate(
+        return estimate_from_samples(
             value, others, self.bootstrap, images=images, reason=reason, precision=self.precision, most=most
         )
 
@@ -260,20 +262,20 @@ def _resample_metrics(
 ) -> _Resamples:
     # Resampled groups of unequal size give intervals that are too short, so groups are only ever left out.
     # The ROC AUC has the jackknife's interval and takes most of the time, so that resamplings do without it.
-    units = units_left_out(labels, bootstrap, groups)
+    units = list_units(labels, bootstrap, groups)
     left_out = resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, without=units)
     drawn = (
         left_out
         if groups is not None
         else resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, with_auc=False)
     )
-    precision = precision_of(labels, bootstrap, groups)
+    precision = compute_precision(labels, bootstrap, groups)
     return _Resamples(bootstrap, precision, drawn, left_out, units.strata, groups is not None)
 
 
 def _estimate_headlines(values: Mapping[str, float | None], counts: Ints, resamples: _Resamples) -> dict[str, Estimate]:
     images, classes = float(counts.sum()), len(counts)
-    macro = effective_images(counts[counts > 0].astype(np.float64))
+    macro = compute_effective_images(counts[counts > 0].astype(np.float64))
     effective = {"accuracy": images, "top_k_accuracy": images, "log_loss": None}
     # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
     most = {**effective, "f1": 2 * macro, "roc_auc": None}
@@ -297,7 +299,7 @@ def _estimate_headlines(values: Mapping[str, float | None], counts: Ints, resamp
         # mistakes does not. Images of a group are not independent.
         value = values.get(name)
         if value is not None and METRICS[name].mean_over == "images" and not resamples.grouped:
-            found[name] = share_estimate(value * images, images, resamples.bootstrap.confidence)
+            found[name] = estimate_share(value * images, images, resamples.bootstrap.confidence)
     return found
 
 
@@ -320,16 +322,18 @@ def _estimate_classes(
                 most={"f1": 2 * images, "roc_auc": None}.get(metric, images),
             )
         if true[index] and not resamples.grouped:
-            metrics |= class_shares(*counts, resamples.bootstrap.confidence)
+            metrics |= estimate_class_shares(*counts, resamples.bootstrap.confidence)
         area, others = metrics["roc_auc"].value, int(true.sum() - true[index])
         if area is not None and not resamples.grouped:
-            ends = auc_interval(area, counts[0], others, two_sided_quantile(resamples.bootstrap.confidence))
+            ends = compute_auc_interval(
+                area, counts[0], others, compute_two_sided_quantile(resamples.bootstrap.confidence)
+            )
             metrics["roc_auc"] = Estimate(area, *ends, method="newcombe")
         evaluations.append(ClassEvaluation(name, *counts, metrics))
     return tuple(evaluations)
 
 
-def class_shares(images: int, predicted: int, right: int, confidence: float) -> dict[str, Estimate]:
+def estimate_class_shares(images: int, predicted: int, right: int, confidence: float) -> dict[str, Estimate]:
     """Return precision, recall and F1 of a class with Wilson's intervals; precision only if the class was predicted.
 
     Args:
@@ -339,10 +343,10 @@ def class_shares(images: int, predicted: int, right: int, confidence: float) -> 
         confidence: Coverage of the intervals, in (0, 1).
     """
     found = {
-        "recall": share_estimate(right, images, confidence),
-        "f1": f1_estimate(right, images, predicted, confidence),
+        "recall": estimate_share(right, images, confidence),
+        "f1": estimate_f1(right, images, predicted, confidence),
     }
-    return found | ({"precision": share_estimate(right, predicted, confidence)} if predicted else {})
+    return found | ({"precision": estimate_share(right, predicted, confidence)} if predicted else {})
 
 
 def _average_over_classes(values: Mapping[str, Floats], counts: Ints) -> dict[str, dict[str, float]]:

@@ -15,23 +15,23 @@ from sklearn.metrics import precision_recall_curve
 
 from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
-from imagetune.evaluation.metrics.classification import FEW, ClassEvaluation, class_shares
-from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, mean_over
+from imagetune.evaluation.metrics.classification import FEW, ClassEvaluation, estimate_class_shares
+from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, average_present_classes
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
-    effective_images,
-    group_codes,
-    group_notes,
-    left_out_estimate,
-    precision_of,
-    share_estimate,
-    units_left_out,
-    weights_left_out,
+    compute_effective_images,
+    compute_precision,
+    encode_groups,
+    estimate_from_left_out,
+    estimate_share,
+    leave_out_weights,
+    list_group_notes,
+    list_units,
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
-from imagetune.evaluation.statistics.proportions import two_sided_quantile
+from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
 from imagetune.recipe.data import Task
 from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import list_class_metrics, list_test_metrics
@@ -105,17 +105,17 @@ def evaluate_labels(
     values, by_label = _compute_metrics(true, given, rankings, np.ones((len(true), 1), np.float32))
     # Average precision ranks every label's images for each unit: with very many images it has no interval.
     with_ranking = true.size * bootstrap.samples <= AUC_STEPS
-    codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
-    units = units_left_out(strata, bootstrap, codes)
+    codes, strata = encode_groups(groups), np.zeros(len(true), np.int64)
+    units = list_units(strata, bootstrap, codes)
     chunks = [
         _compute_metrics(true, given, rankings if with_ranking else [], weights)
-        for weights in weights_left_out(units, cells_a_sample=true.shape[1])
+        for weights in leave_out_weights(units, cells_a_sample=true.shape[1])
     ]
     others = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
     label_others = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_METRICS}
     counts = (true.sum(axis=0), given.sum(axis=0), (true & given).sum(axis=0))
     jackknife = _Jackknife(
-        units.strata, config.confidence, precision_of(strata, bootstrap, codes).worth, codes is not None
+        units.strata, config.confidence, compute_precision(strata, bootstrap, codes).worth, codes is not None
     )
     classes = tuple(
         _evaluate_label(predictions, label, counts, by_label, label_others, jackknife) for label in range(true.shape[1])
@@ -128,7 +128,7 @@ def evaluate_labels(
         metrics=_estimate_headlines(values, others, counts[0], jackknife, len(true)),
         classes=classes,
         bootstrap=bootstrap,
-        notes=(*_list_notes(classes, true, predictions.unknown), *group_notes(codes)),
+        notes=(*_list_notes(classes, true, predictions.unknown), *list_group_notes(codes)),
         baseline=float((2 * shares / (1 + shares)).mean()),
         groups=0 if codes is None else int(codes.max()) + 1,
     )
@@ -156,18 +156,18 @@ class _Jackknife:
         """Return a metric with its interval, from the metric without each image or group, ``others`` (u,)."""
         # Wilson's interval already allows for few mistakes; in simulations a wider quantile covers too much.
         plain = most is not None and not self.grouped
-        return left_out_estimate(
+        return estimate_from_left_out(
             None if np.isnan(value) else value,
             LeftOut(others, self.strata),
             self.confidence,
             reason=reason,
             flawless=images * self.worth,
             most=most,
-            quantile=two_sided_quantile(self.confidence) if plain else None,
+            quantile=compute_two_sided_quantile(self.confidence) if plain else None,
         )
 
 
-def label_metrics(
+def build_label_metric_function(
     true: Bools, given: Bools, probabilities: Floats, *, with_ranking: bool = True
 ) -> Callable[[Floats], tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]]:
     """Return a function from weights (n, b) to headline metrics (b,) and metrics of each label (k, b).
@@ -236,7 +236,7 @@ def _compute_metrics(
         else np.full(present.shape, np.nan)
     )
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = {name: mean_over(values, present) for name, values in by_label.items()}
+        means = {name: average_present_classes(values, present) for name, values in by_label.items()}
     total = weights.sum(axis=0, dtype=np.float64)
     wrong = true != given
     pairs = (positives + predictions).sum(axis=0)
@@ -259,7 +259,7 @@ def _estimate_headlines(
     jackknife: _Jackknife,
     images: int,
 ) -> dict[str, Estimate]:
-    macro = effective_images(positives[positives > 0].astype(np.float64))
+    macro = compute_effective_images(positives[positives > 0].astype(np.float64))
     effective: dict[str, float] = {"subset_accuracy": float(images), "micro_f1": float(positives.sum())}
     # The labels of one image are not independent: no wrong label among n x k counts as n images, not as n x k.
     effective["hamming_loss"] = float(images)
@@ -273,7 +273,7 @@ def _estimate_headlines(
     }
     if not jackknife.grouped:
         hits = float(values["subset_accuracy"][0]) * images
-        found["subset_accuracy"] = share_estimate(hits, images, jackknife.confidence)
+        found["subset_accuracy"] = estimate_share(hits, images, jackknife.confidence)
     return found
 
 
@@ -297,7 +297,7 @@ def _evaluate_label(
             most={"f1": 2 * images, "average_precision": None}.get(name, images),
         )
     if positives and not jackknife.grouped:
-        metrics |= class_shares(positives, given, right, jackknife.confidence)
+        metrics |= estimate_class_shares(positives, given, right, jackknife.confidence)
     threshold = predictions.thresholds[label] if predictions.thresholds else DEFAULT_THRESHOLD
     return ClassEvaluation(predictions.class_names[label], positives, given, right, metrics, threshold)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.metrics.scores import weighted_confusion
+from imagetune.evaluation.metrics.scores import compute_weighted_confusion
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
-    left_out_estimate,
-    precision_of,
-    share_estimate,
-    units_left_out,
-    weights_left_out,
+    compute_precision,
+    estimate_from_left_out,
+    estimate_share,
+    leave_out_weights,
+    list_units,
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
 from imagetune.recipe.metrics import METRICS
@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
 
 
-def rank_metrics(
+def estimate_rank_metrics(
     labels: Ints, predicted: Ints, classes: int, bootstrap: Bootstrap, *, groups: Ints | None = None
 ) -> dict[str, Estimate]:
     """Return mae (mean distance in ranks), quadratic_weighted_kappa and within_one_rank, with jackknife intervals.
@@ -35,16 +35,16 @@ def rank_metrics(
         groups: (n,) number of each image's group where whole groups are left out.
     """
     whole = np.ones((len(labels), 1), np.float32)
-    values = rank_values(weighted_confusion(labels, predicted, classes, whole))
-    units = units_left_out(labels, bootstrap, groups)
+    values = compute_rank_metrics(compute_weighted_confusion(labels, predicted, classes, whole))
+    units = list_units(labels, bootstrap, groups)
     chunks = [
-        rank_values(weighted_confusion(labels, predicted, classes, weights))
-        for weights in weights_left_out(units, cells_a_sample=classes * classes)
+        compute_rank_metrics(compute_weighted_confusion(labels, predicted, classes, weights))
+        for weights in leave_out_weights(units, cells_a_sample=classes * classes)
     ]
     images = float(len(labels))
-    worth = images * precision_of(labels, bootstrap, groups).worth
+    worth = images * compute_precision(labels, bootstrap, groups).worth
     found = {
-        name: left_out_estimate(
+        name: estimate_from_left_out(
             None if np.isnan(value[0]) else float(value[0]),
             LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
             bootstrap.confidence,
@@ -57,11 +57,11 @@ def rank_metrics(
     }
     if groups is None:
         near = float(values["within_one_rank"][0])
-        found["within_one_rank"] = share_estimate(near * images, images, bootstrap.confidence)
+        found["within_one_rank"] = estimate_share(near * images, images, bootstrap.confidence)
     return found
 
 
-def rank_values(counts: Floats) -> dict[str, NDArray[np.float64]]:
+def compute_rank_metrics(counts: Floats) -> dict[str, NDArray[np.float64]]:
     """Return mae, quadratic_weighted_kappa and within_one_rank as (b,), from (k, k, b) confusion counts.
 
     Rows are true and columns predicted. The kappa is Cohen's with quadratic weights (Psychological Bulletin 70, 1968);

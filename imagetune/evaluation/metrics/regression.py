@@ -15,11 +15,11 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
-    group_codes,
-    group_notes,
-    left_out_estimate,
-    units_left_out,
-    weights_left_out,
+    encode_groups,
+    estimate_from_left_out,
+    leave_out_weights,
+    list_group_notes,
+    list_units,
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
 from imagetune.recipe.data import Task
@@ -88,11 +88,11 @@ def evaluate_values(
     # Sorted once: leaving out images changes ranks, but never the order.
     ranks = (_Ranks.of(true), _Ranks.of(given))
     values = _compute_metrics(true, given, ranks, np.ones((len(true), 1), np.float32))
-    codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
-    units = units_left_out(strata, bootstrap, codes)
+    codes, strata = encode_groups(groups), np.zeros(len(true), np.int64)
+    units = list_units(strata, bootstrap, codes)
     chunks = [
         _compute_metrics(true, given, ranks, weights)
-        for weights in weights_left_out(units, cells_a_sample=4 * len(true))
+        for weights in leave_out_weights(units, cells_a_sample=4 * len(true))
     ]
     reasons = {
         "r2": "all labels are the same number",
@@ -101,7 +101,7 @@ def evaluate_values(
     metrics = {
         name: Estimate(None, reason=reasons.get(name, ""))
         if np.isnan(values[name][0])
-        else left_out_estimate(
+        else estimate_from_left_out(
             float(values[name][0]),
             LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
             bootstrap.confidence,
@@ -110,11 +110,11 @@ def evaluate_values(
         for name in HEADLINES
     }
     count = 0 if codes is None else int(codes.max()) + 1
-    notes = (*_list_notes(true), *group_notes(codes))
+    notes = (*_list_notes(true), *list_group_notes(codes))
     return ValueEvaluation(predictions.class_names, len(true), metrics, bootstrap, notes, count)
 
 
-def value_metrics(true: Floats, given: Floats) -> Callable[[Weights], dict[str, Floats]]:
+def build_regression_metric_function(true: Floats, given: Floats) -> Callable[[Weights], dict[str, Floats]]:
     """Return a function from weights (n, b) to the headline metrics (b,) by name; NaN where one is not defined.
 
     Args:
@@ -125,7 +125,7 @@ def value_metrics(true: Floats, given: Floats) -> Callable[[Weights], dict[str, 
     return lambda weights: _compute_metrics(true, given, ranks, weights)
 
 
-def ranges_of(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def bin_numbers(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return numbers binned into ranges of about equally many images, low to high, with the names of the ranges.
 
     Args:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.statistics.intervals import Bootstrap, resampled_weights, weights_left_out
+from imagetune.evaluation.statistics.intervals import Bootstrap, draw_weights, leave_out_weights
 from imagetune.evaluation.statistics.jackknife import Units
 
 Floats = NDArray[np.floating]
@@ -60,22 +60,24 @@ def resample(
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1).astype(np.int64) if predicted is None else predicted
     # Float32 as the weights are: a product with float64 would first copy all of them to twice the memory.
-    columns = np.stack([top_k_hits(labels, probabilities, top_k), losses(labels, probabilities)]).astype(np.float32)
+    columns = np.stack(
+        [compute_top_k_hits(labels, probabilities, top_k), compute_log_losses(labels, probabilities)]
+    ).astype(np.float32)
     affordable = len(labels) * classes * bootstrap.samples <= AUC_STEPS
     rankings = list(_rank_classes(labels, probabilities)) if with_auc and affordable else []
     headlines: list[dict[str, Floats]] = []
     by_class: list[dict[str, Floats]] = []
     cells = classes * classes
     for weights in (
-        weights_left_out(without, cells_a_sample=cells)
+        leave_out_weights(without, cells_a_sample=cells)
         if without is not None
-        else resampled_weights(labels, bootstrap, cells_a_sample=cells)
+        else draw_weights(labels, bootstrap, cells_a_sample=cells)
     ):
-        confusion = weighted_confusion(labels, predicted, classes, weights).astype(np.float64)
-        class_metrics = {**metrics_by_class(confusion), "roc_auc": _compute_aucs(rankings, classes, weights)}
+        confusion = compute_weighted_confusion(labels, predicted, classes, weights).astype(np.float64)
+        class_metrics = {**compute_class_metrics(confusion), "roc_auc": _compute_aucs(rankings, classes, weights)}
         # A class without images in a resampling has no recall there, so it is left out of that resampling's mean.
         present = confusion.sum(axis=1) > 0
-        means = {name: mean_over(values, present) for name, values in class_metrics.items()}
+        means = {name: average_present_classes(values, present) for name, values in class_metrics.items()}
         hits, loss = (columns @ weights).astype(np.float64) / weights.sum(axis=0, dtype=np.float64)
         right = np.trace(confusion) / confusion.sum(axis=(0, 1))
         rest = {"accuracy": right, "balanced_accuracy": means["recall"], "top_k_accuracy": hits, "log_loss": loss}
@@ -87,21 +89,21 @@ def resample(
     )
 
 
-def top_k_hits(labels: Ints, probabilities: NDArray[np.float64], top_k: int) -> NDArray[np.bool_]:
+def compute_top_k_hits(labels: Ints, probabilities: NDArray[np.float64], top_k: int) -> NDArray[np.bool_]:
     """Return whether the true class is among the ``top_k`` most probable ones, (n,) bool; ties as in scikit-learn."""
     ranking = np.argsort(probabilities, axis=1, kind="stable")[:, ::-1]
     hit: NDArray[np.bool_] = (ranking[:, :top_k] == labels[:, None]).any(axis=1)
     return hit
 
 
-def losses(labels: Ints, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+def compute_log_losses(labels: Ints, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the log loss (n,) of each image: minus the log probability of its true class, in nats, at most 36."""
     chosen = probabilities[np.arange(len(labels)), labels]
     result: NDArray[np.float64] = -np.log(np.clip(chosen, TINY, 1.0))
     return result
 
 
-def weighted_confusion(labels: Ints, predicted: Ints, classes: int, weights: Floats) -> NDArray[np.float32]:
+def compute_weighted_confusion(labels: Ints, predicted: Ints, classes: int, weights: Floats) -> NDArray[np.float32]:
     """Return the confusion matrices (k, k, b), rows true and columns predicted, from weights (n, b)."""
     # Images with the same pair of classes are summed together: far fewer steps than a matrix for each resampling.
     pairs = labels * classes + predicted
@@ -112,7 +114,7 @@ def weighted_confusion(labels: Ints, predicted: Ints, classes: int, weights: Flo
     return counts.reshape(classes, classes, -1)
 
 
-def metrics_by_class(confusion: Floats) -> dict[str, Floats]:
+def compute_class_metrics(confusion: Floats) -> dict[str, Floats]:
     """Return precision, recall and F1 as (k, b), from (k, k, b) counts.
 
     A class that is never predicted has precision 0; one without images has no metrics (NaN).
@@ -129,7 +131,7 @@ def metrics_by_class(confusion: Floats) -> dict[str, Floats]:
     return {name: np.where(present, values, np.nan) for name, values in metrics.items()}
 
 
-def mean_over(values: Floats, present: NDArray[np.bool_]) -> Floats:
+def average_present_classes(values: Floats, present: NDArray[np.bool_]) -> Floats:
     """Return the macro average (b,) of values (k, b) over the classes that have images; NaN where a value is NaN."""
     total: Floats = np.where(present, values, 0).sum(axis=0) / present.sum(axis=0)
     return total

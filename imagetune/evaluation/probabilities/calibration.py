@@ -10,28 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from imagetune.evaluation.context import Examined
+from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.metrics.scores import TINY
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import (
     Draws,
     Floats,
-    draws_of,
-    known_rows,
-    known_split,
-    predictions_of,
-    truth_matrix,
+    build_draws,
+    build_truth_matrix,
+    compute_confidences,
+    find_known_rows,
+    get_known_split,
 )
 from imagetune.evaluation.probabilities.reliability import (
     Bins,
     bin_predictions,
-    brier_parts,
-    calibration_error,
-    chance_errors,
-    plain_ece,
+    compute_plain_ece,
+    decompose_brier_score,
+    estimate_calibration_error,
+    simulate_chance_errors,
 )
-from imagetune.evaluation.probabilities.temperature import Temperature, fit_temperature, scaled
-from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
+from imagetune.evaluation.probabilities.temperature import Temperature, apply_temperature, fit_temperature
+from imagetune.evaluation.statistics.intervals import Estimate, estimate_share
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.data import Task
 
@@ -39,15 +39,15 @@ from imagetune.recipe.data import Task
 CHANCE_SAMPLES = 500
 
 
-def calibration_part(run: Examined) -> dict[str, Any] | None:
-    """Fit the temperature on validation, keep it in the model's manifest, and return `calibration_document`."""
-    document = calibration_document(run)
+def analyse_calibration(run: EvaluationContext) -> dict[str, Any] | None:
+    """Fit the temperature on validation, keep it in the model's manifest, and return `describe_calibration`."""
+    document = describe_calibration(run)
     if document is not None:
         update_manifest(run.folder, {"temperature": document["temperature"]["value"]})
     return document
 
 
-def calibration_document(run: Examined) -> dict[str, Any] | None:
+def describe_calibration(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the calibration measures of each split, before and after temperature scaling.
 
     The document::
@@ -70,37 +70,37 @@ def calibration_document(run: Examined) -> dict[str, Any] | None:
 
     The log loss is in nats an image, summed over the labels of multi_label; the Brier score is summed over classes
     (0 to 2), for multi_label the mean over labels (0 to 1). ``ece`` is that of
-    `imagetune.evaluation.probabilities.reliability.calibration_error`: over the predicted classes, for multi_label over
+    `imagetune.evaluation.probabilities.reliability.estimate_calibration_error`: over the predicted classes, for multi_label over
     all probabilities of all labels. ``overconfidence`` is the mean confidence minus the share that is right.
 
     Returns:
         The document; None for regression, and where no image has a known label.
     """
     task = run.data.task
-    splits = {name: found for name in ("val", "test") if (found := known_split(run, name)) is not None}
+    splits = {name: found for name in ("val", "test") if (found := get_known_split(run, name)) is not None}
     if task == "regression" or not splits:
         return None
-    temperature = fitted_temperature(run)
+    temperature = fit_validation_temperature(run)
     return {
         "method": "temperature scaling",
         "temperature": _describe_temperature(temperature),
-        "fitted_on": int(known_rows(splits["val"].predictions).sum()) if "val" in splits else 0,
+        "fitted_on": int(find_known_rows(splits["val"].predictions).sum()) if "val" in splits else 0,
         "splits": {
-            name: _describe_split(found.predictions, temperature.value, draws_of(found, run.evaluate, seed=run.seed))
+            name: _describe_split(found.predictions, temperature.value, build_draws(found, run.evaluate, seed=run.seed))
             for name, found in splits.items()
         },
     }
 
 
-def fitted_temperature(run: Examined) -> Temperature:
+def fit_validation_temperature(run: EvaluationContext) -> Temperature:
     """Return the temperature fitted on validation; one without a value where it can't be fitted."""
-    val = known_split(run, "val")
+    val = get_known_split(run, "val")
     if val is None:
         return Temperature(None, reason="there are no validation images to fit it on")
     found = val.predictions
     return fit_temperature(
-        found.probabilities[known_rows(found)],
-        truth_matrix(found),
+        found.probabilities[find_known_rows(found)],
+        build_truth_matrix(found),
         found.rule.task,
         confidence=run.evaluate.confidence,
     )
@@ -111,12 +111,12 @@ def _describe_temperature(temperature: Temperature) -> dict[str, Any]:
 
 
 def _describe_split(predictions: Predictions, temperature: float | None, draws: Draws) -> dict[str, Any]:
-    task, truth = predictions.rule.task, truth_matrix(predictions)
-    before = predictions.probabilities[known_rows(predictions)]
+    task, truth = predictions.rule.task, build_truth_matrix(predictions)
+    before = predictions.probabilities[find_known_rows(predictions)]
     document: dict[str, Any] = {"images": len(truth), "before": _measures(predictions, before, truth, draws)}
     if temperature is None:
         return {**document, "after": None, "gain": None}
-    after = scaled(before, temperature, task)
+    after = apply_temperature(before, temperature, task)
     # Paired by image: the gain's interval is far shorter than those of both losses would suggest.
     gain = {
         name: draws.mean(score(before, truth, task) - score(after, truth, task)).to_dict()
@@ -126,18 +126,18 @@ def _describe_split(predictions: Predictions, temperature: float | None, draws: 
 
 
 def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, draws: Draws) -> dict[str, Any]:
-    """Return MEASURES of `calibration_part` for (n, k) probabilities and truth."""
+    """Return MEASURES of `analyse_calibration` for (n, k) probabilities and truth."""
     task = predictions.rule.task
     claimed, happened = _claims(predictions, probabilities, truth)
     bins = bin_predictions(claimed, happened)
-    plain = plain_ece(bins)
-    parts = brier_parts(probabilities, truth)
+    plain = compute_plain_ece(bins)
+    parts = decompose_brier_score(probabilities, truth)
     # The Brier score is a mean over labels for multi_label, else a sum over classes; its components follow.
     share = 1 / truth.shape[1] if task == "multi_label" else 1.0
     document = {
         "log_loss": draws.mean(_log_losses(probabilities, truth, task), scale="loss").to_dict(),
         "brier": draws.mean(_briers(probabilities, truth, task), scale="loss").to_dict(),
-        "ece": calibration_error(bins, draws).to_dict(),
+        "ece": estimate_calibration_error(bins, draws).to_dict(),
         "overconfidence": draws.mean((claimed - happened).mean(axis=1)).to_dict(),
         "ece_plain": plain,
         "ece_by_chance": _by_chance(bins, claimed[:, 0], plain, draws.bootstrap.seed)
@@ -160,8 +160,8 @@ def _claims(predictions: Predictions, probabilities: Floats, truth: Floats) -> t
     if predictions.rule.task == "multi_label":
         return probabilities, truth
     # The predicted classes stay the model's own, as temperature scaling keeps the order of the classes.
-    chosen = predictions.predicted[known_rows(predictions)]
-    right = predictions_of(predictions).right.astype(np.float64)
+    chosen = predictions.predicted[find_known_rows(predictions)]
+    right = compute_confidences(predictions).right.astype(np.float64)
     return probabilities[np.arange(len(chosen)), chosen][:, None], right[:, None]
 
 
@@ -179,7 +179,7 @@ def _briers(probabilities: Floats, truth: Floats, task: Task) -> Floats:
 
 def _by_chance(bins: Bins, claimed: Floats, plain: float, seed: int) -> dict[str, float]:
     """Return the plain ECE of a perfectly calibrated model with these confidences, and the p-value of the observed."""
-    errors = chance_errors(bins, claimed, samples=CHANCE_SAMPLES, seed=seed)
+    errors = simulate_chance_errors(bins, claimed, samples=CHANCE_SAMPLES, seed=seed)
     # The observed error counts as one of the samples, so that p is never 0 (Phipson and Smyth 2010).
     p_value = (1 + int((errors >= plain - 1e-12).sum())) / (1 + len(errors))
     return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95)), "p_value": p_value}
@@ -191,7 +191,7 @@ def _bin_documents(bins: Bins, confidence: float) -> list[dict[str, float | int 
     for index, count in enumerate(counts):
         if not count:
             continue
-        share = share_estimate(happened[index], count, confidence)
+        share = estimate_share(happened[index], count, confidence)
         documents.append(
             {
                 "from": float(bins.edges[index]),
@@ -219,7 +219,7 @@ def _label_documents(
                 "claimed": float(claimed.mean()),
                 "happened": draws.share(happened[:, 0] > 0).to_dict(),
                 "brier": float(((claimed - happened) ** 2).mean()),
-                "ece": calibration_error(bin_predictions(claimed, happened), draws).to_dict(),
+                "ece": estimate_calibration_error(bin_predictions(claimed, happened), draws).to_dict(),
             }
         )
     return documents

@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from imagetune.evaluation.context import Examined, ExaminedSplit
+from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
     Precision,
-    group_codes,
-    left_out_estimate,
-    mean_estimate,
-    percentile_interval,
-    precision_of,
-    resampled_weights,
-    share_estimate,
-    units_left_out,
+    compute_percentile_interval,
+    compute_precision,
+    draw_weights,
+    encode_groups,
+    estimate_from_left_out,
+    estimate_mean,
+    estimate_share,
+    list_units,
 )
-from imagetune.evaluation.statistics.jackknife import left_out_means
+from imagetune.evaluation.statistics.jackknife import compute_jackknife_means
 from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import Scale
 
@@ -34,7 +34,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class PredictedClasses:
+class Confidences:
     """The confidence and correctness of the predictions for n images with known labels.
 
     Attributes:
@@ -53,7 +53,7 @@ class Draws:
     Attributes:
         images: Number n of images.
         bootstrap: Number of resamplings, seed and confidence; not stratified.
-        groups: (n,) from `group_codes`, or None.
+        groups: (n,) from `encode_groups`, or None.
     """
 
     images: int
@@ -63,7 +63,7 @@ class Draws:
     @property
     def precision(self) -> Precision:
         """Small-sample corrections of the bootstrap, as it draws from few images or groups."""
-        return precision_of(np.zeros(self.images, np.int64), self.bootstrap, self.groups)
+        return compute_precision(np.zeros(self.images, np.int64), self.bootstrap, self.groups)
 
     @property
     def confidence(self) -> float:
@@ -73,16 +73,16 @@ class Draws:
 
     def weights(self) -> Iterator[NDArray[np.float32]]:
         """Yield the resamplings' weights (n, b) in chunks: how often each image was drawn."""
-        yield from resampled_weights(np.zeros(self.images, np.int64), self.bootstrap, groups=self.groups)
+        yield from draw_weights(np.zeros(self.images, np.int64), self.bootstrap, groups=self.groups)
 
     def metric(self, value: float, samples: Floats) -> Estimate:
         """Return a metric with the expanded percentile interval of its (m,) resampled values."""
-        low, high = percentile_interval(samples, self.confidence) or (None, None)
+        low, high = compute_percentile_interval(samples, self.confidence) or (None, None)
         return Estimate(value, low, high, method="percentile")
 
     def mean(self, values: Floats, *, scale: Scale = "plain") -> Estimate:
         """Return the mean of (n,) values with its interval, symmetric on the given scale."""
-        return mean_estimate(values, self.bootstrap, groups=self.groups, scale=scale)
+        return estimate_mean(values, self.bootstrap, groups=self.groups, scale=scale)
 
     def of(self, rows: Bools) -> Draws:
         """Return the bootstrap of a subset of the images, chosen by ``rows`` (n,) bool, in the same groups."""
@@ -102,34 +102,34 @@ class Draws:
         if not total:
             return Estimate(None, reason=reason)
         if self.groups is None:
-            return share_estimate(hit, total, self.bootstrap.confidence)
-        units = units_left_out(np.zeros(self.images, np.int64), self.bootstrap, self.groups)
-        return left_out_estimate(
+            return estimate_share(hit, total, self.bootstrap.confidence)
+        units = list_units(np.zeros(self.images, np.int64), self.bootstrap, self.groups)
+        return estimate_from_left_out(
             hit / total,
-            left_out_means(hits.astype(np.float64), among.astype(np.float64), units),
+            compute_jackknife_means(hits.astype(np.float64), among.astype(np.float64), units),
             self.bootstrap.confidence,
             flawless=total * self.precision.worth,
             most=float(total),
         )
 
 
-def draws_of(split: ExaminedSplit, config: EvaluateConfig, *, seed: int) -> Draws:
+def build_draws(split: EvaluatedSplit, config: EvaluateConfig, *, seed: int) -> Draws:
     """Return the bootstrap of a split's images with known labels."""
-    known = known_rows(split.predictions)
+    known = find_known_rows(split.predictions)
     # Not stratified: a threshold or a bin cuts across the classes, so their numbers are random there.
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     groups = [record.group for record, take in zip(split.records, known, strict=True) if take]
-    return Draws(len(groups), bootstrap, group_codes(groups))
+    return Draws(len(groups), bootstrap, encode_groups(groups))
 
 
-def known_rows(predictions: Predictions) -> Bools:
+def find_known_rows(predictions: Predictions) -> Bools:
     """Return which images have a known label, (n,) bool: one among the classes; for other tasks all."""
     if predictions.rule.task in ("single_label", "ordinal"):
         return predictions.labels >= 0
     return np.ones(len(predictions.paths), dtype=np.bool_)
 
 
-def predictions_of(predictions: Predictions) -> PredictedClasses:
+def compute_confidences(predictions: Predictions) -> Confidences:
     """Return the confidence of each prediction with a known label, and whether it was right.
 
     For single_label and ordinal the prediction is a class, for multi_label the whole set of labels: its probability is
@@ -143,32 +143,32 @@ def predictions_of(predictions: Predictions) -> PredictedClasses:
     """
     if predictions.rule.task == "regression":
         raise ValueError("numbers have no probabilities")
-    known = known_rows(predictions)
+    known = find_known_rows(predictions)
     probabilities = predictions.probabilities[known]
     if predictions.rule.task == "multi_label":
         given = predictions.given[known]
         agreed = np.where(given, probabilities, 1 - probabilities)
-        return PredictedClasses(agreed.prod(axis=1), (given == (predictions.targets[known] >= 0.5)).all(axis=1))
+        return Confidences(agreed.prod(axis=1), (given == (predictions.targets[known] >= 0.5)).all(axis=1))
     chosen = predictions.predicted[known]
-    return PredictedClasses(probabilities[np.arange(len(chosen)), chosen], chosen == predictions.labels[known])
+    return Confidences(probabilities[np.arange(len(chosen)), chosen], chosen == predictions.labels[known])
 
 
-def truth_matrix(predictions: Predictions) -> Floats:
+def build_truth_matrix(predictions: Predictions) -> Floats:
     """Return the true classes of each image with a known label as a matrix (n, k) of zeros and ones."""
     if predictions.rule.task == "multi_label":
         return (predictions.targets >= 0.5).astype(np.float64)
-    labels = predictions.labels[known_rows(predictions)]
+    labels = predictions.labels[find_known_rows(predictions)]
     truth = np.zeros((len(labels), len(predictions.class_names)))
     truth[np.arange(len(labels)), labels] = 1.0
     return truth
 
 
-def tested_split(run: Examined) -> str:
+def choose_tested_split(run: EvaluationContext) -> str:
     """Return the name of the split that analyses report on: test, or val where no test was held out."""
     return "test" if "test" in run.splits else "val"
 
 
-def known_split(run: Examined, name: str) -> ExaminedSplit | None:
+def get_known_split(run: EvaluationContext, name: str) -> EvaluatedSplit | None:
     """Return a split if at least one of its images has a known label; else None."""
     split = run.splits.get(name)
-    return split if split is not None and known_rows(split.predictions).any() else None
+    return split if split is not None and find_known_rows(split.predictions).any() else None

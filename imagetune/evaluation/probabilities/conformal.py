@@ -22,21 +22,21 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from imagetune.evaluation.context import Examined, ExaminedSplit
-from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, ranges_of
+from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
+from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, bin_numbers
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import (
     Bools,
     Draws,
     Floats,
-    draws_of,
-    known_rows,
-    known_split,
-    tested_split,
-    truth_matrix,
+    build_draws,
+    build_truth_matrix,
+    choose_tested_split,
+    find_known_rows,
+    get_known_split,
 )
-from imagetune.evaluation.probabilities.decision_rules import set_members, value_range
-from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
+from imagetune.evaluation.probabilities.decision_rules import build_prediction_intervals, build_prediction_sets
+from imagetune.evaluation.statistics.intervals import Estimate, estimate_share
 from imagetune.model.decision_rules import ConformalMethod, ConformalRule
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.data import Task
@@ -49,16 +49,16 @@ METHODS: dict[Task, ConformalMethod] = {
 }
 
 
-def conformal_part(run: Examined) -> dict[str, Any] | None:
-    """Choose the threshold on validation, keep it in the model's manifest, and return `conformal_document`."""
-    document = conformal_document(run)
+def analyse_conformal(run: EvaluationContext) -> dict[str, Any] | None:
+    """Choose the threshold on validation, keep it in the model's manifest, and return `describe_conformal`."""
+    document = describe_conformal(run)
     if document is not None:
         kept = {name: document[name] for name in ("method", "coverage", "threshold")}
         update_manifest(run.folder, {"conformal": kept})
     return document
 
 
-def conformal_document(run: Examined) -> dict[str, Any] | None:
+def describe_conformal(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the conformal rule, and the coverage and size of its prediction sets on the tested split.
 
     The document::
@@ -78,13 +78,13 @@ def conformal_document(run: Examined) -> dict[str, Any] | None:
     Returns:
         The document; None without validation images, or where no tested image has a known label.
     """
-    name = tested_split(run)
-    tested, val = known_split(run, name), known_split(run, "val")
+    name = choose_tested_split(run)
+    tested, val = get_known_split(run, name), get_known_split(run, "val")
     if tested is None or val is None:
         return None
     task, coverage = run.data.task, run.evaluate.conformal_coverage
-    rule = conformal_rule(val.predictions, coverage)
-    count = int(known_rows(val.predictions).sum())
+    rule = choose_conformal_rule(val.predictions, coverage)
+    count = int(find_known_rows(val.predictions).sum())
     document: dict[str, Any] = {**rule.model_dump(mode="json"), "validation": count}
     if rule.threshold is None:
         needed = int(np.ceil(coverage / (1 - coverage) - 1e-9))
@@ -93,41 +93,41 @@ def conformal_document(run: Examined) -> dict[str, Any] | None:
             "until then every set holds all classes"
         )
     usual = _default_coverage(count, coverage) if task != "multi_label" and rule.threshold is not None else None
-    images = int(known_rows(tested.predictions).sum())
+    images = int(find_known_rows(tested.predictions).sum())
     document |= {"usual": usual, "split": name, "images": images}
     if task == "regression":
-        return document | _measure_intervals(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
-    return document | _measure_sets(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
+        return document | _measure_intervals(tested, rule, build_draws(tested, run.evaluate, seed=run.seed))
+    return document | _measure_sets(tested, rule, build_draws(tested, run.evaluate, seed=run.seed))
 
 
-def conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
+def choose_conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
     """Return the conformal rule: its method, and the threshold that reaches the coverage on validation.
 
     Args:
         val: Predictions for validation; at least one image has a known label.
         coverage: Probability with which the set shall hold the true class.
     """
-    known, task = known_rows(val), val.rule.task
+    known, task = find_known_rows(val), val.rule.task
     probabilities = val.probabilities[known]
     threshold: float | None
     if task == "multi_label":
-        threshold = risk_threshold(probabilities, truth_matrix(val), coverage)
+        threshold = choose_risk_threshold(probabilities, build_truth_matrix(val), coverage)
     elif task == "regression":
-        threshold = upper_quantile(np.abs(val.targets[:, 0] - probabilities[:, 0]), coverage)
+        threshold = compute_conformal_quantile(np.abs(val.targets[:, 0] - probabilities[:, 0]), coverage)
     else:
-        score = upper_quantile(1 - (probabilities * truth_matrix(val)).sum(axis=1), coverage)
+        score = compute_conformal_quantile(1 - (probabilities * build_truth_matrix(val)).sum(axis=1), coverage)
         threshold = None if score is None else 1 - score
     return ConformalRule(method=METHODS[task], coverage=coverage, threshold=threshold)
 
 
-def upper_quantile(scores: Floats, coverage: float) -> float | None:
+def compute_conformal_quantile(scores: Floats, coverage: float) -> float | None:
     """Return the ``ceil((n + 1) * coverage)``-th smallest of (n,) scores; None where n are too few for it."""
     # Subtracted against rounding: a product such as 0.9 * 10 may lie just above a whole number.
     place = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return None if place > len(scores) else float(np.sort(scores)[place - 1])
 
 
-def risk_threshold(probabilities: Floats, truth: Floats, coverage: float) -> float | None:
+def choose_risk_threshold(probabilities: Floats, truth: Floats, coverage: float) -> float | None:
     """Return the highest threshold at which at most ``1 - coverage`` of an image's labels are missed, on average.
 
     The mean share is corrected for the number of images: ``(n * risk + 1) / (n + 1)``.
@@ -166,10 +166,10 @@ def _default_coverage(images: int, coverage: float) -> dict[str, float]:
     return {"low": float(low), "high": float(high)}
 
 
-def _measure_sets(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+def _measure_sets(split: EvaluatedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
     predictions = split.predictions
-    known, truth = known_rows(predictions), truth_matrix(predictions)
-    members = set_members(predictions, rule)[known]
+    known, truth = find_known_rows(predictions), build_truth_matrix(predictions)
+    members = build_prediction_sets(predictions, rule)[known]
     sizes = members.sum(axis=1)
     several = predictions.rule.task == "multi_label"
     named = (members * truth).sum(axis=1)
@@ -206,19 +206,19 @@ def _describe_class(name: str, members: Bools, own: Bools, index: int, confidenc
     """Return the coverage of one class: the share of its images whose prediction set holds it."""
     images = int(own.sum())
     named = int(members[own, index].sum())
-    covered = share_estimate(named, images, confidence) if images else Estimate(None, reason="no images of this class")
+    covered = estimate_share(named, images, confidence) if images else Estimate(None, reason="no images of this class")
     size = float(members[own].sum(axis=1).mean()) if images else None
     return {"class": name, "images": images, "covered": covered.to_dict(), "mean_size": size}
 
 
-def _measure_intervals(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+def _measure_intervals(split: EvaluatedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
     predictions = split.predictions
     true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
-    low, high = value_range(given, rule)
+    low, high = build_prediction_intervals(given, rule)
     width = None if rule.threshold is None else 2 * rule.threshold
     held = (true >= low) & (true <= high)
     # By the prediction, not the truth: only the former is known in use, and one width for all may fail in some range.
-    codes, names = ranges_of(given, most=MAX_RANGES, least=MIN_IMAGES)
+    codes, names = bin_numbers(given, most=MAX_RANGES, least=MIN_IMAGES)
     return {
         "covered": draws.share(held).to_dict(),
         "alone": None,

@@ -11,23 +11,29 @@ from typing import Any
 
 import numpy as np
 
-from imagetune.evaluation.context import Examined
-from imagetune.evaluation.probabilities.calibration import fitted_temperature
-from imagetune.evaluation.probabilities.confidence import Floats, draws_of, known_rows, known_split, tested_split
-from imagetune.evaluation.probabilities.decision_rules import min_cost_predictions
-from imagetune.evaluation.probabilities.temperature import scaled
+from imagetune.evaluation.context import EvaluationContext
+from imagetune.evaluation.probabilities.calibration import fit_validation_temperature
+from imagetune.evaluation.probabilities.confidence import (
+    Floats,
+    build_draws,
+    choose_tested_split,
+    find_known_rows,
+    get_known_split,
+)
+from imagetune.evaluation.probabilities.decision_rules import predict_min_cost
+from imagetune.evaluation.probabilities.temperature import apply_temperature
 from imagetune.model.manifest import update_manifest
 
 
-def costs_part(run: Examined) -> dict[str, Any] | None:
-    """Keep the costs in the model's manifest, for `imagetune predict --min-cost`, and return `costs_document`."""
-    document = costs_document(run)
+def analyse_costs(run: EvaluationContext) -> dict[str, Any] | None:
+    """Keep the costs in the model's manifest, for `imagetune predict --min-cost`, and return `describe_costs`."""
+    document = describe_costs(run)
     if document is not None:
         update_manifest(run.folder, {"costs": document["costs"]})
     return document
 
 
-def costs_document(run: Examined) -> dict[str, Any] | None:
+def describe_costs(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the mean cost on the tested split of the model's predictions, and of those with the lowest expected cost.
 
     The document::
@@ -45,17 +51,17 @@ def costs_document(run: Examined) -> dict[str, Any] | None:
         has a known label.
     """
     costs = np.array(run.evaluate.costs or (), np.float64)
-    name = tested_split(run)
-    split = known_split(run, name)
+    name = choose_tested_split(run)
+    split = get_known_split(run, name)
     if split is None or costs.shape != (len(split.predictions.class_names),) * 2:
         return None
-    predictions, draws = split.predictions, draws_of(split, run.evaluate, seed=run.seed)
-    known = known_rows(predictions)
-    labels, temperature = predictions.labels[known], fitted_temperature(run).value
+    predictions, draws = split.predictions, build_draws(split, run.evaluate, seed=run.seed)
+    known = find_known_rows(predictions)
+    labels, temperature = predictions.labels[known], fit_validation_temperature(run).value
     probabilities = predictions.probabilities[known]
     if temperature is not None:
-        probabilities = scaled(probabilities, temperature, predictions.rule.task)
-    choices = {"as_predicted": predictions.predicted[known], "min_cost": min_cost_predictions(probabilities, costs)}
+        probabilities = apply_temperature(probabilities, temperature, predictions.rule.task)
+    choices = {"as_predicted": predictions.predicted[known], "min_cost": predict_min_cost(probabilities, costs)}
     paid = {way: costs[labels, prediction] for way, prediction in choices.items()}
     expected = probabilities @ costs
     rows = np.arange(len(labels))

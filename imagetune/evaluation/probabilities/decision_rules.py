@@ -13,7 +13,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 
-def set_members(predictions: Predictions, rule: ConformalRule) -> Bools:
+def build_prediction_sets(predictions: Predictions, rule: ConformalRule) -> Bools:
     """Return each image's conformal prediction set, (n, k) bool; see `imagetune.evaluation.probabilities.conformal`.
 
     Args:
@@ -36,13 +36,13 @@ def set_members(predictions: Predictions, rule: ConformalRule) -> Bools:
     return members
 
 
-def value_range(values: Floats, rule: ConformalRule) -> tuple[Floats, Floats]:
+def build_prediction_intervals(values: Floats, rule: ConformalRule) -> tuple[Floats, Floats]:
     """Return the ends (n,) of each number's conformal prediction interval; infinite where the rule has no threshold."""
     half = np.inf if rule.threshold is None else rule.threshold
     return values - half, values + half
 
 
-def operating_predictions(predictions: Predictions, point: OperatingPoint) -> Ints:
+def predict_at_operating_point(predictions: Predictions, point: OperatingPoint) -> Ints:
     """Return the predictions (n,) at an operating point: the positive class from its threshold on, else the best other.
 
     Args:
@@ -57,14 +57,14 @@ def operating_predictions(predictions: Predictions, point: OperatingPoint) -> In
     return np.where(reached, index, rest).astype(np.int64)
 
 
-def operating_thresholds(predictions: Predictions, point: OperatingPoint) -> tuple[float, ...]:
+def list_operating_thresholds(predictions: Predictions, point: OperatingPoint) -> tuple[float, ...]:
     """Return the thresholds of all labels (multi_label), with the operating point's for the positive label."""
     own = predictions.thresholds or (0.5,) * len(predictions.class_names)
     names = predictions.class_names
     return tuple(point.threshold if name == point.positive else usual for name, usual in zip(names, own, strict=True))
 
 
-def min_cost_predictions(probabilities: Floats, costs: Floats) -> Ints:
+def predict_min_cost(probabilities: Floats, costs: Floats) -> Ints:
     """Return the predictions (n,) with the lowest expected cost; of equally cheap ones the most probable.
 
     Args:

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from imagetune.evaluation.context import Examined, ExaminedSplit
+from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import (
     Bools,
     Draws,
     Floats,
-    draws_of,
-    known_rows,
-    known_split,
-    truth_matrix,
+    build_draws,
+    build_truth_matrix,
+    find_known_rows,
+    get_known_split,
 )
-from imagetune.evaluation.probabilities.decision_rules import operating_predictions, operating_thresholds
+from imagetune.evaluation.probabilities.decision_rules import list_operating_thresholds, predict_at_operating_point
 from imagetune.model.decision_rules import OperatingPoint
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.evaluate import OperatingPointConfig
@@ -45,16 +45,16 @@ class Cuts:
     false_alarms: Floats
 
 
-def operating_part(run: Examined) -> dict[str, Any] | None:
-    """Choose the threshold on validation, keep it in the model's manifest, and return `operating_document`."""
-    document = operating_document(run)
+def analyse_operating_point(run: EvaluationContext) -> dict[str, Any] | None:
+    """Choose the threshold on validation, keep it in the model's manifest, and return `describe_operating_point`."""
+    document = describe_operating_point(run)
     if document is not None and document["threshold"] is not None:
         kept = {name: document[name] for name in ("positive", "threshold")}
         update_manifest(run.folder, {"operating_point": kept})
     return document
 
 
-def operating_document(run: Examined) -> dict[str, Any] | None:
+def describe_operating_point(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the operating point of ``evaluate.operating_point``, with recall, precision and accuracy at it.
 
     The document::
@@ -71,7 +71,7 @@ def operating_document(run: Examined) -> dict[str, Any] | None:
     Returns:
         The document; None where the recipe asks for none, for regression, and where there are no validation images.
     """
-    config, val = run.evaluate.operating_point, known_split(run, "val")
+    config, val = run.evaluate.operating_point, get_known_split(run, "val")
     if config is None or val is None or config.positive not in val.predictions.class_names:
         return None
     threshold, reason = choose_threshold(val.predictions, config)
@@ -79,11 +79,12 @@ def operating_document(run: Examined) -> dict[str, Any] | None:
     if threshold is None:
         return {**document, "reason": reason, "splits": {}}
     point = OperatingPoint(positive=config.positive, threshold=threshold)
-    splits = {name: found for name in ("val", "test") if (found := known_split(run, name)) is not None}
+    splits = {name: found for name in ("val", "test") if (found := get_known_split(run, name)) is not None}
     return {
         **document,
         "splits": {
-            name: _measure(found, point, draws_of(found, run.evaluate, seed=run.seed)) for name, found in splits.items()
+            name: _measure(found, point, build_draws(found, run.evaluate, seed=run.seed))
+            for name, found in splits.items()
         },
     }
 
@@ -105,11 +106,11 @@ def choose_threshold(val: Predictions, config: OperatingPointConfig) -> tuple[fl
     Of equally good thresholds the one nearest to 0.5 is chosen.
     """
     index = val.class_names.index(config.positive)
-    true = truth_matrix(val)[:, index] > 0
+    true = build_truth_matrix(val)[:, index] > 0
     if not true.any() or true.all():
         kind = "no" if not true.any() else "nothing but"
         return None, f"validation has {kind} images of {config.positive}"
-    cuts = threshold_cuts(true, val.probabilities[known_rows(val), index])
+    cuts = threshold_cuts(true, val.probabilities[find_known_rows(val), index])
     first, second = _merits(cuts, config)
     if not np.isfinite(first).any():
         best = float(cuts.precision.max())
@@ -150,20 +151,23 @@ def _merits(cuts: Cuts, config: OperatingPointConfig) -> tuple[Floats, Floats]:
     return f1, cuts.recall
 
 
-def _measure(split: ExaminedSplit, point: OperatingPoint, draws: Draws) -> dict[str, Any]:
+def _measure(split: EvaluatedSplit, point: OperatingPoint, draws: Draws) -> dict[str, Any]:
     predictions = split.predictions
-    known = known_rows(predictions)
+    known = find_known_rows(predictions)
     index = predictions.class_names.index(point.positive)
-    own = truth_matrix(predictions)[:, index] > 0
+    own = build_truth_matrix(predictions)[:, index] > 0
     if predictions.rule.task == "multi_label":
-        thresholds = np.array(operating_thresholds(predictions, point))
+        thresholds = np.array(list_operating_thresholds(predictions, point))
         truth = predictions.targets >= 0.5
         at = (predictions.probabilities >= thresholds)[known]
         given = predictions.given[known]
         taken = {"at_threshold": at[:, index], "as_predicted": given[:, index]}
         right = {"at_threshold": (at == truth[known]).all(axis=1), "as_predicted": (given == truth[known]).all(axis=1)}
     else:
-        choices = {"at_threshold": operating_predictions(predictions, point), "as_predicted": predictions.predicted}
+        choices = {
+            "at_threshold": predict_at_operating_point(predictions, point),
+            "as_predicted": predictions.predicted,
+        }
         taken = {name: prediction[known] == index for name, prediction in choices.items()}
         right = {name: (prediction == predictions.labels)[known] for name, prediction in choices.items()}
     metrics = {name: _metrics(own, taken[name], right[name], draws) for name in taken}

@@ -79,7 +79,7 @@ def bin_predictions(claimed: Floats, happened: Floats, *, bins: int | None = Non
     return Bins(edges, sums(np.ones_like(claimed)), sums(claimed), sums(happened))
 
 
-def squared_errors(bins: Bins, weights: AnyFloats) -> tuple[Floats, Floats]:
+def compute_squared_errors(bins: Bins, weights: AnyFloats) -> tuple[Floats, Floats]:
     """Return the mean squared calibration gap, plain and bias-corrected, (b,) each; the latter may fall below 0.
 
     The variance of a bin's gap is taken over images, so that predictions about one image may be dependent.
@@ -101,15 +101,15 @@ def squared_errors(bins: Bins, weights: AnyFloats) -> tuple[Floats, Floats]:
     return (share * gap**2).sum(axis=0), (share * (gap**2 - variance)).sum(axis=0)
 
 
-def calibration_error(bins: Bins, draws: Draws) -> Estimate:
+def estimate_calibration_error(bins: Bins, draws: Draws) -> Estimate:
     """Return the bias-corrected root mean square calibration error, with its basic bootstrap interval.
 
     Resampling adds to the sample's error what sampling has added to the model's. So the basic interval is used (Davison
     and Hinkley, Bootstrap Methods and their Application, 1997, 5.2.1): the distances of the resamplings' corrected
     squared errors from the sample's plain one are subtracted from the estimate.
     """
-    plain, corrected = (float(value[0]) for value in squared_errors(bins, np.ones((len(bins.counts), 1))))
-    samples = np.concatenate([squared_errors(bins, weights)[1] for weights in draws.weights()])
+    plain, corrected = (float(value[0]) for value in compute_squared_errors(bins, np.ones((len(bins.counts), 1))))
+    samples = np.concatenate([compute_squared_errors(bins, weights)[1] for weights in draws.weights()])
     tail = (1 - draws.confidence) / 2
     far, near = np.quantile(samples, [1 - tail, tail]) - plain
     ends = np.array([corrected - far, corrected, corrected - near])
@@ -117,12 +117,12 @@ def calibration_error(bins: Bins, draws: Draws) -> Estimate:
     return Estimate(float(value), float(min(low, value)), float(max(high, value)), method="basic bootstrap")
 
 
-def plain_ece(bins: Bins) -> float:
+def compute_plain_ece(bins: Bins) -> float:
     """Return the expected calibration error (ECE) without bias correction, as in most papers (Naeini et al. 2015)."""
     return float(np.abs((bins.happened - bins.claimed).sum(axis=0)).sum() / bins.counts.sum())
 
 
-def chance_errors(bins: Bins, claimed: Floats, *, samples: int, seed: int) -> Floats:
+def simulate_chance_errors(bins: Bins, claimed: Floats, *, samples: int, seed: int) -> Floats:
     """Return the plain ECE (samples,) of perfectly calibrated predictions, simulated from their confidences.
 
     It is what one sees by chance with as many images (consistency resampling; Bröcker and Smith, Weather and
@@ -142,7 +142,7 @@ def chance_errors(bins: Bins, claimed: Floats, *, samples: int, seed: int) -> Fl
     return np.concatenate(found)
 
 
-def brier_parts(claimed: Floats, happened: Floats) -> BrierParts:
+def decompose_brier_score(claimed: Floats, happened: Floats) -> BrierParts:
     """Return the decomposition of the Brier score ``((claimed - happened) ** 2).sum(axis=1).mean()``, binned by class.
 
     Args:

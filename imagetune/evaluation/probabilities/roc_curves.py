@@ -14,20 +14,20 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
-from imagetune.evaluation.context import Examined
+from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.probabilities.confidence import (
     Bools,
     Floats,
-    known_rows,
-    known_split,
-    tested_split,
-    truth_matrix,
+    build_truth_matrix,
+    choose_tested_split,
+    find_known_rows,
+    get_known_split,
 )
-from imagetune.evaluation.statistics.intervals import Estimate, flawless_bound
-from imagetune.evaluation.statistics.proportions import two_sided_quantile
+from imagetune.evaluation.statistics.intervals import Estimate, compute_exact_bound
+from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
 
 
-def curves_part(run: Examined) -> dict[str, Any] | None:
+def analyse_curves(run: EvaluationContext) -> dict[str, Any] | None:
     """Return ROC AUC and average precision of each class on the tested split; each class against all others.
 
     The document::
@@ -42,12 +42,12 @@ def curves_part(run: Examined) -> dict[str, Any] | None:
     Returns:
         The document; None for regression, and where no image has a known label.
     """
-    name = tested_split(run)
-    split = known_split(run, name)
+    name = choose_tested_split(run)
+    split = get_known_split(run, name)
     if run.data.task == "regression" or split is None:
         return None
     predictions, confidence = split.predictions, run.evaluate.confidence
-    probabilities, truth = predictions.probabilities[known_rows(predictions)], truth_matrix(predictions) > 0
+    probabilities, truth = predictions.probabilities[find_known_rows(predictions)], build_truth_matrix(predictions) > 0
     return {
         "split": name,
         "images": len(truth),
@@ -56,15 +56,17 @@ def curves_part(run: Examined) -> dict[str, Any] | None:
                 "class": class_name,
                 "images": int(truth[:, index].sum()),
                 "share": float(truth[:, index].mean()),
-                "roc_auc": roc_auc_estimate(truth[:, index], probabilities[:, index], confidence).to_dict(),
-                "average_precision": precision_estimate(truth[:, index], probabilities[:, index], confidence).to_dict(),
+                "roc_auc": estimate_roc_auc(truth[:, index], probabilities[:, index], confidence).to_dict(),
+                "average_precision": estimate_average_precision(
+                    truth[:, index], probabilities[:, index], confidence
+                ).to_dict(),
             }
             for index, class_name in enumerate(predictions.class_names)
         ],
     }
 
 
-def roc_auc_estimate(true: Bools, scores: Floats, confidence: float) -> Estimate:
+def estimate_roc_auc(true: Bools, scores: Floats, confidence: float) -> Estimate:
     """Return the area under the ROC curve with DeLong's interval, symmetric in the logit.
 
     Args:
@@ -83,8 +85,8 @@ def roc_auc_estimate(true: Bools, scores: Floats, confidence: float) -> Estimate
     return _logit_estimate(float(above.mean()), variance**0.5, confidence, images=min(len(own), len(other)))
 
 
-def precision_estimate(true: Bools, scores: Floats, confidence: float) -> Estimate:
-    """Return the average precision with its logit interval; arguments as of `roc_auc_estimate`."""
+def estimate_average_precision(true: Bools, scores: Floats, confidence: float) -> Estimate:
+    """Return the average precision with its logit interval; arguments as of `estimate_roc_auc`."""
     own = int(true.sum())
     if not own:
         return Estimate(None, reason="no images of this class")
@@ -95,9 +97,9 @@ def precision_estimate(true: Bools, scores: Floats, confidence: float) -> Estima
 def _logit_estimate(value: float, error: float, confidence: float, *, images: float) -> Estimate:
     """Return a metric in [0, 1] with an interval symmetric in its logit; at 0 and 1 the exact interval of a share."""
     if not 1e-12 < value < 1 - 1e-12:
-        bound = flawless_bound(images, confidence)
+        bound = compute_exact_bound(images, confidence)
         how = "interval of a share of as many images, as none is out of order"
         return Estimate(value, bound if value > 0.5 else 0.0, 1.0 if value > 0.5 else 1 - bound, how)
-    middle, half = np.log(value / (1 - value)), two_sided_quantile(confidence) * error / (value * (1 - value))
+    middle, half = np.log(value / (1 - value)), compute_two_sided_quantile(confidence) * error / (value * (1 - value))
     low, high = 1 / (1 + np.exp(-np.array([middle - half, middle + half])))
     return Estimate(value, float(low), float(high), method="logit")

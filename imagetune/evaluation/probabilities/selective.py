@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from imagetune.evaluation.context import Examined
+from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.probabilities.confidence import (
     Bools,
+    Confidences,
     Draws,
     Floats,
-    PredictedClasses,
-    draws_of,
-    known_split,
-    predictions_of,
-    tested_split,
+    build_draws,
+    choose_tested_split,
+    compute_confidences,
+    get_known_split,
 )
 from imagetune.evaluation.statistics.intervals import Estimate
 
@@ -29,7 +29,7 @@ COVERAGES = (1.0, 0.9, 0.8, 0.5)
 MAX_POINTS = 100
 
 
-def selective_part(run: Examined) -> dict[str, Any] | None:
+def analyse_selective_prediction(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the risk-coverage curve of the tested split, and thresholds chosen on validation for some coverages.
 
     The document::
@@ -49,26 +49,28 @@ def selective_part(run: Examined) -> dict[str, Any] | None:
     Returns:
         The document; None for regression, and where no image has a known label.
     """
-    name = tested_split(run)
-    tested, val = known_split(run, name), known_split(run, "val")
+    name = choose_tested_split(run)
+    tested, val = get_known_split(run, name), get_known_split(run, "val")
     if run.data.task == "regression" or tested is None:
         return None
-    predictions, draws = predictions_of(tested.predictions), draws_of(tested, run.evaluate, seed=run.seed)
+    predictions, draws = compute_confidences(tested.predictions), build_draws(tested, run.evaluate, seed=run.seed)
     thresholds = (
-        coverage_thresholds(predictions_of(val.predictions).confidence) if val is not None else dict.fromkeys(COVERAGES)
+        choose_coverage_thresholds(compute_confidences(val.predictions).confidence)
+        if val is not None
+        else dict.fromkeys(COVERAGES)
     )
     return {
         "split": name,
         "images": len(predictions.right),
         "aurc": _estimate_aurc(predictions, draws).to_dict(),
-        "aurc_best": best_aurc(predictions.right),
+        "aurc_best": compute_best_aurc(predictions.right),
         "aurc_random": float(1 - predictions.right.mean()),
-        "curve": _thin_out(risk_curve(predictions)),
+        "curve": _thin_out(compute_risk_coverage_curve(predictions)),
         "points": [_describe_point(predictions, share, thresholds[share], draws) for share in COVERAGES],
     }
 
 
-def risk_curve(predictions: PredictedClasses) -> Floats:
+def compute_risk_coverage_curve(predictions: Confidences) -> Floats:
     """Return the risk-coverage curve (n,): the share of mistakes among the 1, 2, ..., n most confident predictions.
 
     Ties count by their expected risk, as their order is arbitrary.
@@ -80,13 +82,13 @@ def risk_curve(predictions: PredictedClasses) -> Floats:
     return np.asarray(np.cumsum(expected) / np.arange(1, len(wrong) + 1), np.float64)
 
 
-def best_aurc(right: Bools) -> float:
+def compute_best_aurc(right: Bools) -> float:
     """Return the lowest AURC that these predictions allow: every mistake is less confident than every right one."""
-    ideal = PredictedClasses(right.astype(np.float64), right)
-    return float(risk_curve(ideal).mean())
+    ideal = Confidences(right.astype(np.float64), right)
+    return float(compute_risk_coverage_curve(ideal).mean())
 
 
-def coverage_thresholds(confidence: Floats) -> dict[float, float | None]:
+def choose_coverage_thresholds(confidence: Floats) -> dict[float, float | None]:
     """Return for each of `COVERAGES` the highest threshold at which at least this share is predicted.
 
     Args:
@@ -102,8 +104,8 @@ def coverage_thresholds(confidence: Floats) -> dict[float, float | None]:
     return thresholds
 
 
-def _estimate_aurc(predictions: PredictedClasses, draws: Draws) -> Estimate:
-    value = float(risk_curve(predictions).mean())
+def _estimate_aurc(predictions: Confidences, draws: Draws) -> Estimate:
+    value = float(compute_risk_coverage_curve(predictions).mean())
     if predictions.right.all():
         return Estimate(value, reason="no interval: there is no mistake to resample")
     order = np.argsort(-predictions.confidence, kind="stable")
@@ -125,9 +127,7 @@ def _thin_out(risks: Floats) -> list[dict[str, float]]:
     return [{"coverage": float((place + 1) / len(risks)), "risk": float(risks[place])} for place in places]
 
 
-def _describe_point(
-    predictions: PredictedClasses, share: float, threshold: float | None, draws: Draws
-) -> dict[str, Any]:
+def _describe_point(predictions: Confidences, share: float, threshold: float | None, draws: Draws) -> dict[str, Any]:
     document: dict[str, Any] = {"coverage": share, "threshold": threshold}
     ranked = draws.share(predictions.right, _find_most_confident(predictions.confidence, share)).to_dict()
     if threshold is None:

@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 
 from imagetune.evaluation.metrics.scores import TINY
-from imagetune.evaluation.statistics.proportions import two_sided_quantile
+from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
 from imagetune.recipe.data import Task
 
 Floats = NDArray[np.float64]
@@ -45,7 +45,7 @@ class Temperature:
     reason: str = ""
 
 
-def logits_of(probabilities: Floats, task: Task) -> Floats:
+def recover_logits(probabilities: Floats, task: Task) -> Floats:
     """Return logits (n, k) that reproduce the probabilities; for a softmax they are known up to a constant in each row.
 
     Args:
@@ -57,9 +57,9 @@ def logits_of(probabilities: Floats, task: Task) -> Floats:
     return np.log(np.clip(probabilities, TINY, 1.0))
 
 
-def scaled(probabilities: Floats, temperature: float, task: Task) -> Floats:
+def apply_temperature(probabilities: Floats, temperature: float, task: Task) -> Floats:
     """Return the probabilities (n, k) after temperature scaling."""
-    logits = logits_of(probabilities, task) / temperature
+    logits = recover_logits(probabilities, task) / temperature
     return np.asarray(expit(logits) if task == "multi_label" else softmax(logits, axis=1), np.float64)
 
 
@@ -78,7 +78,7 @@ def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confide
     if len(truth) < MIN_IMAGES:
         what = f"{len(truth)} validation images are too few to fit a temperature: it takes {MIN_IMAGES}"
         return Temperature(None, reason=what)
-    logits = logits_of(probabilities, task)
+    logits = recover_logits(probabilities, task)
     ends = np.log(RANGE)
     found = minimize_scalar(
         lambda log_temperature: _loss(logits / np.exp(log_temperature), truth, task),
@@ -93,7 +93,7 @@ def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confide
         return Temperature(None, reason=what)
     if best > ends[1] - 1e-3:
         return Temperature(None, reason="on validation the probabilities say nothing about the truth")
-    half = two_sided_quantile(confidence) * _log_error(logits, truth, float(np.exp(-best)), task)
+    half = compute_two_sided_quantile(confidence) * _log_error(logits, truth, float(np.exp(-best)), task)
     return Temperature(float(np.exp(best)), float(np.exp(best - half)), float(np.exp(best + half)))
 
 

@@ -19,13 +19,13 @@ Floats: TypeAlias = NDArray[np.float32]
 _TRAIL_DEVIATIONS = 4.0
 
 
-def gaussian_blurred(image: Floats, sigma: float) -> Floats:
+def blur_gaussian(image: Floats, sigma: float) -> Floats:
     """Return an image (h, w) or (h, w, 3) blurred by a Gaussian of ``sigma`` pixels, edges mirrored."""
     blurred: Floats = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
     return blurred
 
 
-def defocused(image: Floats, radius: float, softness: float) -> Floats:
+def blur_defocus(image: Floats, radius: float, softness: float) -> Floats:
     """Return an image (h, w, 3) with defocus blur: each point becomes a disc, as with a lens out of focus.
 
     Args:
@@ -37,13 +37,11 @@ def defocused(image: Floats, radius: float, softness: float) -> Floats:
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
     # A pixel that the edge crosses counts by about its covered part, so that small discs differ, too.
     disc = np.clip(radius + 0.5 - np.hypot(rows, columns), 0.0, 1.0)
-    disc = gaussian_blurred(disc / disc.sum(), softness)
+    disc = blur_gaussian(disc / disc.sum(), softness)
     return _apply_kernel(image, disc / disc.sum())
 
 
-def seen_through_glass(
-    image: Floats, *, sigma: float, reach: int, rounds: int, generator: np.random.Generator
-) -> Floats:
+def blur_glass(image: Floats, *, sigma: float, reach: int, rounds: int, generator: np.random.Generator) -> Floats:
     """Return an image (h, w, 3) with glass blur: blurred, nearby pixels swapped, and blurred again.
 
     Pixels that are swapped at once lie too far apart to meet; the result is as random as swapping row by row, and needs
@@ -56,7 +54,7 @@ def seen_through_glass(
         rounds: How often every pixel is swapped.
         generator: Draws the distances.
     """
-    mixed = gaussian_blurred(image, sigma)
+    mixed = blur_gaussian(image, sigma)
     height, width = mixed.shape[:2]
     apart = 2 * reach + 1
     for _ in range(rounds):
@@ -67,10 +65,10 @@ def seen_through_glass(
             steps = generator.integers(-reach, reach, (2, rows.size, columns.size))
             there = rows + steps[0], columns + steps[1]
             mixed[rows, columns], mixed[there] = mixed[there], mixed[rows, columns]
-    return gaussian_blurred(mixed, sigma)
+    return blur_gaussian(mixed, sigma)
 
 
-def motion_blurred(image: Floats, *, length: float, sigma: float, degrees: float) -> Floats:
+def blur_motion(image: Floats, *, length: float, sigma: float, degrees: float) -> Floats:
     """Return an image (h, w) or (h, w, 3) with motion blur along a line, as by a moving hand.
 
     The trail lies on one side of each point and fades like half a Gaussian.
@@ -91,15 +89,15 @@ def motion_blurred(image: Floats, *, length: float, sigma: float, degrees: float
     return _apply_kernel(image, kernel / kernel.sum())
 
 
-def zoom_blurred(image: Floats, factors: Sequence[float]) -> Floats:
+def blur_zoom(image: Floats, factors: Sequence[float]) -> Floats:
     """Return an image (h, w, 3) with zoom blur: the mean of the image and its centre enlarged by each factor."""
     total = image.copy()
     for factor in factors:
-        total += enlarged(image, factor)
+        total += enlarge_middle(image, factor)
     return total / np.float32(len(factors) + 1)
 
 
-def enlarged(image: Floats, factor: float) -> Floats:
+def enlarge_middle(image: Floats, factor: float) -> Floats:
     """Return the centre of an image (h, w) or (h, w, 3), enlarged bilinearly by ``factor`` to the image's size."""
     height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 0.0, factor)

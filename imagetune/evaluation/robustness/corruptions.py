@@ -103,12 +103,12 @@ def _impulse_noise(pixels: Floats, severity: int, scale: float, generator: np.ra
 def _defocus_blur(pixels: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
     del generator
     radius, softness = _DEFOCUS[severity - 1]
-    return blurs.defocused(pixels, radius * scale, softness * scale)
+    return blurs.blur_defocus(pixels, radius * scale, softness * scale)
 
 
 def _glass_blur(pixels: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
     sigma, reach, rounds = _GLASS[severity - 1]
-    return blurs.seen_through_glass(
+    return blurs.blur_glass(
         pixels, sigma=sigma * scale, reach=max(1, round(reach * scale)), rounds=rounds, generator=generator
     )
 
@@ -116,13 +116,13 @@ def _glass_blur(pixels: Floats, severity: int, scale: float, generator: np.rando
 def _motion_blur(pixels: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
     radius, sigma = _MOTION[severity - 1]
     degrees = generator.uniform(-45, 45)
-    return blurs.motion_blurred(pixels, length=2 * radius * scale, sigma=sigma * scale, degrees=degrees)
+    return blurs.blur_motion(pixels, length=2 * radius * scale, sigma=sigma * scale, degrees=degrees)
 
 
 def _zoom_blur(pixels: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
     del scale, generator
     end, step = _ZOOM[severity - 1]
-    return blurs.zoom_blurred(pixels, np.arange(1.0, end, step).tolist())
+    return blurs.blur_zoom(pixels, np.arange(1.0, end, step).tolist())
 
 
 def _brightness(pixels: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
@@ -173,7 +173,7 @@ def _smooth_noise(size: tuple[int, int], sigma: float, generator: np.random.Gene
     coarse = max(1, int(sigma / 4))
     cells = [max(2, round(side / coarse)) for side in size]
     noise = generator.uniform(-1.0 / coarse, 1.0 / coarse, cells).astype(np.float32)
-    smooth = blurs.gaussian_blurred(noise, sigma / coarse)
+    smooth = blurs.blur_gaussian(noise, sigma / coarse)
     field: Floats = cv2.resize(smooth, size[::-1], interpolation=cv2.INTER_LINEAR)
     return field
 
@@ -231,9 +231,9 @@ _CORRUPTORS: Mapping[Corruption, Corruptor] = {
     "glass_blur": _glass_blur,
     "motion_blur": _motion_blur,
     "zoom_blur": _zoom_blur,
-    "snow": weather.snow,
-    "frost": weather.frost,
-    "fog": weather.fog,
+    "snow": weather.add_snow,
+    "frost": weather.add_frost,
+    "fog": weather.add_fog,
     "brightness": _brightness,
     "contrast": _contrast,
     "elastic_transform": _elastic_transform,

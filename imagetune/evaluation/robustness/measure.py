@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from imagetune.core import run_files
 from imagetune.data.loading.decode import load_image
-from imagetune.data.loading.pipeline import Batch, evaluation_batches
-from imagetune.data.sources.labels import label_rule
+from imagetune.data.loading.pipeline import Batch, load_evaluation_batches
+from imagetune.data.sources.labels import build_label_rule
 from imagetune.data.sources.records import Record
-from imagetune.evaluation.context import Examined, TileWriter
-from imagetune.evaluation.predictions import Predictions, predictions_of, told_path
+from imagetune.evaluation.context import EvaluationContext, TileWriter
+from imagetune.evaluation.predictions import Predictions, build_predictions, make_relative_path
 from imagetune.evaluation.robustness.corruptions import COMMON, EXTRA, corrupt
-from imagetune.evaluation.robustness.metrics import Cell, resampling, robustness_metrics, sums_of
-from imagetune.model.fold_batch_norm import folded
+from imagetune.evaluation.robustness.metrics import Cell, compute_robustness_metrics, compute_sums, draw_resampling
+from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.evaluate import Corruption, EvaluateConfig, RobustnessConfig
@@ -71,7 +71,7 @@ class Corrupted:
     images: NDArray[np.uint8]
 
 
-def robustness_part(run: Examined) -> dict[str, Any] | None:
+def analyse_robustness(run: EvaluationContext) -> dict[str, Any] | None:
     """Return the analysis ``robustness`` of evaluation.json; None if it isn't asked for, or without a test split."""
     config, split = run.evaluate.robustness, run.splits.get("test")
     if config is None or split is None:
@@ -105,7 +105,7 @@ def measure_robustness(
         progress: Called with the number of images that the model has predicted, and their total.
 
     Returns:
-        JSON values: ``images``, ``severities``, ``tta``, the metrics of `robustness_metrics`, and ``sheet``; None where
+        JSON values: ``images``, ``severities``, ``tta``, the metrics of `compute_robustness_metrics`, and ``sheet``; None where
         no image can be tested.
 
     Raises:
@@ -118,12 +118,12 @@ def measure_robustness(
     cells = _list_cells(subject.config)
     clean, *predictions = _predict_cells(subject, chosen, cells, progress)
     corrupted = dict(zip(cells, predictions, strict=True))
-    drawn = resampling(clean, [record.group for record in chosen], subject.evaluate, seed=subject.seed)
+    drawn = draw_resampling(clean, [record.group for record in chosen], subject.evaluate, seed=subject.seed)
     return {
         "images": len(chosen),
         "severities": sorted(set(subject.config.severities)),
         "tta": list(subject.evaluate.tta),
-        **robustness_metrics(clean, corrupted, drawn),
+        **compute_robustness_metrics(clean, corrupted, drawn),
         "sheet": _write_sheet(subject, clean, corrupted),
     }
 
@@ -145,7 +145,7 @@ def draw_images(records: Sequence[Record], subject: Subject) -> list[Record]:
     return [records[index] for index in chosen]
 
 
-def corruption_seed(seed: int, position: int) -> tuple[int, int]:
+def make_corruption_seed(seed: int, position: int) -> tuple[int, int]:
     """Return the random seed of the corruptions of the image at a position among those tested."""
     return seed, position
 
@@ -162,7 +162,7 @@ def _predict_cells(
     data, count = subject.data, len(chosen)
     # Batches of about equal size: a small last one would be padded to the full size and waste time.
     batch_size = -(-count // -(-count // subject.batch_size))
-    with evaluation_batches(
+    with load_evaluation_batches(
         chosen,
         subject.class_names,
         image=data.image,
@@ -171,7 +171,7 @@ def _predict_cells(
         max_pixels=data.max_pixels,
     ) as batches:
         versions = _report_progress(_corrupt_batches(batches, cells, subject.seed), count * (1 + len(cells)), progress)
-        rows = predict_probabilities(folded(subject.model), versions, tta=subject.evaluate.tta)
+        rows = predict_probabilities(fold_batch_norm_layers(subject.model), versions, tta=subject.evaluate.tta)
     # The rows come batch by batch, within a batch version by version: each image is decoded only once.
     versions_rows: list[list[NDArray[np.float32]]] = [[] for _ in range(1 + len(cells))]
     first = 0
@@ -181,12 +181,12 @@ def _predict_cells(
             version_rows.append(rows[first : first + held])
             first += held
     for version_rows in versions_rows:
-        yield predictions_of(
+        yield build_predictions(
             [record.path for record in chosen],
             [record.label for record in chosen],
             np.concatenate(version_rows).astype(np.float64),
             subject.class_names,
-            rule=label_rule(data),
+            rule=build_label_rule(data),
             thresholds=subject.thresholds,
         )
 
@@ -194,7 +194,7 @@ def _predict_cells(
 def _corrupt_batches(batches: Iterable[Batch], cells: Sequence[Cell], seed: int) -> Iterator[Corrupted]:
     """Yield each batch clean, and then corrupted by each cell's corruption and severity."""
     for batch in batches:
-        seeds = [corruption_seed(seed, int(position)) for position in batch.indices]
+        seeds = [make_corruption_seed(seed, int(position)) for position in batch.indices]
         yield Corrupted(batch.images)
         for name, severity in cells:
             images = zip(batch.images, seeds, strict=True)
@@ -235,15 +235,19 @@ def _write_image(
 ) -> dict[str, Any]:
     data, path = subject.data, clean.paths[index]
     image = load_image(path, data.image, max_pixels=data.max_pixels)
-    seed = corruption_seed(subject.seed, index)
+    seed = make_corruption_seed(subject.seed, index)
 
     def tile(image: NDArray[np.uint8], name: str, predictions: Predictions) -> dict[str, str]:
         file = subject.tiles.write(image, f"{run_files.ROBUSTNESS}/{number}-{name}.jpg", pixels=TILE_PIXELS)
-        return {"name": name, "file": file, "prediction": predictions.rule.told(list(predictions.texts())[index][1])}
+        return {
+            "name": name,
+            "file": file,
+            "prediction": predictions.rule.describe(list(predictions.texts())[index][1]),
+        }
 
     return {
-        "path": told_path(path, subject.root),
-        "true": clean.rule.told(list(clean.texts())[index][0]),
+        "path": make_relative_path(path, subject.root),
+        "true": clean.rule.describe(list(clean.texts())[index][0]),
         "clean": tile(image, "clean", clean),
         "corrupted": [
             tile(corrupt(image, name, severity, seed=seed), name, predictions) for name, predictions in shown.items()
@@ -253,7 +257,7 @@ def _write_image(
 
 def _choose_examples(clean: Predictions) -> list[int]:
     """Return the indices of the images to show: of different classes, correctly predicted ones first."""
-    sums = sums_of(clean)
+    sums = compute_sums(clean)
     if clean.rule.task == "regression":
         order = np.argsort(sums.over, kind="stable")
     elif clean.rule.task == "multi_label":

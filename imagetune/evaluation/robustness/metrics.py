@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.robustness.corruptions import COMMON
-from imagetune.evaluation.statistics.proportions import two_sided_quantile, wilson_interval
+from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile, compute_wilson_interval
 from imagetune.recipe.evaluate import Corruption, EvaluateConfig
 from imagetune.recipe.metrics import METRICS, TASK_METRICS, is_lower_better
 
@@ -65,7 +65,7 @@ class Resampling:
         return float(low), float(high)
 
 
-def sums_of(predictions: Predictions) -> Sums:
+def compute_sums(predictions: Predictions) -> Sums:
     """Return the task's metric as sums over images: accuracy, micro F1 or mean absolute error."""
     task = predictions.rule.task
     if task == "regression":
@@ -78,7 +78,7 @@ def sums_of(predictions: Predictions) -> Sums:
     return Sums(right, np.ones_like(right))
 
 
-def resampling(
+def draw_resampling(
     predictions: Predictions, groups: Sequence[str | None], config: EvaluateConfig, *, seed: int
 ) -> Resampling:
     """Return bootstrap resamplings of n images: stratified by class, or of whole groups where images share one."""
@@ -97,7 +97,9 @@ def resampling(
     return Resampling(weights, config.confidence, grouped)
 
 
-def robustness_metrics(clean: Predictions, corrupted: Mapping[Cell, Predictions], drawn: Resampling) -> dict[str, Any]:
+def compute_robustness_metrics(
+    clean: Predictions, corrupted: Mapping[Cell, Predictions], drawn: Resampling
+) -> dict[str, Any]:
     """Return the robustness metrics of n images and their corrupted versions.
 
     The mean corruption error is the mean over the 15 common corruptions (those that were tested) of the mean error over
@@ -116,7 +118,7 @@ def robustness_metrics(clean: Predictions, corrupted: Mapping[Cell, Predictions]
         severities is worse than the clean metric.
     """
     measure = TASK_METRICS[clean.rule.task].robustness
-    whole, cells = sums_of(clean), {cell: sums_of(predictions) for cell, predictions in corrupted.items()}
+    whole, cells = compute_sums(clean), {cell: compute_sums(predictions) for cell, predictions in corrupted.items()}
     corruptions = [
         _corruption(
             name, whole, {severity: sums for (found, severity), sums in cells.items() if found == name}, drawn, measure
@@ -173,7 +175,7 @@ def _metric(sums: Sums, drawn: Resampling, measure: str) -> dict[str, float | No
     if METRICS[measure].mean_over == "images" and not drawn.grouped:
         # A binomial share: the bootstrap of few mistakes would be too short (see `statistics.proportions`).
         share = round(sums.over.sum()) / len(sums.over)
-        low, high = wilson_interval(share, len(sums.over), two_sided_quantile(drawn.confidence))
+        low, high = compute_wilson_interval(share, len(sums.over), compute_two_sided_quantile(drawn.confidence))
         return _with_interval(sums.score, (float(low), float(high)))
     return _with_interval(sums.score, drawn.interval(sums.scores(drawn.weights)))
 

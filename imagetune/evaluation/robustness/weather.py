@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from imagetune.evaluation.robustness.blurs import Floats, gaussian_blurred, motion_blurred
+from imagetune.evaluation.robustness.blurs import Floats, blur_gaussian, blur_motion
 
 # By severity: mean and deviation of the flakes' noise, their size, the threshold below which there is no flake, length
 # and deviation of their trail, and the weight of the original image.
@@ -28,7 +28,7 @@ _FOG = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
 _ICE_COLOUR = np.array((0.86, 0.94, 1.0), np.float32)
 
 
-def snow(image: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
+def add_snow(image: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
     """Return an image (h, w, 3), 0..1, with falling flakes and paler colours; not clipped."""
     mean, deviation, size, faintest, length, sigma, light = _SNOW[severity - 1]
     height, width = image.shape[:2]
@@ -37,22 +37,22 @@ def snow(image: Floats, severity: int, scale: float, generator: np.random.Genera
     flakes = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
     flakes = np.where(flakes < faintest, np.float32(0), np.clip(flakes, 0, 1))
     direction = generator.uniform(-135, -45)
-    flakes = motion_blurred(flakes, length=2 * length * scale, sigma=sigma * scale, degrees=direction)
+    flakes = blur_motion(flakes, length=2 * length * scale, sigma=sigma * scale, degrees=direction)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
     pale = light * image + (1 - light) * np.maximum(image, grey * 1.5 + 0.5)
     fallen: Floats = pale + (flakes + flakes[::-1, ::-1])[:, :, None]
     return fallen
 
 
-def frost(image: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
+def add_frost(image: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
     """Return an image (h, w, 3), 0..1, behind a frosted pane; not clipped."""
     own, ice = _FROST[severity - 1]
     height, width = image.shape[:2]
-    frosted: Floats = own * image + ice * ice_texture((height, width), scale, generator)
+    frosted: Floats = own * image + ice * draw_ice_texture((height, width), scale, generator)
     return frosted
 
 
-def ice_texture(size: tuple[int, int], scale: float, generator: np.random.Generator) -> Floats:
+def draw_ice_texture(size: tuple[int, int], scale: float, generator: np.random.Generator) -> Floats:
     """Return an icy pane (h, w, 3), 0..1: needles in patches, thicker towards the edges, with dark gaps.
 
     Needles are ridges of fractal noise (Musgrave in Ebert et al., Texturing and Modeling, 2003) that is stretched along
@@ -67,28 +67,28 @@ def ice_texture(size: tuple[int, int], scale: float, generator: np.random.Genera
     needles = np.zeros(size, np.float32)
     for _ in range(3):
         ridges = _ridges(size, scale, generator)
-        patch = fractal((height, width), 1.9, generator)
+        patch = draw_fractal((height, width), 1.9, generator)
         needles = np.maximum(needles, ridges * np.clip(2.2 * patch - 0.5, 0, 1))
     rows, columns = (np.abs(np.linspace(-1, 1, side)) for side in size)
     edge = np.maximum(rows[:, None], columns[None]).astype(np.float32) ** 2
-    haze = 0.30 * fractal((height, width), 1.7, generator)
+    haze = 0.30 * draw_fractal((height, width), 1.7, generator)
     strength = np.clip((0.55 + 0.75 * edge) * needles + haze * (0.5 + edge), 0, 1)
     pane: Floats = strength[:, :, None].astype(np.float32) * _ICE_COLOUR
     return pane
 
 
-def fog(image: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
+def add_fog(image: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
     """Return an image (h, w, 3), 0..1, in drifting fog."""
     del scale  # the largest drift is always as large as the image
     thickness, decay = _FOG[severity - 1]
     height, width = image.shape[:2]
     brightest = max(float(image.max()), 1e-3)
-    drift = fractal((height, width), decay**2, generator)[:, :, None]
+    drift = draw_fractal((height, width), decay**2, generator)[:, :, None]
     misty: Floats = (image + thickness * drift) * np.float32(brightest / (brightest + thickness))
     return misty
 
 
-def fractal(size: tuple[int, int], decay: float, generator: np.random.Generator) -> Floats:
+def draw_fractal(size: tuple[int, int], decay: float, generator: np.random.Generator) -> Floats:
     """Return clouds (h, w), 0..1, by the diamond-square algorithm (Fournier, Fussell and Carpenter, CACM 25, 1982).
 
     Args:
@@ -130,7 +130,7 @@ def _ridges(size: tuple[int, int], scale: float, generator: np.random.Generator)
         grid = generator.normal(0.0, 1.0, cells).astype(np.float32)
         waves = cv2.resize(grid, (reach, reach), interpolation=cv2.INTER_CUBIC)
         lines += np.float32(weight) * np.exp(-((waves / 0.22) ** 2))
-    lines = gaussian_blurred(lines, max(0.6 * scale, 0.2))
+    lines = blur_gaussian(lines, max(0.6 * scale, 0.2))
     turn = cv2.getRotationMatrix2D((reach / 2, reach / 2), generator.uniform(0, 180), 1.0)
     turned = cv2.warpAffine(lines, turn, (reach, reach), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     top, left = (reach - height) // 2, (reach - width) // 2

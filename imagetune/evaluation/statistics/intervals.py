@@ -25,13 +25,17 @@ from scipy.special import ndtr
 from imagetune.evaluation.statistics.jackknife import (
     LeftOut,
     Units,
-    left_out_means,
-    left_out_weights,
-    scaled_interval,
-    spread_of,
-    units_of,
+    build_jackknife_weights,
+    build_units,
+    compute_jackknife_means,
+    compute_scaled_interval,
+    compute_spread,
 )
-from imagetune.evaluation.statistics.proportions import effective_count, two_sided_quantile, wilson_interval
+from imagetune.evaluation.statistics.proportions import (
+    compute_effective_count,
+    compute_two_sided_quantile,
+    compute_wilson_interval,
+)
 from imagetune.recipe.metrics import Scale
 
 # Weights (float32) in memory at once, 8 MB: long enough for fast vector operations, small enough for caches.
@@ -99,7 +103,7 @@ class Precision:
     worth: float = 1.0
 
 
-def group_codes(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
+def encode_groups(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
     """Return the group of each image as a number (n,) from 0; None where no two images share a group.
 
     An image without a group is a group of its own.
@@ -111,7 +115,7 @@ def group_codes(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
     return codes.astype(np.int64) if len(names) < len(named) else None
 
 
-def group_notes(groups: NDArray[np.int64] | None) -> list[str]:
+def list_group_notes(groups: NDArray[np.int64] | None) -> list[str]:
     """Return the note that intervals resample whole groups; empty where images come in none."""
     count = 0 if groups is None else int(groups.max()) + 1
     if not count:
@@ -119,13 +123,15 @@ def group_notes(groups: NDArray[np.int64] | None) -> list[str]:
     return [f"the images come in {count} groups, and intervals resample whole groups"]
 
 
-def precision_of(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Precision:
+def compute_precision(
+    labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None
+) -> Precision:
     """Return the small-sample corrections of a bootstrap that draws these images or groups.
 
     Args:
         labels: (n,) class of each image; the strata.
         bootstrap: Whether strata are kept, and the confidence.
-        groups: (n,) from `group_codes`, or None.
+        groups: (n,) from `encode_groups`, or None.
     """
     if groups is not None:
         sizes = np.unique(groups, return_counts=True)[1]
@@ -133,14 +139,16 @@ def precision_of(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArra
         # The design effect of a mean of alike images (Kish, Survey Sampling, 1965), half of whose variance lies
         # between groups; an image's own group is larger than the mean group.
         worth = 1 / (1 + ((sizes**2).sum() / sizes.sum() - 1) / 2)
-        return Precision(count / max(count - 1, 1), two_sided_quantile(bootstrap.confidence, count), float(worth))
+        return Precision(
+            count / max(count - 1, 1), compute_two_sided_quantile(bootstrap.confidence, count), float(worth)
+        )
     counts = np.unique(labels, return_counts=True)[1] if bootstrap.stratified else np.array([len(labels)])
     # A class's share of a mean varies as 1 / images; with one image of it, resampling shows nothing at all.
     inflation = (1 / np.maximum(counts - 1, 0.5)).sum() / (1 / counts).sum()
-    return Precision(float(inflation), two_sided_quantile(bootstrap.confidence))
+    return Precision(float(inflation), compute_two_sided_quantile(bootstrap.confidence))
 
 
-def resampled_weights(
+def draw_weights(
     labels: NDArray[np.int64],
     bootstrap: Bootstrap,
     *,
@@ -152,14 +160,14 @@ def resampled_weights(
     Args:
         labels: (n,) class of each image; the strata.
         bootstrap: Number of resamplings, seed and stratification.
-        groups: (n,) from `group_codes`: whole groups are drawn then, whatever their classes.
+        groups: (n,) from `encode_groups`: whole groups are drawn then, whatever their classes.
         cells_a_sample: Numbers that the caller holds for each resampling, to keep the chunks small enough.
 
     Yields:
         (n, b) float32: how often each image was drawn, in each of b resamplings.
     """
     if groups is not None:
-        yield from group_weights(groups, bootstrap, cells_a_sample=cells_a_sample)
+        yield from draw_group_weights(groups, bootstrap, cells_a_sample=cells_a_sample)
         return
     count = len(labels)
     strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -175,20 +183,22 @@ def resampled_weights(
         yield weights
 
 
-def units_left_out(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Units:
-    """Return the jackknife's units: images or groups that are left out one at a time; arguments as of `precision_of`.
+def list_units(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Units:
+    """Return the jackknife's units: images or groups that are left out one at a time; arguments as of `compute_precision`.
 
     There are at most as many units as resamplings, so that the jackknife takes no longer than the bootstrap.
     """
-    return units_of(labels, groups=groups, stratified=bootstrap.stratified, most=bootstrap.samples, seed=bootstrap.seed)
+    return build_units(
+        labels, groups=groups, stratified=bootstrap.stratified, most=bootstrap.samples, seed=bootstrap.seed
+    )
 
 
-def weights_left_out(units: Units, *, cells_a_sample: int = 0) -> Iterator[NDArray[np.float32]]:
+def leave_out_weights(units: Units, *, cells_a_sample: int = 0) -> Iterator[NDArray[np.float32]]:
     """Yield the jackknife's weights (n, b) in chunks: in each column all images but those of one unit."""
-    yield from left_out_weights(units, chunk_cells=CHUNK_CELLS, cells_a_sample=cells_a_sample)
+    yield from build_jackknife_weights(units, chunk_cells=CHUNK_CELLS, cells_a_sample=cells_a_sample)
 
 
-def group_weights(
+def draw_group_weights(
     groups: NDArray[np.int64], bootstrap: Bootstrap, *, cells_a_sample: int = 0
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the weights (n, b) of a cluster bootstrap in chunks, drawing whole groups, as their images are dependent.
@@ -211,7 +221,7 @@ def group_weights(
         yield _draw_counts(generator, count, min(chunk, bootstrap.samples - start))[groups]
 
 
-def percentile_interval(samples: NDArray[np.float64], confidence: float) -> tuple[float, float] | None:
+def compute_percentile_interval(samples: NDArray[np.float64], confidence: float) -> tuple[float, float] | None:
     """Return the percentile interval: the middle ``confidence`` of (m,) resampled metrics; None where all are NaN.
 
     Resamplings in which the metric is not defined (NaN) are left out.
@@ -224,7 +234,7 @@ def percentile_interval(samples: NDArray[np.float64], confidence: float) -> tupl
     return float(low), float(high)
 
 
-def flawless_bound(images: float, confidence: float) -> float:
+def compute_exact_bound(images: float, confidence: float) -> float:
     """Return the lower end of Clopper and Pearson's exact interval for n right of n (Biometrika 26, 1934).
 
     Resampling images without a mistake never makes one, so the bootstrap would claim certainty. This is the share at
@@ -237,7 +247,7 @@ def flawless_bound(images: float, confidence: float) -> float:
     return float(((1 - confidence) / 2) ** (1 / images))
 
 
-def effective_images(per_class: NDArray[np.float64]) -> float:
+def compute_effective_images(per_class: NDArray[np.float64]) -> float:
     """Return the effective number of images of a mean over classes: (classes squared) / sum(1 / images of the class).
 
     A macro average varies as a share of this many images would, as a small class counts as much as a large one.
@@ -253,7 +263,7 @@ def _draw_counts(generator: np.random.Generator, members: int, size: int) -> NDA
     return np.bincount(cells.ravel(), minlength=members * size).reshape(members, size).astype(np.float32)
 
 
-def estimate(
+def estimate_from_samples(
     value: float | None,
     samples: NDArray[np.float64],
     bootstrap: Bootstrap,
@@ -278,23 +288,23 @@ def estimate(
     """
     if value is None:
         return Estimate(None, reason=reason)
-    precision = precision or Precision(1.0, two_sided_quantile(bootstrap.confidence))
+    precision = precision or Precision(1.0, compute_two_sided_quantile(bootstrap.confidence))
     defined = samples[np.isfinite(samples)]
     wide = 1 - 2 * float(ndtr(-precision.quantile * precision.inflation**0.5))
-    interval = percentile_interval(defined, wide)
+    interval = compute_percentile_interval(defined, wide)
     if interval is None:
         return Estimate(value, reason="no interval: too many images and classes to resample")
     if images and np.ptp(defined) == 0 and round(value, 9) in (0.0, 1.0):
         return _exact_estimate(value, images * precision.worth, bootstrap.confidence)
     if images and 0 <= value <= 1:
-        count = effective_count(value, float(defined.var()) * precision.inflation)
+        count = compute_effective_count(value, float(defined.var()) * precision.inflation)
         if count is not None:
-            low, high = wilson_interval(value, _believed(count, most), precision.quantile)
+            low, high = compute_wilson_interval(value, _believed(count, most), precision.quantile)
             return Estimate(value, float(low), float(high), method="effective wilson")
     return Estimate(value, *interval, method="percentile")
 
 
-def left_out_estimate(
+def estimate_from_left_out(
     value: float | None,
     left_out: LeftOut,
     confidence: float,
@@ -313,7 +323,7 @@ def left_out_estimate(
         confidence: Coverage of the interval, in (0, 1).
         reason: Why the metric is not defined.
         flawless: How many independent images a share of 0 or 1 counts as; None for a metric that is no share.
-        most: As in `estimate`.
+        most: As in `estimate_from_samples`.
         scale: Scale on which the interval of a metric that is no share is symmetric.
         quantile: How many standard errors the interval reaches; by default Student's t with the degrees of freedom of
             the jackknife's variance.
@@ -322,7 +332,7 @@ def left_out_estimate(
         return Estimate(None, reason=reason)
     if flawless and round(value, 9) in (0.0, 1.0):
         return _exact_estimate(value, flawless, confidence)
-    spread = spread_of(left_out)
+    spread = compute_spread(left_out)
     if spread is None:
         missing = np.isnan(left_out.values).all()
         what = "too many images and classes to resample" if missing else "the metric rests on one image or group"
@@ -330,14 +340,14 @@ def left_out_estimate(
     if spread.error <= _ROUNDING * abs(value):
         return Estimate(value, reason="no interval: the metric is the same without any one image or group")
     reach = spread.quantile(confidence) if quantile is None else quantile
-    count = effective_count(value, spread.error**2) if flawless and 0 <= value <= 1 else None
+    count = compute_effective_count(value, spread.error**2) if flawless and 0 <= value <= 1 else None
     if count is not None:
-        low, high = wilson_interval(value, _believed(count, most), reach)
+        low, high = compute_wilson_interval(value, _believed(count, most), reach)
         return Estimate(value, float(low), float(high), method="effective wilson")
-    return Estimate(value, *scaled_interval(value, reach * spread.error, scale), method="jackknife")
+    return Estimate(value, *compute_scaled_interval(value, reach * spread.error, scale), method="jackknife")
 
 
-def mean_estimate(
+def estimate_mean(
     values: NDArray[np.float64],
     bootstrap: Bootstrap,
     *,
@@ -349,20 +359,20 @@ def mean_estimate(
     Args:
         values: (n,) number of each image.
         bootstrap: Settings, for the confidence and the largest number of jackknife units; not stratified.
-        groups: (n,) from `group_codes`, or None.
+        groups: (n,) from `encode_groups`, or None.
         scale: Scale on which the interval is symmetric.
     """
-    units = units_left_out(np.zeros(len(values), np.int64), bootstrap, groups)
-    left_out = left_out_means(values, np.ones(len(values)), units)
-    return left_out_estimate(float(values.mean()), left_out, bootstrap.confidence, scale=scale)
+    units = list_units(np.zeros(len(values), np.int64), bootstrap, groups)
+    left_out = compute_jackknife_means(values, np.ones(len(values)), units)
+    return estimate_from_left_out(float(values.mean()), left_out, bootstrap.confidence, scale=scale)
 
 
 def _believed(count: float, most: float | None) -> float:
-    """Return the effective number of images that is used: that of the variance, held back by ``most`` of `estimate`."""
+    """Return the effective number of images that is used: that of the variance, held back by ``most`` of `estimate_from_samples`."""
     return count if most is None or count <= most else (count * most) ** 0.5
 
 
-def share_estimate(hits: float, images: float, confidence: float) -> Estimate:
+def estimate_share(hits: float, images: float, confidence: float) -> Estimate:
     """Return a share (proportion) of independent images with Wilson's interval; at 0 and 1 Clopper and Pearson's.
 
     Near its ends Wilson's interval is too short (Brown, Cai and DasGupta, Statistical Science 16, 2001, section 4.1.1).
@@ -370,11 +380,11 @@ def share_estimate(hits: float, images: float, confidence: float) -> Estimate:
     share = hits / images
     if round(share, 9) in (0.0, 1.0):
         return _exact_estimate(share, images, confidence)
-    low, high = wilson_interval(share, images, two_sided_quantile(confidence))
+    low, high = compute_wilson_interval(share, images, compute_two_sided_quantile(confidence))
     return Estimate(share, float(low), float(high), method="wilson")
 
 
-def f1_estimate(right: float, images: float, predicted: float, confidence: float) -> Estimate:
+def estimate_f1(right: float, images: float, predicted: float, confidence: float) -> Estimate:
     """Return a class's F1 with the interval that follows from Wilson's interval of its Jaccard index.
 
     F1 is 2J / (1 + J), where J (Jaccard) is the share of true positives among the images that are of the class or were
@@ -387,13 +397,13 @@ def f1_estimate(right: float, images: float, predicted: float, confidence: float
         confidence: Coverage of the interval, in (0, 1).
     """
     either = images + predicted - right
-    share = share_estimate(right, either, confidence)
+    share = estimate_share(right, either, confidence)
     low, high = (2 * end / (1 + end) for end in (share.low or 0.0, share.high or 0.0))
     return Estimate(2 * right / (images + predicted), low, high, share.reason, share.method)
 
 
 def _exact_estimate(value: float, images: float, confidence: float) -> Estimate:
     """Return a share of 0 or 1 with the exact interval of Clopper and Pearson."""
-    bound = flawless_bound(images, confidence)
+    bound = compute_exact_bound(images, confidence)
     how = f"no {'mistake' if value else 'hit'} to resample: exact interval of Clopper and Pearson"
     return Estimate(value, bound if value else 0.0, 1.0 if value else 1 - bound, how, "clopper-pearson")

@@ -70,7 +70,7 @@ class Spread:
         return float(stdtrit(self.freedom, 1 - (1 - confidence) / 2))
 
 
-def units_of(labels: Ints, *, groups: Ints | None, stratified: bool, most: int, seed: int) -> Units:
+def build_units(labels: Ints, *, groups: Ints | None, stratified: bool, most: int, seed: int) -> Units:
     """Return the jackknife's units: each image or each group, several of them in one unit where there are very many.
 
     Args:
@@ -95,11 +95,13 @@ def units_of(labels: Ints, *, groups: Ints | None, stratified: bool, most: int, 
     return Units(dealt[codes], strata[firsts])
 
 
-def left_out_weights(units: Units, *, chunk_cells: int, cells_a_sample: int = 0) -> Iterator[NDArray[np.float32]]:
+def build_jackknife_weights(
+    units: Units, *, chunk_cells: int, cells_a_sample: int = 0
+) -> Iterator[NDArray[np.float32]]:
     """Yield weights (n, b) in chunks, one column for each unit: 0 for its images, 1 for all others.
 
     Args:
-        units: From `units_of`.
+        units: From `build_units`.
         chunk_cells: Numbers in memory at once.
         cells_a_sample: Numbers that the caller holds for each column.
     """
@@ -110,13 +112,13 @@ def left_out_weights(units: Units, *, chunk_cells: int, cells_a_sample: int = 0)
         yield (units.codes[:, None] != columns).astype(np.float32)
 
 
-def left_out_means(values: Floats, among: Floats, units: Units) -> LeftOut:
+def compute_jackknife_means(values: Floats, among: Floats, units: Units) -> LeftOut:
     """Return the weighted mean ``(values * among).sum() / among.sum()`` without each unit.
 
     Args:
         values: (n,) value of each image.
         among: (n,) weight of each image.
-        units: From `units_of`.
+        units: From `build_units`.
     """
     count = len(units.strata)
     over = np.bincount(units.codes, weights=values * among, minlength=count)
@@ -126,7 +128,7 @@ def left_out_means(values: Floats, among: Floats, units: Units) -> LeftOut:
     return LeftOut(means, units.strata)
 
 
-def spread_of(left_out: LeftOut) -> Spread | None:
+def compute_spread(left_out: LeftOut) -> Spread | None:
     """Return the jackknife's standard error of a metric; None where one unit alone defines the metric."""
     values, count = left_out.values, len(left_out.values)
     if count < 2 or not np.isfinite(values).all():
@@ -144,7 +146,7 @@ def spread_of(left_out: LeftOut) -> Spread | None:
     return Spread(variance**0.5, float(min(max(freedom, MIN_FREEDOM), most)))
 
 
-def scaled_interval(value: float, reach: float, scale: Scale) -> tuple[float, float]:
+def compute_scaled_interval(value: float, reach: float, scale: Scale) -> tuple[float, float]:
     """Return the ends of the interval that is symmetric on a transformed scale (delta method).
 
     Args:

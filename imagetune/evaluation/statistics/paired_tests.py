@@ -29,7 +29,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def mcnemar_p(only_first: int, only_second: int) -> float:
+def compute_mcnemar_p_value(only_first: int, only_second: int) -> float:
     """Return the two-sided p-value of McNemar's exact test (Psychometrika 12, 1947).
 
     Args:
@@ -40,7 +40,7 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
-def swap_p(differences: Ints) -> float:
+def compute_permutation_p_value(differences: Ints) -> float:
     """Return the two-sided p-value of the exact paired permutation test of a sum of differences.
 
     This is Fisher's randomisation test for pairs (The Design of Experiments, 1935, section 21). All swaps are counted,
@@ -64,7 +64,7 @@ def swap_p(differences: Ints) -> float:
     return float(np.clip(chances[np.abs(sums) >= abs(int(differences.sum()))].sum(), 0.0, 1.0))
 
 
-def drawn_swap_p(difference: float, swapped: Floats) -> float:
+def compute_monte_carlo_p_value(difference: float, swapped: Floats) -> float:
     """Return the two-sided p-value of the Monte Carlo permutation test, from the differences after drawn swaps.
 
     The difference itself counts as one of them, so that p is never 0 (Phipson and Smyth, Statistical Applications in
@@ -79,7 +79,7 @@ def drawn_swap_p(difference: float, swapped: Floats) -> float:
     return float((1 + as_large.sum()) / (1 + len(defined)))
 
 
-def swapped_differences(
+def permute_differences(
     units: Ints, metric: Callable[[NDArray[np.float32]], Floats], *, seed: int, cells_a_sample: int = 0
 ) -> Floats:
     """Return the difference (m,) of a metric after each of m random swaps of the two runs' predictions.
@@ -108,7 +108,7 @@ def _kept_predictions(units: Ints, *, seed: int, cells_a_sample: int) -> Iterato
         yield np.concatenate([own, 1 - own])
 
 
-def images_to_tell(difference: float, discordant: float, *, confidence: float) -> float | None:
+def compute_images_needed(difference: float, discordant: float, *, confidence: float) -> float | None:
     """Return the sample size: how many images McNemar's test needs to detect a difference with `POWER`.
 
     Connor's formula (Biometrics 43, 1987).
@@ -126,7 +126,7 @@ def images_to_tell(difference: float, discordant: float, *, confidence: float) -
     return _needed(abs(difference), discordant, confidence) / difference**2
 
 
-def min_detectable_difference(images: int, discordant: float, *, confidence: float) -> float:
+def compute_min_detectable_difference(images: int, discordant: float, *, confidence: float) -> float:
     """Return the minimum detectable difference: that of two accuracies which McNemar's test detects with `POWER`.
 
     Args:
@@ -144,7 +144,7 @@ def min_detectable_difference(images: int, discordant: float, *, confidence: flo
     return high
 
 
-def deviations_to_tell(*, confidence: float) -> float:
+def compute_detectable_deviations(*, confidence: float) -> float:
     """Return how many standard errors from 0 a true difference must lie for a two-sided test to have `POWER`."""
     return float(ndtri((1 + confidence) / 2) + ndtri(POWER))
 

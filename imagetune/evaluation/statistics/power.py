@@ -16,11 +16,11 @@ from typing import Any
 from imagetune.evaluation.statistics.intervals import Estimate
 from imagetune.evaluation.statistics.paired_tests import (
     POWER,
-    deviations_to_tell,
-    images_to_tell,
-    min_detectable_difference,
+    compute_detectable_deviations,
+    compute_images_needed,
+    compute_min_detectable_difference,
 )
-from imagetune.evaluation.statistics.verdict import difference
+from imagetune.evaluation.statistics.verdict import subtract_estimates
 
 # Two differences that people ask about: a small improvement, and one that nobody would want to miss.
 DIFFERENCES = (0.02, 0.05)
@@ -31,7 +31,7 @@ ERROR_SHARES = (0.05, 0.1)
 SHARED_MISTAKES = 0.5
 
 
-def gap_documents(metrics: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+def describe_gaps(metrics: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
     """Return the differences between splits with their intervals, as JSON values.
 
     Args:
@@ -43,7 +43,7 @@ def gap_documents(metrics: Mapping[str, Mapping[str, Estimate]]) -> dict[str, An
     """
     return {
         f"{first}_{second}": {
-            name: difference(one, metrics[second][name]).to_dict()
+            name: subtract_estimates(one, metrics[second][name]).to_dict()
             for name, one in metrics[first].items()
             if one.value is not None and name in metrics[second] and metrics[second][name].value is not None
         }
@@ -51,7 +51,7 @@ def gap_documents(metrics: Mapping[str, Mapping[str, Estimate]]) -> dict[str, An
     }
 
 
-def resolution_document(right: Estimate, images: int, *, confidence: float) -> dict[str, Any] | None:
+def describe_power(right: Estimate, images: int, *, confidence: float) -> dict[str, Any] | None:
     """Return the power analysis of a classification test: its minimum detectable difference, and images needed.
 
     Args:
@@ -61,7 +61,7 @@ def resolution_document(right: Estimate, images: int, *, confidence: float) -> d
 
     Returns:
         ``images``, ``power``, ``level``, ``discordant`` (assumed share of images on which just one of two models is
-        right), ``min_detectable_difference``, ``needed`` (a list of ``difference`` and ``images``) and ``text``;
+        right), ``compute_min_detectable_difference``, ``needed`` (a list of ``subtract_estimates`` and ``images``) and ``text``;
         None if accuracy is not defined.
     """
     if right.value is None:
@@ -72,7 +72,7 @@ def resolution_document(right: Estimate, images: int, *, confidence: float) -> d
     needed = [
         {"difference": points, "images": _needed(points, discordant, confidence=confidence)} for points in DIFFERENCES
     ]
-    detectable = min_detectable_difference(images, discordant, confidence=confidence)
+    detectable = compute_min_detectable_difference(images, discordant, confidence=confidence)
     amounts = _describe_needed([(f"{100 * row['difference']:g} points", row["images"]) for row in needed])
     return {
         "images": images,
@@ -89,7 +89,7 @@ def resolution_document(right: Estimate, images: int, *, confidence: float) -> d
     }
 
 
-def value_resolution_document(
+def describe_regression_power(
     mae: Estimate, rmse: Estimate, images: int, *, confidence: float
 ) -> dict[str, Any] | None:
     """Return the power analysis of a regression test: the minimum detectable difference of mean absolute errors.
@@ -104,14 +104,14 @@ def value_resolution_document(
         confidence: One minus the significance level of the test.
 
     Returns:
-        ``images``, ``power``, ``level``, ``min_detectable_difference`` and ``needed`` in the labels' units, with their
+        ``images``, ``power``, ``level``, ``compute_min_detectable_difference`` and ``needed`` in the labels' units, with their
         share of the error, and ``text``; None if there is no error to speak of, or fewer than two images.
     """
     if not mae.value or not rmse.value or images < 2:
         return None
     # The variance of absolute errors follows from both metrics: E[e^2] - E[|e|]^2.
     spread = sqrt(max(0.0, rmse.value**2 - mae.value**2) * 2 * (1 - SHARED_MISTAKES))
-    reach = deviations_to_tell(confidence=confidence) * spread
+    reach = compute_detectable_deviations(confidence=confidence) * spread
     detectable = reach / sqrt(images)
     needed = [
         {"share": share, "difference": share * mae.value, "images": ceil((reach / (share * mae.value)) ** 2)}
@@ -136,7 +136,7 @@ def value_resolution_document(
 
 def _needed(points: float, discordant: float, *, confidence: float) -> int:
     # A difference can't be larger than the share of images that make it.
-    found = images_to_tell(points, max(discordant, points), confidence=confidence)
+    found = compute_images_needed(points, max(discordant, points), confidence=confidence)
     return round(found or 0)
 
 

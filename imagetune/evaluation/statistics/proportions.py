@@ -17,7 +17,7 @@ from scipy.special import ndtri, stdtrit
 Number = TypeVar("Number", float, NDArray[np.float64])
 
 
-def two_sided_quantile(confidence: float, groups: int | None = None) -> float:
+def compute_two_sided_quantile(confidence: float, groups: int | None = None) -> float:
     """Return the quantile of a two-sided interval: how many standard errors it reaches to either side.
 
     Args:
@@ -29,7 +29,7 @@ def two_sided_quantile(confidence: float, groups: int | None = None) -> float:
     return float(ndtri(upper)) if groups is None else float(stdtrit(max(groups - 1, 1), upper))
 
 
-def wilson_interval(share: Number, images: Number, quantile: float) -> tuple[Number, Number]:
+def compute_wilson_interval(share: Number, images: Number, quantile: float) -> tuple[Number, Number]:
     """Return Wilson's score interval (Journal of the American Statistical Association 22, 1927).
 
     Args:
@@ -37,7 +37,7 @@ def wilson_interval(share: Number, images: Number, quantile: float) -> tuple[Num
         images: Number of images that the share is of, above 0; need not be whole. An effective number takes clusters
             and strata into account (Korn and Graubard, Survey Methodology 24, 1998; Franco, Little, Louis and Slud,
             Journal of Survey Statistics and Methodology 7, 2019).
-        quantile: From `two_sided_quantile`.
+        quantile: From `compute_two_sided_quantile`.
 
     Returns:
         Lower and upper ends, in [0, 1].
@@ -49,7 +49,7 @@ def wilson_interval(share: Number, images: Number, quantile: float) -> tuple[Num
     return np.clip(centre - half, 0.0, share), np.clip(centre + half, share, 1.0)
 
 
-def effective_count(share: float, variance: float) -> float | None:
+def compute_effective_count(share: float, variance: float) -> float | None:
     """Return the effective number of images: of how many independent ones a share would have that variance.
 
     None where the share doesn't vary.
@@ -58,7 +58,7 @@ def effective_count(share: float, variance: float) -> float | None:
     return spread / variance if variance > 0 and spread > 0 else None
 
 
-def auc_interval(area: float, positives: int, negatives: int, quantile: float) -> tuple[float, float]:
+def compute_auc_interval(area: float, positives: int, negatives: int, quantile: float) -> tuple[float, float]:
     """Return the score interval of an area under the ROC curve (Newcombe, Statistics in Medicine 25, 2006, method 5).
 
     The ends are the areas from which the one that was found is just ``quantile`` standard errors away, by the formula
@@ -68,7 +68,7 @@ def auc_interval(area: float, positives: int, negatives: int, quantile: float) -
         area: The observed area, in [0, 1].
         positives: Number of images of the class, at least one.
         negatives: Number of other images, at least one.
-        quantile: From `two_sided_quantile`.
+        quantile: From `compute_two_sided_quantile`.
     """
     half = (positives + negatives) / 2 - 1
     areas = np.linspace(0.0, 1.0, 10_001)

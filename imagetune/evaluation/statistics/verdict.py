@@ -59,7 +59,7 @@ _TITLES = {
 }
 
 
-def judge(
+def judge_gap(
     accuracies: Mapping[str, Estimate],
     images: Mapping[str, int],
     *,
@@ -89,7 +89,7 @@ def judge(
     if accuracies["train"].value is None or accuracies["test"].value is None:
         return None
     train, test = accuracies["train"], accuracies["test"]
-    gap = difference(train, test)
+    gap = subtract_estimates(train, test)
     code = _choose_code(train, gap, baseline)
     level = f"{100 * confidence:g}%"
     sentences = [
@@ -101,7 +101,7 @@ def judge(
     return {"code": code, "title": _TITLES[code], "text": " ".join(sentences), "advice": _ADVICE[code]}
 
 
-def difference(first: Estimate, second: Estimate) -> Estimate:
+def subtract_estimates(first: Estimate, second: Estimate) -> Estimate:
     """Return the difference of two independent metrics, the first minus the second, with its MOVER interval."""
     one, other = _ends(first), _ends(second)
     value = one[1] - other[1]
@@ -158,7 +158,7 @@ def _warn_of_validation(accuracies: Mapping[str, Estimate]) -> Iterator[str]:
     """Yield a warning where validation is significantly better than test, as after many choices made on it."""
     if "val" not in accuracies:
         return
-    gap = difference(accuracies["val"], accuracies["test"])
+    gap = subtract_estimates(accuracies["val"], accuracies["test"])
     if (gap.low or 0.0) > 0 and (gap.value or 0.0) >= NOTABLE_GAP:
         points = _format_points(gap.value or 0.0)
         yield f"Validation is also {points} points above test: what was selected on it looks better there than it is."

@@ -10,7 +10,7 @@ import keras
 _IDENTITY = re.compile(r"convnext_.*_identity")
 
 
-def with_drop_path(network: keras.Model, rate: float) -> keras.Model:
+def set_drop_path(network: keras.Model, rate: float) -> keras.Model:
     """Return the backbone with stochastic depth (Huang et al. 2016, arXiv 1603.09382).
 
     The rate rises linearly from the first residual branch to ``rate`` at the last. A branch is dropped for single

@@ -117,7 +117,7 @@ def _add_relu6(x: Any, name: str) -> Any:
     return keras.layers.ReLU(6.0, name=name)(x)
 
 
-def layer_arrays(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+def convert_torch_weights(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
     """Return the weights of each layer, in Keras's order and layout, from the tensors of the PyTorch file.
 
     Args:

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 
 
-def class_stem(layer: keras.layers.Layer) -> str:
+def derive_layer_name(layer: keras.layers.Layer) -> str:
     """Return the automatic name that Keras derives from a layer's class, such as max_pooling2d of MaxPooling2D."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def with_fresh_names(model: keras.Model) -> keras.Model:
+def renumber_layers(model: keras.Model) -> keras.Model:
     """Return a model with the automatic layer names of a fresh process: conv2d, conv2d_1, ...
 
     Keras counts names through the whole process, while blocks, patterns in ``unfreeze`` and saved files need stable
@@ -28,15 +28,15 @@ def with_fresh_names(model: keras.Model) -> keras.Model:
 
 
 def _is_automatic(layer: keras.layers.Layer) -> bool:
-    return re.fullmatch(rf"{class_stem(layer)}(_\d+)?", layer.name) is not None
+    return re.fullmatch(rf"{derive_layer_name(layer)}(_\d+)?", layer.name) is not None
 
 
 def _number_names(layers: list[keras.layers.Layer]) -> dict[str, str]:
     """Return the new names by old name, numbered within a class in the order of creation."""
     names: dict[str, str] = {}
-    for stem in dict.fromkeys(map(class_stem, layers)):
+    for stem in dict.fromkeys(map(derive_layer_name, layers)):
         numbered = sorted(
-            (int(layer.name[len(stem) + 1 :] or 0), layer.name) for layer in layers if class_stem(layer) == stem
+            (int(layer.name[len(stem) + 1 :] or 0), layer.name) for layer in layers if derive_layer_name(layer) == stem
         )
         names |= {old: f"{stem}_{rank}" if rank else stem for rank, (_, old) in enumerate(numbered)}
     return names

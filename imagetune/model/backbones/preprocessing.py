@@ -20,7 +20,7 @@ IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 DTYPE = "float32"
 
 
-def preprocess(pixels: Any, kind: Preprocessing) -> Any:
+def add_preprocessing(pixels: Any, kind: Preprocessing) -> Any:
     """Return raw pixels normalised as the backbone expects.
 
     Args:

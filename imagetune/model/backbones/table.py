@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from imagetune.core.plugins import BACKBONES, load_plugin, name_clash, plugin_errors, plugin_names
+from imagetune.core.plugins import BACKBONES, convert_plugin_errors, find_name_clash, list_plugin_names, load_plugin
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import blocks
@@ -253,13 +253,13 @@ EFFICIENTNET_LITE0 = Backbone(
 _BACKBONES = {backbone.name: backbone for backbone in (EFFICIENTNET_LITE0, *_TABLE)}
 
 
-def all_backbones() -> tuple[Backbone, ...]:
+def list_backbones() -> tuple[Backbone, ...]:
     """Return all backbones: the packaged one, those of Keras, and those of plug-ins, which are imported.
 
     Raises:
         RecipeError: A plug-in is not a valid backbone.
     """
-    return (*_BACKBONES.values(), *map(get_backbone, plugin_names(BACKBONES)))
+    return (*_BACKBONES.values(), *map(get_backbone, list_plugin_names(BACKBONES)))
 
 
 def get_backbone(name: str) -> Backbone:
@@ -269,11 +269,11 @@ def get_backbone(name: str) -> Backbone:
         RecipeError: There is none, and the message suggests the nearest name or lists all; or it is a plug-in that
             can't be used.
     """
-    if clash := name_clash(BACKBONES, name, _BACKBONES):
+    if clash := find_name_clash(BACKBONES, name, _BACKBONES):
         raise RecipeError(clash, where="model.backbone")
     if name in _BACKBONES:
         return _BACKBONES[name]
-    if name in plugin_names(BACKBONES):
+    if name in list_plugin_names(BACKBONES):
         return _load_backbone(name)
     hint = suggest_name(name, _list_names()) or f"choose one of: {', '.join(_list_names())}"
     raise RecipeError(f"unknown backbone {name!r}", where="model.backbone", hint=f"{hint} (`imagetune model list`)")
@@ -281,7 +281,7 @@ def get_backbone(name: str) -> Backbone:
 
 def _load_backbone(name: str) -> Backbone:
     found = load_plugin(BACKBONES, name)
-    with plugin_errors(BACKBONES, name):
+    with convert_plugin_errors(BACKBONES, name):
         if not isinstance(found, Backbone) or found.build is None:
             raise TypeError(f"it is {found!r}, expected an imagetune.model.backbones.table.Backbone with `build`")
         if found.name != name:
@@ -290,4 +290,4 @@ def _load_backbone(name: str) -> Backbone:
 
 
 def _list_names() -> tuple[str, ...]:
-    return (*_BACKBONES, *plugin_names(BACKBONES))
+    return (*_BACKBONES, *list_plugin_names(BACKBONES))

@@ -23,10 +23,10 @@ from typing import Literal
 
 import h5py
 
-from imagetune.core.files import HASH_CHUNK_BYTES, disk_errors, sha256_file
-from imagetune.core.plugins import BACKBONES, plugin_errors
+from imagetune.core.files import HASH_CHUNK_BYTES, compute_file_sha256, convert_disk_errors
+from imagetune.core.plugins import BACKBONES, convert_plugin_errors
 from imagetune.errors import ImagetuneError, WeightsError
-from imagetune.model.backbones.table import Backbone, all_backbones, get_backbone
+from imagetune.model.backbones.table import Backbone, get_backbone, list_backbones
 from imagetune.model.weights import packages
 
 WeightsState = Literal["packaged", "cached", "absent", "corrupted"]
@@ -53,7 +53,7 @@ class WeightsStatus:
     detail: str = ""
 
 
-def cache_folder() -> Path:
+def get_cache_folder() -> Path:
     """Return the folder where Keras keeps downloaded weights: ``$KERAS_HOME/models``, else ``~/.keras/models``."""
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
 
@@ -69,7 +69,7 @@ def weights_status(backbone: Backbone, *, verify: bool = True) -> WeightsStatus:
         return _check_plugin(backbone)
     if not backbone.constructor:
         return _check_packaged(backbone, verify=verify)
-    path = cache_folder() / backbone.weights_file
+    path = get_cache_folder() / backbone.weights_file
     if not path.is_file():
         return WeightsStatus(backbone.name, "absent", str(path), backbone.weights_url)
     detail = _find_corruption(path, backbone.weights_hash) if verify else ""
@@ -90,7 +90,7 @@ def fetch_weights(names: Sequence[str]) -> tuple[WeightsStatus, ...]:
     """
     backbones = [get_backbone(name) for name in names]
     for backbone in backbones:
-        imagenet_file(backbone)
+        provide_imagenet_file(backbone)
     return tuple(weights_status(backbone, verify=False) for backbone in backbones)
 
 
@@ -102,11 +102,11 @@ def check_weights(names: Sequence[str] = ()) -> tuple[WeightsStatus, ...]:
     """
     if names:
         return tuple(weights_status(get_backbone(name)) for name in names)
-    statuses = (weights_status(backbone) for backbone in all_backbones())
+    statuses = (weights_status(backbone) for backbone in list_backbones())
     return tuple(status for status in statuses if status.state != "absent")
 
 
-def imagenet_file(backbone: Backbone) -> Path:
+def provide_imagenet_file(backbone: Backbone) -> Path:
     """Return the path of a backbone's verified ImageNet weights, downloaded by Keras if they are missing.
 
     Raises:
@@ -127,7 +127,7 @@ def _check_packaged(backbone: Backbone, *, verify: bool) -> WeightsStatus:
         path = packages.lite0_file()
     except WeightsError as error:
         return WeightsStatus(backbone.name, "absent", packages.LITE0_FILE, "", error.what)
-    wrong = verify and sha256_file(path) != packages.LITE0_SHA256
+    wrong = verify and compute_file_sha256(path) != packages.LITE0_SHA256
     detail = f"its SHA-256 is not {packages.LITE0_SHA256}" if wrong else ""
     return WeightsStatus(backbone.name, "corrupted" if wrong else "packaged", str(path), "", detail)
 
@@ -136,7 +136,7 @@ def _check_plugin(backbone: Backbone) -> WeightsStatus:
     if backbone.weights_path is None:
         detail = f"{backbone.name} comes without pretrained weights: set model.weights to random or to a file"
         return WeightsStatus(backbone.name, "absent", "", "", detail)
-    with plugin_errors(BACKBONES, backbone.name):
+    with convert_plugin_errors(BACKBONES, backbone.name):
         path = Path(backbone.weights_path())
         there = path.is_file()
     detail = "" if there else "its package has no such file"
@@ -179,7 +179,7 @@ def _download(backbone: Backbone, target: Path) -> None:
     _require_reachable(backbone, target)
     import keras
 
-    with disk_errors(target), _limit_stalls(), contextlib.redirect_stdout(sys.stderr):
+    with convert_disk_errors(target), _limit_stalls(), contextlib.redirect_stdout(sys.stderr):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
             try:

@@ -8,24 +8,24 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from imagetune.core.files import sha256_file
+from imagetune.core.files import compute_file_sha256
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError, WeightsError
-from imagetune.model.backbones.efficientnet_lite0 import layer_arrays
+from imagetune.model.backbones.efficientnet_lite0 import convert_torch_weights
 from imagetune.model.backbones.table import EFFICIENTNET_LITE0, Backbone, get_backbone
-from imagetune.model.manifest import find_manifest, read_manifest, verified_weights
+from imagetune.model.manifest import find_manifest, read_manifest, verify_weights
 from imagetune.model.weights.h5_reader import open_weights
 from imagetune.model.weights.imagenet import (
     WeightsState,
     WeightsStatus,
     check_weights,
     fetch_weights,
-    imagenet_file,
+    provide_imagenet_file,
     weights_state,
     weights_status,
 )
 from imagetune.model.weights.matching import Match, assign, match_in_order, match_layers
-from imagetune.model.weights.packages import hed_file
+from imagetune.model.weights.packages import find_hed_file
 from imagetune.model.weights.torch_reader import read_torch_file
 from imagetune.recipe.model import ModelConfig
 
@@ -82,13 +82,13 @@ def load_weights(model: keras.Model, config: ModelConfig) -> WeightsReport:
         case "random":
             return WeightsReport("random", None, 0, (), f"{backbone.name} starts from random weights")
         case "imagenet" if backbone == EFFICIENTNET_LITE0:
-            return _load_lite0(network, imagenet_file(backbone))
+            return _load_lite0(network, provide_imagenet_file(backbone))
         case "imagenet":
-            return _load_file(network, imagenet_file(backbone), in_order=bool(backbone.constructor))
+            return _load_file(network, provide_imagenet_file(backbone), in_order=bool(backbone.constructor))
         case "hed":
             if backbone.name != "vgg16":
                 raise RecipeError(f"`hed` is for vgg16, not {backbone.name}", where=WHERE)
-            return _load_file(network, hed_file())
+            return _load_file(network, find_hed_file())
     return _load_path(network, backbone, config.weights)
 
 
@@ -117,7 +117,7 @@ def _weights_of_run(folder: Path, backbone: Backbone) -> Path:
     if manifest.config.backbone != backbone.name:
         what = f"that run's backbone is {manifest.config.backbone}, this one's is {backbone.name}"
         raise WeightsError(what, where=str(folder), hint="set model.backbone to the same, or give other weights")
-    return verified_weights(place, manifest)
+    return verify_weights(place, manifest)
 
 
 def _load_file(network: keras.Model, path: Path, *, in_order: bool = False) -> WeightsReport:
@@ -134,17 +134,17 @@ def _load_file(network: keras.Model, path: Path, *, in_order: bool = False) -> W
 def _report(path: Path, match: Match) -> WeightsReport:
     unused = f"; not used: {', '.join(match.left[:8])}{' ...' if len(match.left) > 8 else ''}" if match.left else ""
     note = f"all {len(match.found)} layers with weights found in {path.name}{unused}"
-    return WeightsReport(str(path), sha256_file(path), len(match.found), match.left, note)
+    return WeightsReport(str(path), compute_file_sha256(path), len(match.found), match.left, note)
 
 
 def _load_lite0(network: keras.Model, path: Path) -> WeightsReport:
-    arrays = layer_arrays(read_torch_file(path))
+    arrays = convert_torch_weights(read_torch_file(path))
     for name, values in arrays.items():
         _check_shapes(network.get_layer(name), values)
     for name, values in arrays.items():
         network.get_layer(name).set_weights(values)
     note = f"all {len(arrays)} layers with weights found in {path.name}; not used: the classifier"
-    return WeightsReport(str(path), sha256_file(path), len(arrays), ("_fc",), note)
+    return WeightsReport(str(path), compute_file_sha256(path), len(arrays), ("_fc",), note)
 
 
 def _check_shapes(layer: keras.layers.Layer, values: list[np.ndarray]) -> None:

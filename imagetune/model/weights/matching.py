@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import keras
 
 from imagetune.errors import WeightsError
-from imagetune.model.backbones.naming import class_stem
-from imagetune.model.trainable import leaf_layers
+from imagetune.model.backbones.naming import derive_layer_name
+from imagetune.model.trainable import list_leaf_layers
 from imagetune.model.weights.h5_reader import StoredLayer, StoredWeights
 
 SHOWN_PROBLEMS = 5
@@ -41,7 +41,7 @@ def match_layers(backbone: keras.Model, stored: StoredWeights) -> Match:
     Raises:
         WeightsError: A layer is missing in the file, or has another shape there; the first few are listed.
     """
-    targets = [layer for layer in leaf_layers(backbone) if layer.weights]
+    targets = [layer for layer in list_leaf_layers(backbone) if layer.weights]
     by_name = _match_names(targets, stored.layers)
     match = by_name if not by_name.problems else _match_places(backbone, targets, stored.layers)
     if match is None or match.problems:
@@ -81,7 +81,7 @@ def assign(match: Match) -> None:
 
 def _match_names(targets: Sequence[keras.layers.Layer], layers: Iterable[StoredLayer]) -> Match:
     candidates: dict[str, list[StoredLayer]] = defaultdict(list)
-    for layer, name in _renumber_names(layers, {class_stem(target) for target in targets}):
+    for layer, name in _renumber_names(layers, {derive_layer_name(target) for target in targets}):
         candidates[name].append(layer)
     # A name that occurs twice (two backbones in one file) is taken from the model with most of the layers looked for.
     fits: Counter[tuple[str, ...]] = Counter(
@@ -155,7 +155,7 @@ def _list_places(model: keras.Model) -> dict[keras.layers.Layer, tuple[str, ...]
     places: dict[keras.layers.Layer, tuple[str, ...]] = {}
     counts: dict[str, int] = defaultdict(int)
     for layer in model.layers:
-        stem = class_stem(layer)
+        stem = derive_layer_name(layer)
         name = f"{stem}_{counts[stem]}" if counts[stem] else stem
         counts[stem] += 1
         if isinstance(layer, keras.Model):

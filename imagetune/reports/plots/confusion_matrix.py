@@ -11,29 +11,29 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from imagetune.reports.style import GRID, INK, ON_DARK, RIGHT, WRONG, Drawing, drawing_style, inline_drawing
+from imagetune.reports.style import GRID, INK, ON_DARK, RIGHT, WRONG, Drawing, drawing_style, save_inline_drawing
 
 MAX_CLASSES = 40
 LONGEST_NAME = 22
 
 
-def confusion_drawing(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Drawing:
-    """Draw the confusion matrix for a page; the arguments are those of `confusion_figure`."""
+def draw_confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Drawing:
+    """Draw the confusion matrix for a page; the arguments are those of `plot_confusion_matrix`."""
     with drawing_style():
-        return inline_drawing(confusion_figure(confusion, class_names), "Confusion matrix")
+        return save_inline_drawing(plot_confusion_matrix(confusion, class_names), "Confusion matrix")
 
 
-def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+def plot_confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     """Draw a heat map of a confusion matrix: shades are shares of the true class, texts are counts.
 
     Args:
         confusion: (k, k) counts, rows true and columns predicted.
         class_names: k names. Of more than `MAX_CLASSES`, those with the most mistakes are shown.
     """
-    shown = shown_classes(confusion)
+    shown = select_shown_classes(confusion)
     totals = confusion.sum(axis=1)[shown]
     counts = confusion[np.ix_(shown, shown)]
-    names = [shortened_name(class_names[index]) for index in shown]
+    names = [shorten_name(class_names[index]) for index in shown]
     cell, size = _cell_size(len(shown))
     label = 0.08 * max(len(name) for name in names) + 0.15
     side = cell * len(shown)
@@ -47,7 +47,7 @@ def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -
     return figure
 
 
-def shown_classes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
+def select_shown_classes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the indices of the classes that the heat map shows, in order: of many, those with the most confusions."""
     classes = len(confusion)
     if classes <= MAX_CLASSES:
@@ -56,7 +56,7 @@ def shown_classes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.sort(np.argsort(-mistakes, kind="stable")[:MAX_CLASSES])
 
 
-def shortened_name(name: str) -> str:
+def shorten_name(name: str) -> str:
     """Return a class name shortened to `LONGEST_NAME` letters by leaving out its middle."""
     if len(name) <= LONGEST_NAME:
         return name

@@ -12,7 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from imagetune.recipe.metrics import METRICS, Metric
-from imagetune.reports.style import BAND, GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, inline_drawing
+from imagetune.reports.style import (
+    BAND,
+    GRID,
+    INK,
+    MUTED,
+    RATE,
+    TRAIN,
+    VAL,
+    Drawing,
+    drawing_style,
+    save_inline_drawing,
+)
 
 PANEL_INCHES = (4.6, 2.9)
 
@@ -22,7 +33,7 @@ _PANELS = tuple(METRICS[name] for name in ("loss", "accuracy", "mae", "r2", "f1"
 _MAX_PANELS = 3
 
 
-def curve_drawings(epochs: Sequence[Mapping[str, Any]]) -> tuple[Drawing, ...]:
+def draw_learning_curves(epochs: Sequence[Mapping[str, Any]]) -> tuple[Drawing, ...]:
     """Draw the learning curves of a page, a plot each: loss, and accuracy, errors and F1 as far as the task has them.
 
     Args:
@@ -36,11 +47,11 @@ def curve_drawings(epochs: Sequence[Mapping[str, Any]]) -> tuple[Drawing, ...]:
         with drawing_style():
             figure = Figure(figsize=PANEL_INCHES, layout="constrained")
             paint(figure.subplots())
-            drawings.append(inline_drawing(figure, title))
+            drawings.append(save_inline_drawing(figure, title))
     return tuple(drawings)
 
 
-def curves_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
+def plot_learning_curves(epochs: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the learning curves and the learning rate in one figure, from lines of metrics.jsonl."""
     figure = Figure(figsize=(2 * PANEL_INCHES[0], 2 * PANEL_INCHES[1]), layout="constrained")
     places = figure.subplots(2, 2).ravel()
@@ -92,15 +103,15 @@ def _draw_learning_rate(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(plain_number)
+        axes.yaxis.set_major_formatter(format_plain_number)
         low, high = axes.get_ylim()
         _frame(axes, epochs, "Learning rate (log scale)", low, high, log=True)
         return
-    axes.yaxis.set_major_formatter(plain_number)
+    axes.yaxis.set_major_formatter(format_plain_number)
     _frame(axes, epochs, "Learning rate", 0.0, axes.get_ylim()[1])
 
 
-def plain_number(value: float, _position: float) -> str:
+def format_plain_number(value: float, _position: float) -> str:
     """Return a tick's text without an exponent, where that stays short."""
     return f"{value:.8f}".rstrip("0").rstrip(".") if abs(value) >= 1e-6 or not value else f"{value:g}"
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imagetune.core.files import atomic_path
+from imagetune.core.files import replace_atomically
 from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, drawing_style
 from imagetune.training.measure.lr_find import EXPLODED, RangeTest
 
@@ -16,18 +16,18 @@ FIGURE_INCHES = (7.4, 4.4)
 DOTS_PER_INCH = 150
 
 
-def write_rate_plot(search: RangeTest, path: Path) -> None:
+def write_range_test_plot(search: RangeTest, path: Path) -> None:
     """Write the plot of a range test as a PNG.
 
     Raises:
         ResourceError: The disk is full.
     """
-    with drawing_style(), atomic_path(path) as temporary:
-        figure = rate_figure(search)
+    with drawing_style(), replace_atomically(path) as temporary:
+        figure = plot_range_test(search)
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
 
 
-def rate_figure(search: RangeTest) -> Figure:
+def plot_range_test(search: RangeTest) -> Figure:
     """Draw the loss over the learning rate, smoothed and per step, with both suggestions marked."""
     figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
     axes = figure.subplots()

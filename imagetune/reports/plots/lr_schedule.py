@@ -14,8 +14,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from imagetune.recipe.train import StageConfig, TrainConfig
-from imagetune.reports.plots.learning_curves import PANEL_INCHES, mark_stages, plain_number
-from imagetune.reports.style import GRID, INK, RATE, Drawing, drawing_style, inline_drawing
+from imagetune.reports.plots.learning_curves import PANEL_INCHES, format_plain_number, mark_stages
+from imagetune.reports.style import GRID, INK, RATE, Drawing, drawing_style, save_inline_drawing
 from imagetune.training.optimization.schedules import StageSchedule
 
 TITLE = "Learning rate of the head"
@@ -24,7 +24,7 @@ MAX_POINTS = 400
 
 
 @dataclass(frozen=True)
-class StageRates:
+class StageLearningRates:
     """The learning rate of the head during a stage, as far as the stage came.
 
     Attributes:
@@ -45,7 +45,9 @@ class StageRates:
     warmup_end: float
 
 
-def stage_rates(train: TrainConfig, epochs: Sequence[Mapping[str, Any]]) -> tuple[StageRates, ...]:
+def compute_stage_learning_rates(
+    train: TrainConfig, epochs: Sequence[Mapping[str, Any]]
+) -> tuple[StageLearningRates, ...]:
     """Compute the learning rate at each step of the stages that ran.
 
     An epoch follows its schedule, scaled to meet the learning rate that was recorded at its last step: so a measured
@@ -67,18 +69,20 @@ def stage_rates(train: TrainConfig, epochs: Sequence[Mapping[str, Any]]) -> tupl
     return tuple(found)
 
 
-def schedule_figure(rates: Sequence[StageRates]) -> Figure:
+def plot_schedule(rates: Sequence[StageLearningRates]) -> Figure:
     """Draw the schedule as a figure; ``rates`` has at least one stage."""
     return _figure(rates, FIGURE_INCHES)
 
 
-def schedule_drawing(rates: Sequence[StageRates]) -> Drawing:
+def draw_schedule(rates: Sequence[StageLearningRates]) -> Drawing:
     """Draw the schedule for the report, in the size of a learning curve."""
     with drawing_style():
-        return inline_drawing(_figure(rates, PANEL_INCHES), TITLE)
+        return save_inline_drawing(_figure(rates, PANEL_INCHES), TITLE)
 
 
-def _compute_rates(stage: StageConfig, lines: Sequence[Mapping[str, Any]], start: int, accumulation: int) -> StageRates:
+def _compute_rates(
+    stage: StageConfig, lines: Sequence[Mapping[str, Any]], start: int, accumulation: int
+) -> StageLearningRates:
     """Compute the learning rates of a stage whose lines count passes from ``start`` on."""
     end = int(lines[-1]["step"])
     updates = (end - start) / accumulation
@@ -90,7 +94,7 @@ def _compute_rates(stage: StageConfig, lines: Sequence[Mapping[str, Any]], start
     recorded = np.array([line["learning_rate"] for line in lines], dtype=np.float64)
     scales = recorded / [shape.rate_at((last - start) // accumulation) for last in ends]
     shares = [shape.rate_at((one - start) // accumulation) for one in passes]
-    return StageRates(
+    return StageLearningRates(
         name=stage.name,
         start=start / accumulation,
         end=end / accumulation,
@@ -100,13 +104,13 @@ def _compute_rates(stage: StageConfig, lines: Sequence[Mapping[str, Any]], start
     )
 
 
-def _figure(rates: Sequence[StageRates], inches: tuple[float, float]) -> Figure:
+def _figure(rates: Sequence[StageLearningRates], inches: tuple[float, float]) -> Figure:
     figure = Figure(figsize=inches, layout="constrained")
     _draw(figure.subplots(), rates)
     return figure
 
 
-def _draw(axes: Axes, rates: Sequence[StageRates]) -> None:
+def _draw(axes: Axes, rates: Sequence[StageLearningRates]) -> None:
     for index, stage in enumerate(rates):
         rising = stage.steps <= stage.warmup_end
         if stage.warmup_end > stage.start:
@@ -119,7 +123,7 @@ def _draw(axes: Axes, rates: Sequence[StageRates]) -> None:
         axes.legend(loc="lower right", bbox_to_anchor=(1.01, 1.0), frameon=False, borderpad=0.1, fontsize=9)
 
 
-def _frame(axes: Axes, rates: Sequence[StageRates]) -> None:
+def _frame(axes: Axes, rates: Sequence[StageLearningRates]) -> None:
     """Give the panel its scale, title and stages; a log scale where the learning rates of the stages differ widely."""
     peaks = [float(stage.rates.max()) for stage in rates]
     log = max(peaks) > 4 * min(peaks) > 0
@@ -132,7 +136,7 @@ def _frame(axes: Axes, rates: Sequence[StageRates]) -> None:
         axes.set_ylim(low, high * (high / low) ** 0.16)
     else:
         axes.set_ylim(0.0, 1.2 * max(peaks))
-    axes.yaxis.set_major_formatter(plain_number)
+    axes.yaxis.set_major_formatter(format_plain_number)
     axes.set_xlim(0, rates[-1].end)
     axes.set_title(TITLE + (" (log scale)" if log else ""), loc="left", fontsize=10, fontweight="bold", color=INK)
     axes.set_xlabel("optimizer step")

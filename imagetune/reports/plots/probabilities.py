@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from imagetune.reports.plots.confusion_matrix import shortened_name
-from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, inline_drawing
+from imagetune.reports.plots.confusion_matrix import shorten_name
+from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
 
 PANEL_INCHES = (4.6, 3.6)
 # With the names of the curves below.
@@ -43,7 +43,7 @@ class Curve:
     up: Floats
 
 
-def reliability_drawing(
+def draw_reliability_diagram(
     title: str, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]] | None
 ) -> Drawing:
     """Draw a reliability diagram: observed frequency by predicted probability.
@@ -82,7 +82,9 @@ def reliability_drawing(
     return _drawing(title, paint)
 
 
-def risk_drawing(curve: Sequence[Mapping[str, float]], mistakes: float, points: Sequence[Mapping[str, Any]]) -> Drawing:
+def draw_risk_coverage_curve(
+    curve: Sequence[Mapping[str, float]], mistakes: float, points: Sequence[Mapping[str, Any]]
+) -> Drawing:
     """Draw a risk-coverage curve: the error rate by the share of images that are predicted.
 
     Args:
@@ -116,7 +118,7 @@ def risk_drawing(curve: Sequence[Mapping[str, float]], mistakes: float, points: 
     return _drawing("Risk-coverage curve", paint)
 
 
-def roc_drawing(curves: Sequence[Curve]) -> Drawing:
+def draw_roc_curves(curves: Sequence[Curve]) -> Drawing:
     """Draw ROC curves: ``across`` is the false positive rate, ``up`` the true positive rate."""
 
     def paint(axes: Axes) -> None:
@@ -127,7 +129,7 @@ def roc_drawing(curves: Sequence[Curve]) -> Drawing:
     return _drawing("ROC curves", paint, NAMED_INCHES)
 
 
-def precision_drawing(curves: Sequence[Curve]) -> Drawing:
+def draw_precision_recall_curves(curves: Sequence[Curve]) -> Drawing:
     """Draw precision-recall curves: ``across`` is the recall, ``up`` the precision."""
 
     def paint(axes: Axes) -> None:
@@ -137,7 +139,7 @@ def precision_drawing(curves: Sequence[Curve]) -> Drawing:
     return _drawing("Precision-recall curves", paint, NAMED_INCHES)
 
 
-def sizes_drawing(sizes: Sequence[Mapping[str, Any]], what: str) -> Drawing:
+def draw_set_sizes(sizes: Sequence[Mapping[str, Any]], what: str) -> Drawing:
     """Draw a bar chart of the number of images by the size of their prediction set.
 
     Args:
@@ -160,7 +162,7 @@ def sizes_drawing(sizes: Sequence[Mapping[str, Any]], what: str) -> Drawing:
     return _drawing("Prediction set sizes", paint)
 
 
-def thinned(values: Floats) -> NDArray[np.int64]:
+def thin_points(values: Floats) -> NDArray[np.int64]:
     """Return the indices of at most `MAX_POINTS` points of a curve of (m,) points, its ends among them."""
     places = np.round(np.linspace(0, len(values) - 1, min(len(values), MAX_POINTS))).astype(np.int64)
     return np.unique(places)
@@ -174,7 +176,7 @@ def _draw_curves(axes: Axes, curves: Sequence[Curve], *, steps: bool = False) ->
     for curve, (colour, dashes) in zip(named, _LINE_STYLES, strict=False):
         axes.plot(
             curve.across, curve.up, color=colour, dashes=dashes, linewidth=1.5, drawstyle=style,
-            label=shortened_name(curve.name),
+            label=shorten_name(curve.name),
         )  # fmt: skip
     if not named or axes.figure is None:
         return
@@ -193,7 +195,7 @@ def _drawing(title: str, paint: Callable[[Axes], None], inches: tuple[float, flo
         axes = figure.subplots()
         paint(axes)
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-        return inline_drawing(figure, title)
+        return save_inline_drawing(figure, title)
 
 
 def _unit_frame(axes: Axes, across: str, up: str) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, inline_drawing
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
 
 PANEL_INCHES = (4.6, 3.6)
 # Points drawn at most: each is about 100 bytes of SVG, and more of them only overlap.
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 Ranges = Sequence[Mapping[str, Any]]
 
 
-def value_drawings(
+def draw_residuals(
     true: Floats, predicted: Floats, name: str, *, by_true: Ranges = (), by_prediction: Ranges = ()
 ) -> tuple[Drawing, ...]:
     """Draw predicted against true numbers, the residuals against both, and a histogram of the residuals.
@@ -36,7 +36,7 @@ def value_drawings(
         by_true: Ranges of true numbers whose mean residual is drawn with its interval.
         by_prediction: The same of predictions.
     """
-    some, predictions = drawn_points(true, predicted)
+    some, predictions = sample_points(true, predicted)
     panels: dict[str, Callable[[Axes], None]] = {
         "Predicted and true": partial(_paint_pairs, true=some, predicted=predictions, name=name),
         "Residuals by true number": partial(
@@ -58,13 +58,13 @@ def value_drawings(
             axes = figure.subplots()
             paint(axes)
             _title(axes, title)
-            drawings.append(inline_drawing(figure, title))
+            drawings.append(save_inline_drawing(figure, title))
     return tuple(drawings)
 
 
-def value_figure(true: Floats, predicted: Floats, name: str) -> Figure:
+def plot_residuals(true: Floats, predicted: Floats, name: str) -> Figure:
     """Draw predicted against true numbers, and the residuals against the predictions, in one figure."""
-    true, predicted = drawn_points(true, predicted)
+    true, predicted = sample_points(true, predicted)
     figure = Figure(figsize=(2 * PANEL_INCHES[0], PANEL_INCHES[1]), layout="constrained")
     left, right = figure.subplots(1, 2)
     _paint_pairs(left, true, predicted, name)
@@ -74,7 +74,7 @@ def value_figure(true: Floats, predicted: Floats, name: str) -> Figure:
     return figure
 
 
-def drawn_points(true: Floats, predicted: Floats) -> tuple[Floats, Floats]:
+def sample_points(true: Floats, predicted: Floats) -> tuple[Floats, Floats]:
     """Return the numbers that are drawn: all, or `MAX_POINTS` of them drawn at random, always the same."""
     if len(true) <= MAX_POINTS:
         return true, predicted

@@ -13,7 +13,7 @@ from imagetune.core.text import format_count
 from imagetune.recipe.metrics import METRICS
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.run.model_card_sentences import measured_sentences
-from imagetune.reports.run.overview import facts_of, image_counts, metric_view, problem_of
+from imagetune.reports.run.overview import count_images_per_split, describe_problem, list_run_facts, view_metric
 from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
 UNSAID = "Not stated in the `card` section of the recipe."
@@ -48,17 +48,17 @@ def render_model_card(run: RunFiles) -> str:
         run=run,
         card=run.recipe.card,
         unsaid=UNSAID,
-        problem=problem_of(run),
+        problem=describe_problem(run),
         verdict=run.evaluation.get("verdict"),
-        facts=list(facts_of(run)),
+        facts=list(list_run_facts(run)),
         classes=run.evaluation.get("class_names", ()),
         size=f"{image.height} x {image.width}",
-        counts=image_counts(run),
+        counts=count_images_per_split(run),
         findings=run.audit.get("findings", []),
         tested=tested,
         tested_name=SPLITS[run.tested_name],
         confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
-        metrics=[metric_view(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
+        metrics=[view_metric(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
         per_class=tested.get("per_class", []) if tested else [],
         measured=list(measured_sentences(run.evaluation)),
         limits=list(_list_limits(run)),

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core import run_files
-from imagetune.data.sources.labels import label_rule
+from imagetune.data.sources.labels import build_label_rule
 from imagetune.recipe.data import Task
 from imagetune.recipe.metrics import METRICS, is_lower_better
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
 
-def facts_of(run: RunFiles) -> Iterator[tuple[str, str]]:
+def list_run_facts(run: RunFiles) -> Iterator[tuple[str, str]]:
     """Yield what identifies a run, as name and value: recipe, backbone, weights, seed and so on."""
     recipe, weights = run.recipe, run.lock.get("weights", {})
     yield "recipe", recipe.name
@@ -43,7 +43,7 @@ def _started(run: RunFiles) -> str:
     return time.strftime("%Y-%m-%d %H:%M", when)
 
 
-def problem_of(run: RunFiles) -> str:
+def describe_problem(run: RunFiles) -> str:
     """Return in words how the run ended; an empty text where it finished."""
     state = run.status.get("state")
     if state in (None, "finished"):
@@ -56,9 +56,13 @@ def problem_of(run: RunFiles) -> str:
     return f"The run {how}{where}.{reason}"
 
 
-def metric_view(run: RunFiles, name: str) -> dict[str, Any]:
+def view_metric(run: RunFiles, name: str) -> dict[str, Any]:
     """Return a headline metric with its values by split and, for a share, the place of its interval in percent."""
-    unit = "in ranks" if task_of(run) == "ordinal" else f"in the unit of {' '.join(run.evaluation['class_names'])}"
+    unit = (
+        "in ranks"
+        if get_evaluated_task(run) == "ordinal"
+        else f"in the unit of {' '.join(run.evaluation['class_names'])}"
+    )
     words = {"k": run.evaluation.get("top_k", "k"), "unit": unit}
     metric = METRICS[name]
     title, meaning = (text.format(**words) for text in (metric.title, metric.meaning))
@@ -71,17 +75,17 @@ def metric_view(run: RunFiles, name: str) -> dict[str, Any]:
     return view
 
 
-def task_of(run: RunFiles) -> Task:
+def get_evaluated_task(run: RunFiles) -> Task:
     """Return the task that was evaluated; evaluation.json of old runs, all of single labels, does not say it."""
     task: Task = run.evaluation.get("task", "single_label")
     return task
 
 
-def image_counts(run: RunFiles) -> dict[str, Any] | None:
+def count_images_per_split(run: RunFiles) -> dict[str, Any] | None:
     """Count the images of each class in each split; None before the images were split."""
     if not run.rows:
         return None
-    rule = label_rule(run.recipe.data)
+    rule = build_label_rule(run.recipe.data)
     totals = Counter(row["split"] for row in run.rows)
     splits = [split for split in SPLITS if totals[split]]
     counts = {split: rule.counts(row["label"] for row in run.rows if row["split"] == split) for split in splits}
@@ -93,7 +97,7 @@ def image_counts(run: RunFiles) -> dict[str, Any] | None:
     }
 
 
-def requirement_views(run: RunFiles) -> list[dict[str, Any]]:
+def view_requirements(run: RunFiles) -> list[dict[str, Any]]:
     """Return the requirements of the test, each with the end of the interval that is compared and the side."""
     words = {"lower_bound": "lower end of the interval", "upper_bound": "upper end of the interval", "value": "value"}
     return [

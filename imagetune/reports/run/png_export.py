@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from imagetune.core import run_files
-from imagetune.core.files import atomic_path
-from imagetune.reports.plots.confusion_matrix import confusion_figure
-from imagetune.reports.plots.learning_curves import curves_figure
-from imagetune.reports.plots.lr_schedule import schedule_figure, stage_rates
-from imagetune.reports.plots.residuals import value_figure
+from imagetune.core.files import replace_atomically
+from imagetune.reports.plots.confusion_matrix import plot_confusion_matrix
+from imagetune.reports.plots.learning_curves import plot_learning_curves
+from imagetune.reports.plots.lr_schedule import compute_stage_learning_rates, plot_schedule
+from imagetune.reports.plots.residuals import plot_residuals
 from imagetune.reports.style import drawing_style
 from imagetune.run_folder.reader import RunFiles, read_run
 
@@ -33,7 +33,7 @@ def write_plots(run_dir: Path) -> tuple[Path, ...]:
         path = run_dir / run_files.PLOTS / f"{name}.png"
         with drawing_style():
             figure = draw()
-            with atomic_path(path) as temporary:
+            with replace_atomically(path) as temporary:
                 figure.savefig(
                     temporary, format="png", dpi=PNG_DOTS_PER_INCH, facecolor="white", metadata={"Software": None}
                 )
@@ -44,15 +44,15 @@ def write_plots(run_dir: Path) -> tuple[Path, ...]:
 def _list_plots(run: RunFiles) -> dict[str, Callable[[], Figure]]:
     available: dict[str, Callable[[], Figure]] = {}
     if run.epochs:
-        available["learning_curves"] = lambda: curves_figure(run.epochs)
-    if rates := stage_rates(run.recipe.train, run.epochs):
-        available["schedule"] = lambda: schedule_figure(rates)
+        available["learning_curves"] = lambda: plot_learning_curves(run.epochs)
+    if rates := compute_stage_learning_rates(run.recipe.train, run.epochs):
+        available["schedule"] = lambda: plot_schedule(rates)
     split = run.tested_split
     predictions = run.tested_predictions
     if predictions is not None and predictions.rule.task == "regression":
         true, predicted = predictions.targets[:, 0], predictions.probabilities[:, 0]
-        available["predicted_values"] = lambda: value_figure(true, predicted, predictions.class_names[0])
+        available["predicted_values"] = lambda: plot_residuals(true, predicted, predictions.class_names[0])
     if split is not None and "confusion_matrix" in split:
         matrix = np.array(split["confusion_matrix"], dtype=np.int64)
-        available["confusion_matrix"] = lambda: confusion_figure(matrix, run.evaluation["class_names"])
+        available["confusion_matrix"] = lambda: plot_confusion_matrix(matrix, run.evaluation["class_names"])
     return available

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from imagetune.core import run_files
-from imagetune.evaluation.errors.mistakes import wrong_images
+from imagetune.evaluation.errors.mistakes import find_mistakes
 from imagetune.recipe.metrics import (
     METRICS,
     is_lower_better,
@@ -24,53 +24,60 @@ from imagetune.recipe.metrics import (
 )
 from imagetune.recipe.train import StageConfig
 from imagetune.reports.page import html_environment, write_page
-from imagetune.reports.plots.confusion_matrix import confusion_drawing, shown_classes
-from imagetune.reports.plots.learning_curves import curve_drawings
-from imagetune.reports.plots.lr_schedule import schedule_drawing, stage_rates
-from imagetune.reports.run.overview import facts_of, image_counts, metric_view, problem_of, requirement_views, task_of
-from imagetune.reports.sections.baselines import baselines_view
-from imagetune.reports.sections.class_imbalance import ClassBalance, class_balance
-from imagetune.reports.sections.explanations import explanations_view
-from imagetune.reports.sections.folds import folds_view
-from imagetune.reports.sections.galleries import galleries_view
-from imagetune.reports.sections.label_errors import label_errors_view
-from imagetune.reports.sections.mistakes import worst_mistakes
-from imagetune.reports.sections.ordinal_and_multilabel import label_confusions_view, rank_errors_view
-from imagetune.reports.sections.out_of_distribution import out_of_distribution_view
-from imagetune.reports.sections.power import power_view
-from imagetune.reports.sections.probabilities import (
-    calibration_view,
-    conformal_view,
-    costs_view,
-    curves_view,
-    operating_view,
-    selective_view,
+from imagetune.reports.plots.confusion_matrix import draw_confusion_matrix, select_shown_classes
+from imagetune.reports.plots.learning_curves import draw_learning_curves
+from imagetune.reports.plots.lr_schedule import compute_stage_learning_rates, draw_schedule
+from imagetune.reports.run.overview import (
+    count_images_per_split,
+    describe_problem,
+    get_evaluated_task,
+    list_run_facts,
+    view_metric,
+    view_requirements,
 )
-from imagetune.reports.sections.residuals import residuals_view
-from imagetune.reports.sections.robustness import robustness_view
-from imagetune.reports.sections.slices import slices_view
+from imagetune.reports.sections.baselines import view_baselines
+from imagetune.reports.sections.class_imbalance import ClassBalance, compute_class_balance
+from imagetune.reports.sections.explanations import view_saliency_maps
+from imagetune.reports.sections.folds import view_folds
+from imagetune.reports.sections.galleries import view_galleries
+from imagetune.reports.sections.label_errors import view_label_errors
+from imagetune.reports.sections.mistakes import view_worst_mistakes
+from imagetune.reports.sections.ordinal_and_multilabel import view_label_confusions, view_rank_errors
+from imagetune.reports.sections.out_of_distribution import view_out_of_distribution
+from imagetune.reports.sections.power import view_power
+from imagetune.reports.sections.probabilities import (
+    view_calibration,
+    view_conformal_prediction,
+    view_costs,
+    view_operating_point,
+    view_probability_curves,
+    view_selective_prediction,
+)
+from imagetune.reports.sections.residuals import view_residuals
+from imagetune.reports.sections.robustness import view_robustness
+from imagetune.reports.sections.slices import view_slices
 from imagetune.reports.style import Drawing
 from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
 # The template of each section, and the function that returns what it shows: None where the run has nothing of it.
 SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {
-    "rank_errors": rank_errors_view,
-    "label_confusions": label_confusions_view,
-    "power": power_view,
-    "folds": folds_view,
-    "slices": slices_view,
-    "baselines": baselines_view,
-    "operating_point": operating_view,
-    "costs": costs_view,
-    "calibration": calibration_view,
-    "selective": selective_view,
-    "conformal": conformal_view,
-    "curves": curves_view,
-    "galleries": galleries_view,
-    "label_errors": label_errors_view,
-    "out_of_distribution": out_of_distribution_view,
-    "explanations": explanations_view,
-    "robustness": robustness_view,
+    "rank_errors": view_rank_errors,
+    "label_confusions": view_label_confusions,
+    "power": view_power,
+    "folds": view_folds,
+    "slices": view_slices,
+    "baselines": view_baselines,
+    "operating_point": view_operating_point,
+    "costs": view_costs,
+    "calibration": view_calibration,
+    "selective": view_selective_prediction,
+    "conformal": view_conformal_prediction,
+    "curves": view_probability_curves,
+    "galleries": view_galleries,
+    "label_errors": view_label_errors,
+    "out_of_distribution": view_out_of_distribution,
+    "explanations": view_saliency_maps,
+    "robustness": view_robustness,
 }
 MAX_CONFUSIONS = 6
 MAX_PATHS = 5
@@ -101,28 +108,28 @@ def render_report(run: RunFiles) -> str:
         .get_template("report.html.jinja")
         .render(
             run=run,
-            facts=list(facts_of(run)),
-            problem=problem_of(run),
+            facts=list(list_run_facts(run)),
+            problem=describe_problem(run),
             tested=tested,
             tested_name=SPLITS[run.tested_name],
             confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
-            task=task_of(run),
-            cards=[metric_view(run, name) for name in list_card_metrics(task_of(run))] if tested else [],
-            requirements=requirement_views(run),
-            metrics=[metric_view(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
+            task=get_evaluated_task(run),
+            cards=[view_metric(run, name) for name in list_card_metrics(get_evaluated_task(run))] if tested else [],
+            requirements=view_requirements(run),
+            metrics=[view_metric(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
             splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
             curves=_draw_curves(run),
             confusion=_draw_confusion(run),
             confusions=list(_list_confusions(run)),
             classes=sorted(tested.get("per_class", []), key=_rank_by_f1) if tested else [],
-            class_columns={name: METRICS[name].heading for name in list_class_metrics(task_of(run))},
-            residuals=residuals_view(run),
+            class_columns={name: METRICS[name].heading for name in list_class_metrics(get_evaluated_task(run))},
+            residuals=view_residuals(run),
             balance=_compute_balance(run),
             mistakes=_view_mistakes(run),
             sections=[
                 (f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None
             ],
-            images=image_counts(run),
+            images=count_images_per_split(run),
             findings=[_view_finding(found) for found in run.audit.get("findings", [])],
             stages=[_view_stage(run, stage) for stage in run.recipe.train.stages],
             environment=list(_list_environment(run)),
@@ -137,8 +144,8 @@ def _draw_confusion(run: RunFiles) -> dict[str, Any] | None:
         return None
     matrix = np.array(tested["confusion_matrix"], dtype=np.int64)
     names = run.evaluation["class_names"]
-    left_out = len(names) - len(shown_classes(matrix))
-    return {"drawing": confusion_drawing(matrix, names), "left_out": left_out}
+    left_out = len(names) - len(select_shown_classes(matrix))
+    return {"drawing": draw_confusion_matrix(matrix, names), "left_out": left_out}
 
 
 def _list_confusions(run: RunFiles) -> Iterator[dict[str, Any]]:
@@ -170,7 +177,7 @@ def _compute_balance(run: RunFiles) -> ClassBalance | None:
     if run.tested_split is None or run.recipe.data.task not in ("single_label", "ordinal"):
         return None
     counts = Counter(row["label"] for row in run.rows if row["split"] == "train")
-    return class_balance(run.recipe.train, counts, run.tested_split["per_class"])
+    return compute_class_balance(run.recipe.train, counts, run.tested_split["per_class"])
 
 
 def _view_mistakes(run: RunFiles) -> dict[str, Any] | None:
@@ -179,10 +186,10 @@ def _view_mistakes(run: RunFiles) -> dict[str, Any] | None:
     if predictions is None:
         return None
     most = run.recipe.evaluate.mistakes
-    shown = list(worst_mistakes(predictions, root=run.images_root, config=run.recipe.data, most=most))
+    shown = list(view_worst_mistakes(predictions, root=run.images_root, config=run.recipe.data, most=most))
     single = predictions.rule.task in ("single_label", "ordinal")
     images = int((predictions.labels >= 0).sum()) if single else len(predictions.paths)
-    return {"wrong": len(wrong_images(predictions)), "images": images, "shown": shown}
+    return {"wrong": len(find_mistakes(predictions)), "images": images, "shown": shown}
 
 
 def _view_finding(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,7 +226,11 @@ def _view_stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
 def _format_learning_rate(run: RunFiles, stage: StageConfig) -> str:
     if stage.learning_rate != "auto":
         return f"{stage.learning_rate:g}"
-    measured = [rates.rates.max() for rates in stage_rates(run.recipe.train, run.epochs) if rates.name == stage.name]
+    measured = [
+        rates.rates.max()
+        for rates in compute_stage_learning_rates(run.recipe.train, run.epochs)
+        if rates.name == stage.name
+    ]
     return f"auto: {measured[0]:.2g}" if measured else "auto"
 
 
@@ -255,7 +266,7 @@ def _list_commands(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def _draw_curves(run: RunFiles) -> list[Drawing]:
-    drawings = list(curve_drawings(run.epochs)) if run.epochs else []
-    if rates := stage_rates(run.recipe.train, run.epochs):
-        drawings.append(schedule_drawing(rates))
+    drawings = list(draw_learning_curves(run.epochs)) if run.epochs else []
+    if rates := compute_stage_learning_rates(run.recipe.train, run.epochs):
+        drawings.append(draw_schedule(rates))
     return drawings

@@ -11,7 +11,7 @@ from imagetune.recipe.metrics import METRICS, is_lower_better
 from imagetune.run_folder.reader import RunFiles
 
 
-def baselines_view(run: RunFiles) -> Mapping[str, Any] | None:
+def view_baselines(run: RunFiles) -> Mapping[str, Any] | None:
     """Return what the report's section on baselines shows; None where evaluation.json has none."""
     found = run.evaluation.get("baselines")
     split = run.evaluation.get("splits", {}).get(found["tested"]) if found else None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from imagetune.recipe.train import TrainConfig
-from imagetune.training.objectives.class_weights import class_weights, sampling_shares
+from imagetune.training.objectives.class_weights import class_weights, compute_sampling_shares
 
 # A random split alone makes small classes differ by half: below this ratio of largest to smallest, sizes say little.
 NOTABLE_RATIO = 2.0
@@ -62,7 +62,7 @@ class ClassBalance:
     correlation: str
 
 
-def class_balance(
+def compute_class_balance(
     config: TrainConfig, counts: Mapping[str, int], per_class: Sequence[Mapping[str, Any]]
 ) -> ClassBalance | None:
     """Return the class balance of a run; None where sizes are nearly equal and the recipe treats classes alike.
@@ -78,7 +78,7 @@ def class_balance(
     if not images.all() or (not measures and images.max() < NOTABLE_RATIO * images.min()):
         return None
     share = images / images.sum()
-    sampled = sampling_shares(config.sampling, images)
+    sampled = compute_sampling_shares(config.sampling, images)
     weights = class_weights(config.class_weights, images, names)
     effective = sampled * (np.ones(len(names)) if weights is None else weights)
     weight = (effective / sampled) / effective.sum()

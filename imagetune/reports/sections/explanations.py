@@ -13,7 +13,7 @@ MAX_SHOWN = 24
 """Further maps are in the run folder only: the report stays small enough to be sent."""
 
 
-def explanations_view(run: RunFiles) -> dict[str, Any] | None:
+def view_saliency_maps(run: RunFiles) -> dict[str, Any] | None:
     """Return what the report shows; None where nothing was explained."""
     document: Mapping[str, Any] | None = run.evaluation.get("explanations")
     if not document:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imagetune.recipe.metrics import METRICS
-from imagetune.reports.style import BAND, GRID, MUTED, RIGHT, VAL, Drawing, drawing_style, inline_drawing
+from imagetune.reports.style import BAND, GRID, MUTED, RIGHT, VAL, Drawing, drawing_style, save_inline_drawing
 from imagetune.run_folder.reader import RunFiles
 
 _INCHES = (6.4, 2.4)
@@ -17,7 +17,7 @@ _INCHES = (6.4, 2.4)
 _DRAWN = ("accuracy", "f1", "mae")
 
 
-def folds_view(run: RunFiles) -> Mapping[str, Any] | None:
+def view_folds(run: RunFiles) -> Mapping[str, Any] | None:
     """Return what the section is drawn from; None where the run was not cross-validated."""
     found = run.evaluation.get("folds")
     if not found:
@@ -57,4 +57,4 @@ def _draw_folds(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) 
         axes.grid(axis="x", color=GRID, lw=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(7))
         axes.set_title(title, loc="left", fontsize=9)
-        return inline_drawing(figure, title)
+        return save_inline_drawing(figure, title)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
-from imagetune.reports.thumbnails import shown
+from imagetune.reports.thumbnails import view_thumbnail
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
 # Images are embedded at about 5 kB each: these limits keep the whole page within a few megabytes.
@@ -25,7 +25,7 @@ LARGE, SMALL = 144, 96
 Texts = Sequence[tuple[str, ...]]
 
 
-def galleries_view(run: RunFiles) -> Mapping[str, Any] | None:
+def view_galleries(run: RunFiles) -> Mapping[str, Any] | None:
     """Return the galleries of the report; None without predictions, or where the recipe wants no mistakes shown.
 
     The image files have to be where they were; in the place of a missing one the page says so.
@@ -34,7 +34,7 @@ def galleries_view(run: RunFiles) -> Mapping[str, Any] | None:
     if predictions is None or not run.recipe.evaluate.mistakes:
         return None
     found = run.evaluation.get("neighbours") or {}
-    texts = [tuple(predictions.rule.told(text) for text in pair) for pair in predictions.texts()]
+    texts = [tuple(predictions.rule.describe(text) for text in pair) for pair in predictions.texts()]
     view = {
         "confused": list(_list_confused(run, predictions, texts)),
         "least_confident": list(_list_least_confident(run, predictions, texts)),
@@ -46,7 +46,7 @@ def galleries_view(run: RunFiles) -> Mapping[str, Any] | None:
     return view if any(view[name] for name in ("confused", "least_confident", "mistakes", "similar")) else None
 
 
-def min_confident(predictions: Predictions) -> NDArray[np.int64]:
+def rank_least_confident(predictions: Predictions) -> NDArray[np.int64]:
     """Return the indices of all images, the least confident predictions first.
 
     Confidence is the margin between the two most probable classes; for multi_label the smallest distance of a label's
@@ -60,7 +60,7 @@ def min_confident(predictions: Predictions) -> NDArray[np.int64]:
     return np.argsort(gaps, kind="stable")
 
 
-def confused_pairs(predictions: Predictions) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+def iterate_confused_pairs(predictions: Predictions) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
     """Yield unordered pairs of classes with the images of one that were predicted as the other.
 
     The pair with the most such images comes first, and of its images the most confident prediction.
@@ -79,7 +79,7 @@ def _list_confused(run: RunFiles, predictions: Predictions, texts: Texts) -> Ite
     if predictions.rule.task in ("multi_label", "regression"):
         return
     names = predictions.class_names
-    for number, (one, other, members) in enumerate(confused_pairs(predictions)):
+    for number, (one, other, members) in enumerate(iterate_confused_pairs(predictions)):
         if number == MAX_PAIRS:
             return
         yield {
@@ -92,7 +92,7 @@ def _list_confused(run: RunFiles, predictions: Predictions, texts: Texts) -> Ite
 def _list_least_confident(run: RunFiles, predictions: Predictions, texts: Texts) -> Iterator[dict[str, Any]]:
     if predictions.rule.task == "regression":
         return
-    for index in min_confident(predictions)[:LEAST_CONFIDENT].tolist():
+    for index in rank_least_confident(predictions)[:LEAST_CONFIDENT].tolist():
         yield {
             **_view_image(run, predictions.paths[index], texts[index]),
             "predictions": _list_likely(predictions, index),
@@ -111,7 +111,7 @@ def _list_likely(predictions: Predictions, index: int) -> list[tuple[str, float]
 
 def _view_image(run: RunFiles, path: str, texts: tuple[str, ...]) -> dict[str, Any]:
     true, prediction = texts
-    image = shown(path, root=run.images_root, config=run.recipe.data, pixels=LARGE)
+    image = view_thumbnail(path, root=run.images_root, config=run.recipe.data, pixels=LARGE)
     return {**image, "true": true, "predicted": prediction, "right": true == prediction}
 
 
@@ -120,12 +120,12 @@ def _view_mistake(run: RunFiles, mistake: Mapping[str, Any]) -> dict[str, Any]:
     near = [
         {
             **neighbour,
-            **shown(neighbour["path"], root=root, config=config, pixels=SMALL),
+            **view_thumbnail(neighbour["path"], root=root, config=config, pixels=SMALL),
             "disagrees": _disagrees(neighbour["label"], mistake, config.task),
         }
         for neighbour in mistake["nearest"]
     ]
-    return {**mistake, **shown(mistake["path"], root=root, config=config, pixels=SMALL), "nearest": near}
+    return {**mistake, **view_thumbnail(mistake["path"], root=root, config=config, pixels=SMALL), "nearest": near}
 
 
 def _disagrees(label: str, mistake: Mapping[str, Any], task: Task) -> bool:
@@ -139,7 +139,7 @@ def _disagrees(label: str, mistake: Mapping[str, Any], task: Task) -> bool:
 def _view_pair(run: RunFiles, pair: Mapping[str, Any]) -> dict[str, Any]:
     root, config = run.images_root, run.recipe.data
     images = [
-        {**one, "split": SPLITS[one["split"]], **shown(one["path"], root=root, config=config, pixels=SMALL)}
+        {**one, "split": SPLITS[one["split"]], **view_thumbnail(one["path"], root=root, config=config, pixels=SMALL)}
         for one in pair["images"]
     ]
     return {**pair, "images": images}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imagetune.data.sources.labels import label_rule
-from imagetune.reports.thumbnails import shown
+from imagetune.data.sources.labels import build_label_rule
+from imagetune.reports.thumbnails import view_thumbnail
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
 MAX_SHOWN = 24
@@ -14,7 +14,7 @@ MAX_TESTED = 12
 PIXELS = 144
 
 
-def label_errors_view(run: RunFiles) -> Mapping[str, Any] | None:
+def view_label_errors(run: RunFiles) -> Mapping[str, Any] | None:
     """Return what the section shows; None where evaluation.json lacks it."""
     found = run.evaluation.get("label_errors")
     if not found:
@@ -28,13 +28,13 @@ def label_errors_view(run: RunFiles) -> Mapping[str, Any] | None:
 
 
 def _view_side(run: RunFiles, part: Mapping[str, Any], most: int) -> dict[str, Any]:
-    rule, root = label_rule(run.recipe.data), run.images_root
+    rule, root = build_label_rule(run.recipe.data), run.images_root
     images = [
         {
             **suspect,
-            **shown(suspect["path"], root=root, config=run.recipe.data, pixels=PIXELS),
-            "label": rule.told(suspect["label"]),
-            "likely": rule.told(suspect["likely"]),
+            **view_thumbnail(suspect["path"], root=root, config=run.recipe.data, pixels=PIXELS),
+            "label": rule.describe(suspect["label"]),
+            "likely": rule.describe(suspect["likely"]),
             "split": SPLITS[suspect["split"]],
         }
         for suspect in part["suspects"][:most]

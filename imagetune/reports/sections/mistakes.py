@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagetune.evaluation.errors.mistakes import worst_label, wrong_images
+from imagetune.evaluation.errors.mistakes import find_mistakes, find_worst_label
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import DataConfig
-from imagetune.reports.thumbnails import thumbnail
+from imagetune.reports.thumbnails import make_thumbnail
 
 THUMBNAIL_PIXELS = 208
 
@@ -37,8 +37,8 @@ class Mistake:
     problem: str
 
 
-def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, most: int) -> Iterator[Mistake]:
-    """Yield the most confident wrong predictions, the most confident first; see `wrong_images`.
+def view_worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, most: int) -> Iterator[Mistake]:
+    """Yield the most confident wrong predictions, the most confident first; see `find_mistakes`.
 
     Args:
         predictions: Of one split.
@@ -47,10 +47,10 @@ def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, 
         most: The number of mistakes at most.
     """
     texts = list(predictions.texts())
-    for index in wrong_images(predictions)[:most]:
+    for index in find_mistakes(predictions)[:most]:
         path = root / predictions.paths[index]
-        image, problem = thumbnail(path, config, pixels=THUMBNAIL_PIXELS)
-        true, predicted = (predictions.rule.told(text) for text in texts[index])
+        image, problem = make_thumbnail(path, config, pixels=THUMBNAIL_PIXELS)
+        true, predicted = (predictions.rule.describe(text) for text in texts[index])
         note, true_note = _format_notes(predictions, index)
         yield Mistake(
             path=str(path.relative_to(root) if path.is_relative_to(root) else path),
@@ -69,7 +69,7 @@ def _format_notes(predictions: Predictions, index: int) -> tuple[str, str]:
     if predictions.rule.task == "regression":
         return f"({row[0] - predictions.targets[index, 0]:+.4g})", ""
     if predictions.rule.task == "multi_label":
-        worst = worst_label(predictions, index)
+        worst = find_worst_label(predictions, index)
         how = "predicted" if predictions.given[index, worst] else "missed"
         threshold = (predictions.thresholds or (0.5,) * len(row))[worst]
         return f"({predictions.class_names[worst]} {how}: {row[worst]:.0%}, threshold {threshold:.0%})", ""

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imagetune.evaluation.errors.label_confusions import told
-from imagetune.reports.style import GRID, INK, TRAIN, VAL, Drawing, drawing_style, inline_drawing
+from imagetune.evaluation.errors.label_confusions import describe_confusion
+from imagetune.reports.style import GRID, INK, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
 from imagetune.run_folder.reader import RunFiles
 
 # Pairs shown at least; those that are statistically significant are always shown.
@@ -18,25 +18,25 @@ MAX_ROWS = 20
 _PANEL_INCHES = (4.6, 2.8)
 
 
-def rank_errors_view(run: RunFiles) -> dict[str, Any] | None:
+def view_rank_errors(run: RunFiles) -> dict[str, Any] | None:
     """Return what the section on ranks is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("rank_errors")
     if not part:
         return None
-    return {**part, "drawing": ranks_drawing(part["distances"])}
+    return {**part, "drawing": draw_rank_errors(part["distances"])}
 
 
-def label_confusions_view(run: RunFiles) -> dict[str, Any] | None:
+def view_label_confusions(run: RunFiles) -> dict[str, Any] | None:
     """Return what the section on pairs of labels is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("label_confusions")
     if not part:
         return None
-    rows = [{**row, "text": told(row)} for row in part["pairs"]]
+    rows = [{**row, "text": describe_confusion(row)} for row in part["pairs"]]
     shown = [row for place, row in enumerate(rows) if row["more"] or place < FEW_ROWS][:MAX_ROWS]
     return {**part, "rows": shown}
 
 
-def ranks_drawing(distances: list[Mapping[str, Any]]) -> Drawing:
+def draw_rank_errors(distances: list[Mapping[str, Any]]) -> Drawing:
     """Draw a bar chart of the number of images by rank error.
 
     Args:
@@ -58,4 +58,4 @@ def ranks_drawing(distances: list[Mapping[str, Any]]) -> Drawing:
         axes.set_ylabel("images")
         axes.grid(color=GRID, linewidth=0.7)
         axes.tick_params(length=3)
-        return inline_drawing(figure, "Rank errors")
+        return save_inline_drawing(figure, "Rank errors")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, inline_drawing
-from imagetune.reports.thumbnails import shown
+from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
+from imagetune.reports.thumbnails import view_thumbnail
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
 TITLE = "Out-of-distribution scores"
@@ -19,26 +19,26 @@ _COLOURS = {"train": TRAIN, "val": VAL, "test": RATE}
 _DASHES = {"train": "solid", "val": "dashed", "test": "dotted"}
 
 
-def out_of_distribution_view(run: RunFiles) -> Mapping[str, Any] | None:
+def view_out_of_distribution(run: RunFiles) -> Mapping[str, Any] | None:
     """Return what the section shows; None where evaluation.json has no such part."""
     found = run.evaluation.get("out_of_distribution")
     if not found:
         return None
     strangest = [
-        {**one, **shown(one["path"], root=run.images_root, config=run.recipe.data, pixels=PIXELS)}
+        {**one, **view_thumbnail(one["path"], root=run.images_root, config=run.recipe.data, pixels=PIXELS)}
         for one in found["strangest"][:MAX_SHOWN]
     ]
     names = [(SPLITS[name], found["splits"][name]) for name in SPLITS if name in found["splits"]]
     return {
         **found,
-        "drawing": score_drawing(found),
+        "drawing": draw_scores(found),
         "names": names,
         "tested_name": SPLITS[found["tested"]],
         "strangest": strangest,
     }
 
 
-def score_drawing(found: Mapping[str, Any]) -> Drawing:
+def draw_scores(found: Mapping[str, Any]) -> Drawing:
     """Draw histograms of the scores of each split, with the threshold.
 
     Args:
@@ -57,7 +57,7 @@ def score_drawing(found: Mapping[str, Any]) -> Drawing:
         axes.set_ylabel("share of images")
         axes.grid(color=GRID, linewidth=0.7)
         axes.legend(frameon=False, loc="upper center" if _leans_right(found) else "upper right")
-        return inline_drawing(figure, TITLE)
+        return save_inline_drawing(figure, TITLE)
 
 
 def _leans_right(found: Mapping[str, Any]) -> bool:

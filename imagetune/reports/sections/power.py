@@ -17,7 +17,7 @@ _METHODS = {
 }
 
 
-def power_view(run: RunFiles) -> Mapping[str, Any] | None:
+def view_power(run: RunFiles) -> Mapping[str, Any] | None:
     """Return what the section is drawn from; None for old runs, whose evaluation.json has no gaps."""
     gaps = {pair: metrics for pair, metrics in run.evaluation.get("gaps", {}).items() if metrics}
     tested = run.tested_split

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.probabilities.confidence import known_rows, truth_matrix
+from imagetune.evaluation.probabilities.confidence import build_truth_matrix, find_known_rows
 from imagetune.reports.plots.probabilities import (
     MAX_NAMED,
     Curve,
-    precision_drawing,
-    reliability_drawing,
-    risk_drawing,
-    roc_drawing,
-    sizes_drawing,
-    thinned,
+    draw_precision_recall_curves,
+    draw_reliability_diagram,
+    draw_risk_coverage_curve,
+    draw_roc_curves,
+    draw_set_sizes,
+    thin_points,
 )
 from imagetune.reports.style import Drawing
 from imagetune.run_folder.reader import SPLITS, RunFiles
@@ -26,7 +26,7 @@ from imagetune.run_folder.reader import SPLITS, RunFiles
 _SIGNIFICANCE = 0.05
 
 
-def calibration_view(run: RunFiles) -> dict[str, Any] | None:
+def view_calibration(run: RunFiles) -> dict[str, Any] | None:
     """Return what the section on calibration is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("calibration")
     if not part:
@@ -40,7 +40,7 @@ def calibration_view(run: RunFiles) -> dict[str, Any] | None:
         "names": {name: SPLITS[name] for name in ("test", "val") if name in part["splits"]},
         "tested": tested,
         "drawings": [
-            reliability_drawing(
+            draw_reliability_diagram(
                 f"Reliability, {SPLITS[name]}",
                 part["splits"][name]["before"]["bins"],
                 part["splits"][name]["after"]["bins"] if part["splits"][name]["after"] else None,
@@ -51,23 +51,23 @@ def calibration_view(run: RunFiles) -> dict[str, Any] | None:
     }
 
 
-def selective_view(run: RunFiles) -> dict[str, Any] | None:
+def view_selective_prediction(run: RunFiles) -> dict[str, Any] | None:
     """Return what the section on selective prediction is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("selective_prediction")
     if not part:
         return None
-    drawing = risk_drawing(part["curve"], part["aurc_random"], part["points"])
+    drawing = draw_risk_coverage_curve(part["curve"], part["aurc_random"], part["points"])
     several = run.evaluation.get("task") == "multi_label"
     return {**part, "split_name": SPLITS[part["split"]], "several": several, "drawing": drawing}
 
 
-def conformal_view(run: RunFiles) -> dict[str, Any] | None:
+def view_conformal_prediction(run: RunFiles) -> dict[str, Any] | None:
     """Return what the section on prediction sets is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("conformal")
     if not part:
         return None
     what = "labels" if part["method"] == "risk_control" else "classes"
-    drawing = sizes_drawing(part["sizes"], what) if part["sizes"] else None
+    drawing = draw_set_sizes(part["sizes"], what) if part["sizes"] else None
     target, found = part["coverage"], part["covered"]
     low, high = found["low"], found["high"]
     if low is not None and low > target:
@@ -92,7 +92,7 @@ def conformal_view(run: RunFiles) -> dict[str, Any] | None:
     }
 
 
-def curves_view(run: RunFiles) -> dict[str, Any] | None:
+def view_probability_curves(run: RunFiles) -> dict[str, Any] | None:
     """Return what the section on ROC and precision-recall curves shows; None where the run has none."""
     part = run.evaluation.get("curves")
     if not part:
@@ -112,7 +112,7 @@ def curves_view(run: RunFiles) -> dict[str, Any] | None:
     }
 
 
-def costs_view(run: RunFiles) -> dict[str, Any] | None:
+def view_costs(run: RunFiles) -> dict[str, Any] | None:
     """Return what the section on costs is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("costs")
     if not part:
@@ -130,7 +130,7 @@ def costs_view(run: RunFiles) -> dict[str, Any] | None:
     return {**part, "split_name": SPLITS[part["split"]], "verdict": verdict, "names": names}
 
 
-def operating_view(run: RunFiles) -> dict[str, Any] | None:
+def view_operating_point(run: RunFiles) -> dict[str, Any] | None:
     """Return what the section on the operating point is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("operating_point")
     if not part:
@@ -189,7 +189,7 @@ def _curve_drawings(predictions: Predictions, named: list[str]) -> tuple[Drawing
     """Return ROC and precision-recall curves of every class with images; the worst ones have names."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    truth, scores = truth_matrix(predictions) > 0, predictions.probabilities[known_rows(predictions)]
+    truth, scores = build_truth_matrix(predictions) > 0, predictions.probabilities[find_known_rows(predictions)]
     roc, precision = [], []
     # The worst ones first, as in the table; then the others.
     order = sorted(range(len(predictions.class_names)), key=lambda index: _rank(predictions.class_names[index], named))
@@ -199,12 +199,12 @@ def _curve_drawings(predictions: Predictions, named: list[str]) -> tuple[Drawing
             continue
         label = name if name in named else ""
         false_alarms, recall, _ = roc_curve(true, scores[:, index])
-        kept = thinned(recall)
+        kept = thin_points(recall)
         roc.append(Curve(label, false_alarms[kept], recall[kept]))
         right, found, _ = precision_recall_curve(true, scores[:, index])
-        kept = thinned(right[::-1])
+        kept = thin_points(right[::-1])
         precision.append(Curve(label, found[::-1][kept], right[::-1][kept]))
-    return roc_drawing(roc), precision_drawing(precision)
+    return draw_roc_curves(roc), draw_precision_recall_curves(precision)
 
 
 def _rank(name: str, named: list[str]) -> int:

@@ -12,7 +12,7 @@ from imagetune.reports.tiles import tile_address
 from imagetune.run_folder.reader import RunFiles
 
 
-def robustness_view(run: RunFiles) -> dict[str, Any] | None:
+def view_robustness(run: RunFiles) -> dict[str, Any] | None:
     """Return what the report shows; None where the model was not tested on corrupted images."""
     found: Mapping[str, Any] | None = run.evaluation.get("robustness")
     if not found:

@@ -13,7 +13,7 @@ FEW_ROWS = 5
 MAX_ROWS = 25
 
 
-def slices_view(run: RunFiles) -> Mapping[str, Any] | None:
+def view_slices(run: RunFiles) -> Mapping[str, Any] | None:
     """Return what the section is drawn from; None where the run has no slices."""
     found = run.evaluation.get("slices")
     if not found:

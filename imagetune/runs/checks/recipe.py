@@ -6,16 +6,16 @@ from collections import Counter
 
 from imagetune.core.text import suggest_name
 from imagetune.data.findings import CODES
-from imagetune.data.loading.augmentation import augmentation_problems
+from imagetune.data.loading.augmentation import find_augmentation_problems
 from imagetune.errors import RecipeError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.test_time_augmentation import unfit_tta
+from imagetune.model.test_time_augmentation import find_unfit_tta
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource, load_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.runs.checks.spaces import space_errors
-from imagetune.runs.checks.stages import stage_errors
-from imagetune.runs.checks.tasks import task_errors
+from imagetune.runs.checks.spaces import find_space_errors
+from imagetune.runs.checks.stages import find_stage_errors
+from imagetune.runs.checks.tasks import find_task_errors
 
 HED_BACKBONE = "vgg16"
 _CODES_HINT = "`imagetune data check --codes` lists them"
@@ -31,13 +31,13 @@ def load_checked_recipe(source: RecipeSource, overrides: Overrides = ()) -> Load
     Raises:
         RecipeError: All mistakes, each with its place in the file.
     """
-    loaded = checked(load_recipe(source, overrides))
-    if errors := space_errors(loaded, checked):
+    loaded = check_recipe(load_recipe(source, overrides))
+    if errors := find_space_errors(loaded, check_recipe):
         raise errors[0].with_also(tuple(errors[1:]))
     return loaded
 
 
-def checked(loaded: LoadedRecipe) -> LoadedRecipe:
+def check_recipe(loaded: LoadedRecipe) -> LoadedRecipe:
     """Return the same recipe if all names in it are known and fit each other.
 
     Args:
@@ -46,11 +46,11 @@ def checked(loaded: LoadedRecipe) -> LoadedRecipe:
     Raises:
         RecipeError: All mistakes, each with its place in the file.
     """
-    errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded), *_tta_errors(loaded), *task_errors(loaded)]
+    errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded), *_tta_errors(loaded), *find_task_errors(loaded)]
     errors += _audit_errors(loaded)
     # Without a backbone there are no blocks to check stages against.
     if not any(error.where.endswith("model.backbone") for error in errors):
-        errors += stage_errors(loaded)
+        errors += find_stage_errors(loaded)
     if errors:
         raise errors[0].with_also(tuple(errors[1:]))
     return loaded
@@ -75,7 +75,7 @@ def _backbone_errors(loaded: LoadedRecipe) -> list[RecipeError]:
 def _augmentation_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     at: NodePath = ("data", "augmentation")
     image = loaded.recipe.data.image
-    problems = augmentation_problems(loaded.recipe.data.augmentation, size=(image.height, image.width))
+    problems = find_augmentation_problems(loaded.recipe.data.augmentation, size=(image.height, image.width))
     return [loaded.error((*at, *problem.where), problem.what) for problem in problems]
 
 
@@ -83,7 +83,9 @@ def _tta_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     at: NodePath = ("evaluate", "tta")
     tta, image = loaded.recipe.evaluate.tta, loaded.recipe.data.image
     size, hint = f"{image.height}x{image.width}", "leave it out, or set data.image_size to one number"
-    unfit = [loaded.error(at, f"{name} needs square images, not {size}", hint=hint) for name in unfit_tta(tta, image)]
+    unfit = [
+        loaded.error(at, f"{name} needs square images, not {size}", hint=hint) for name in find_unfit_tta(tta, image)
+    ]
     twice = [name for name, count in Counter(tta).items() if count > 1]
     return [*unfit, *(loaded.error(at, f"names {name} more than once", hint="name it once") for name in twice)]
 

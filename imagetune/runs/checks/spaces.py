@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 
 from imagetune.errors import RecipeError
-from imagetune.recipe.conditions import in_force, settings_with
+from imagetune.recipe.conditions import find_activating_values, select_active
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value
-from imagetune.recipe.spaces import kind_hint
+from imagetune.recipe.spaces import suggest_space_kind
 
 # Sections and keys that make trials comparable: a search over them would compare unlike metrics.
 _FIXED_SECTIONS = ("evaluate", "tracking", "search", "card", "name", "seed")
@@ -23,7 +23,7 @@ _FIXED_DATA = (
 _MAX_POINTS = 32
 
 
-def space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], object]) -> list[RecipeError]:
+def find_space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], object]) -> list[RecipeError]:
     """Return the mistakes in search spaces: misplaced ones, or else values with which the recipe can't be trained.
 
     Args:
@@ -34,41 +34,41 @@ def space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], object]) 
         what = "can't be searched: it would change what trials are compared by"
         return [loaded.error(path, what, hint="give it a value") for path in misplaced]
     found: dict[str, RecipeError] = {}
-    for path, settings in tried_settings(loaded):
+    for path, settings in list_tried_settings(loaded):
         for error in _errors(loaded, settings, path, check):
             found.setdefault(error.line(), error)
     return list(found.values())
 
 
-def tried_settings(loaded: LoadedRecipe) -> Iterator[tuple[NodePath, dict[NodePath, Value]]]:
+def list_tried_settings(loaded: LoadedRecipe) -> Iterator[tuple[NodePath, dict[NodePath, Value]]]:
     """Yield the path of each space with the settings for each of its values; of long ranges only the ends.
 
     The settings hold the value and what brings the space into force; the other spaces are at their defaults.
     """
     for path, space in loaded.spaces.items():
         for value in _values(space):
-            settings = settings_with(loaded.spaces, path, value)
-            if path not in in_force(loaded.spaces, {**_defaults(loaded), **settings}):
+            settings = find_activating_values(loaded.spaces, path, value)
+            if path not in select_active(loaded.spaces, {**_defaults(loaded), **settings}):
                 continue
             yield path, settings
 
 
-def explained(error: RecipeError, settings: dict[NodePath, Value], path: NodePath, space: Space) -> RecipeError:
+def explain_error(error: RecipeError, settings: dict[NodePath, Value], path: NodePath, space: Space) -> RecipeError:
     """Return an error whose message names the tried values, where the error's own place doesn't show them.
 
     Args:
         error: The error of the recipe with the settings.
-        settings: Settings of `tried_settings`.
+        settings: Settings of `list_tried_settings`.
         path: The path of the space whose value was tried.
         space: That space.
     """
     key = error.where.rsplit(" ", 1)[-1]
     others = [at for at in settings if at != path]
-    named = others if key.startswith(dotted(path)) else [path, *others]
-    hint = error.hint or kind_hint(space, error)
+    named = others if key.startswith(format_path(path)) else [path, *others]
+    hint = error.hint or suggest_space_kind(space, error)
     if not named:
         return RecipeError(error.what, where=error.where, hint=hint)
-    tried = ", ".join(f"{dotted(at)}: {json.dumps(settings[at], ensure_ascii=False)}" for at in named)
+    tried = ", ".join(f"{format_path(at)}: {json.dumps(settings[at], ensure_ascii=False)}" for at in named)
     return RecipeError(f"{error.what} (tried with {tried})", where=error.where, hint=hint)
 
 
@@ -98,5 +98,5 @@ def _errors(
     try:
         check(loaded.with_values(settings))
     except RecipeError as error:
-        return [explained(each, settings, path, loaded.spaces[path]) for each in (error, *error.also)]
+        return [explain_error(each, settings, path, loaded.spaces[path]) for each in (error, *error.also)]
     return []

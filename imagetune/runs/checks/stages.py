@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imagetune.data.loading.augmentation import augmentation_problems
+from imagetune.data.loading.augmentation import find_augmentation_problems
 from imagetune.errors import RecipeError
 from imagetune.model.backbones.table import Backbone, get_backbone
 from imagetune.recipe.document import NodePath
@@ -15,7 +15,7 @@ from imagetune.recipe.train import StageConfig
 _DROP_PATH_PREFIXES = ("efficientnet", "convnext")
 
 
-def stage_errors(loaded: LoadedRecipe) -> list[RecipeError]:
+def find_stage_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     """Return the mistakes in the stages and in ``model.drop_path``, each with its place in the file."""
     backbone = get_backbone(loaded.recipe.model.backbone)
     errors = [*_drop_path_errors(loaded, backbone)]
@@ -52,6 +52,6 @@ def _augmentation_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath)
     image = data.model_copy(update={"image_size": stage.image_size}).image if own else data.image
     augmentation = data.augmentation if stage.augmentation is None else stage.augmentation
     place = (*at, "image_size") if stage.augmentation is None else (*at, "augmentation")
-    for problem in augmentation_problems(augmentation, size=(image.height, image.width)):
+    for problem in find_augmentation_problems(augmentation, size=(image.height, image.width)):
         where = () if stage.augmentation is None else problem.where
         yield loaded.error((*place, *where), problem.what)

@@ -11,7 +11,7 @@ from imagetune.recipe.document import NodePath
 from imagetune.recipe.learning import LOSS_NAMES
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.metrics import list_epoch_metrics, list_test_metrics
-from imagetune.recipe.problems import did_you_mean, dotted
+from imagetune.recipe.problems import format_path, suggest_known_word
 from imagetune.recipe.schema import Recipe
 
 LOSSES: Mapping[Task, tuple[str, ...]] = {
@@ -23,7 +23,7 @@ LOSSES: Mapping[Task, tuple[str, ...]] = {
 _NO_CLASSES = ("multi_label", "regression")
 
 
-def task_errors(loaded: LoadedRecipe) -> list[RecipeError]:
+def find_task_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     """Return the mistakes in settings that don't fit ``data.task``, each with its place in the file."""
     return [
         *_loss_errors(loaded),
@@ -44,7 +44,9 @@ def check_classes(recipe: Recipe, class_names: Sequence[str]) -> None:
     Raises:
         RecipeError: ``evaluate.costs`` or ``evaluate.operating_point`` doesn't fit them.
     """
-    errors = [RecipeError(what, where=dotted(path), hint=hint) for path, what, hint in _misfits(recipe, class_names)]
+    errors = [
+        RecipeError(what, where=format_path(path), hint=hint) for path, what, hint in _misfits(recipe, class_names)
+    ]
     if errors:
         raise errors[0].with_also(tuple(errors[1:]))
 
@@ -97,7 +99,7 @@ def _required_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
     task = loaded.recipe.data.task
     for index, requirement in enumerate(loaded.recipe.evaluate.require):
         if requirement.metric not in list_test_metrics(task):
-            hint = did_you_mean(requirement.metric, list_test_metrics(task))
+            hint = suggest_known_word(requirement.metric, list_test_metrics(task))
             yield loaded.error(
                 ("evaluate", "require", index, "metric"), f"{task} has no {requirement.metric}", hint=hint
             )
@@ -136,4 +138,4 @@ def _misfits(recipe: Recipe, class_names: Sequence[str]) -> Iterator[tuple[NodeP
         yield ("evaluate", "costs"), what, f"the classes are, in order: {format_list(class_names)}"
     if point is not None and point.positive not in class_names:
         path: NodePath = ("evaluate", "operating_point", "positive")
-        yield path, f"there is no class {point.positive!r}", did_you_mean(point.positive, class_names)
+        yield path, f"there is no class {point.positive!r}", suggest_known_word(point.positive, class_names)

@@ -28,7 +28,7 @@ _SETTLE_SECONDS = 2.5
 _APPEAR_SECONDS = 10.0
 
 
-def claim_path(folder: Path) -> Path:
+def locate_claim(folder: Path) -> Path:
     """Return the path of a trial's claim, the file in which the latest attempt writes its name."""
     return folder.with_name(f".{folder.name}.claim")
 
@@ -40,7 +40,7 @@ def open_claim(folder: Path, search: str) -> None:
         folder: Run folder of the trial.
         search: Id of the search.
     """
-    path = claim_path(folder)
+    path = locate_claim(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(search, encoding="utf-8")
 
@@ -62,7 +62,7 @@ def sees_claim(folder: Path, search: str) -> bool:
 
 def close_claim(folder: Path) -> None:
     """Remove a trial's claim, upon which an attempt that still runs ends its process."""
-    claim_path(folder).unlink(missing_ok=True)
+    locate_claim(folder).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def attempt(folder: Path, search: str) -> Iterator[bool]:
     """
     name = f"{search} {secrets.token_hex(8)}"
     # Overwritten and not replaced: network file systems show other machines the new content at once.
-    claim_path(folder).write_text(name, encoding="utf-8")
+    locate_claim(folder).write_text(name, encoding="utf-8")
     done = threading.Event()
     threading.Thread(target=_end_when_lost, args=(folder, name, done), daemon=True, name="claim").start()
     try:
@@ -97,7 +97,7 @@ def _end_when_lost(folder: Path, name: str, done: threading.Event) -> None:
                 os._exit(1)
 
 
-def lost_attempts(folder: Path) -> list[Path]:
+def list_lost_attempts(folder: Path) -> list[Path]:
     """Return the folders that keep the files of earlier attempts at the trial of ``folder``."""
     return sorted(_interrupted(folder).glob(f"{folder.name}-*"))
 
@@ -132,6 +132,6 @@ def _interrupted(folder: Path) -> Path:
 
 def _name(folder: Path) -> str | None:
     try:
-        return claim_path(folder).read_text(encoding="utf-8")
+        return locate_claim(folder).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None

@@ -27,7 +27,7 @@ def memory_kills(
     return sum(found) if found else None
 
 
-def reason_of(exit_code: int | None, log: Path, *, for_memory: bool) -> str:
+def describe_death(exit_code: int | None, log: Path, *, for_memory: bool) -> str:
     """Return in one line why a process ended without a result.
 
     Args:
@@ -40,7 +40,7 @@ def reason_of(exit_code: int | None, log: Path, *, for_memory: bool) -> str:
         if name == "SIGKILL" and for_memory:
             return "resources: killed, probably out of memory; lower train.batch_size or search.parallel"
         return f"internal: its process was killed by {name}"
-    last = last_line(log)
+    last = read_last_line(log)
     return f"internal: its process ended with exit code {exit_code}" + (f": {last}" if last else "")
 
 
@@ -51,7 +51,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def last_line(log: Path) -> str:
+def read_last_line(log: Path) -> str:
     """Return the last line of a process's output, shortened; empty where there is none."""
     try:
         lines = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").split("\n")

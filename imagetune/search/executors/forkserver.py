@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from imagetune.search.executors.processes import warm_up
+from imagetune.search.executors.processes import start_forkserver
 
 # By name, as importing it here would do to this process what it does to that one: it freezes the garbage collector's
 # objects and changes sys.path. What it imports, this package imports as well, so nothing is hidden from import-linter.
 PRELOADED = (f"{__package__}.preload",)
 
 
-def warm_up_trials() -> None:
+def start_trial_forkserver() -> None:
     """Start the forkserver of the trials, so that it imports Keras while this process does other things."""
-    warm_up(PRELOADED)
+    start_forkserver(PRELOADED)

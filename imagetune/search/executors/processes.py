@@ -26,8 +26,8 @@ from typing import Any
 import psutil
 
 from imagetune.core import run_files
-from imagetune.core.processes import end_with_parent, without_main_module
-from imagetune.search.executors.deaths import memory_kills, reason_of
+from imagetune.core.processes import end_with_parent, hide_main_module
+from imagetune.search.executors.deaths import describe_death, memory_kills
 from imagetune.search.executors.protocol import Outcome, Task, Work
 from imagetune.search.executors.slots import Slot
 
@@ -61,12 +61,12 @@ class _Start:
     log: Path
 
 
-def start_method() -> Any:
+def get_start_context() -> Any:
     """Return the multiprocessing context of trials: forkserver on Linux, else spawn."""
     return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
-def warm_up(preload: Sequence[str]) -> None:
+def start_forkserver(preload: Sequence[str]) -> None:
     """Start the forkserver, so that it imports while this process does other things.
 
     Args:
@@ -105,15 +105,15 @@ class Processes:
         self._stop_seconds = stop_seconds
         self._running: list[_Running] = []
         self._never_began: list[tuple[Task, Outcome]] = []
-        self._context = start_method()
-        warm_up(preload)
+        self._context = get_start_context()
+        start_forkserver(preload)
 
     def start(self, task: Task) -> None:
         """Start the process of a task in a free slot."""
         slot = self._free[0]
         ours, theirs = self._context.Pipe(duplex=False)
         # The environment is sent along: the forkserver's own may be older.
-        start = _Start(self._work, task, {**os.environ, **slot.environment}, log_beside(task))
+        start = _Start(self._work, task, {**os.environ, **slot.environment}, locate_log(task))
         task.folder.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         try:
@@ -135,8 +135,8 @@ class Processes:
                 target=_run, args=(start, results), name=run_files.trial_folder_name(start.task.trial_id)
             )
             try:
-                warm_up(self._preload)
-                with without_main_module():
+                start_forkserver(self._preload)
+                with hide_main_module():
                     process.start()
             except (OSError, EOFError):
                 # For a moment a forkserver that was killed neither answers nor counts as dead.
@@ -175,11 +175,11 @@ class Processes:
         if ended.seen is not None:
             _kill_tree(ended.seen)
         ended.process.join()
-        log = settled_log(ended.task)
+        log = settle_log(ended.task)
         if outcome is None:
             kills = memory_kills()
             for_memory = kills is None or ended.memory_kills is None or kills > ended.memory_kills
-            outcome = Outcome("failed", error=reason_of(ended.process.exitcode, log, for_memory=for_memory))
+            outcome = Outcome("failed", error=describe_death(ended.process.exitcode, log, for_memory=for_memory))
         ended.process.close()
         ended.results.close()
         self._free.append(ended.slot)
@@ -190,7 +190,7 @@ def _run(start: _Start, results: Connection) -> None:
     """Run a trial in its own process, send its outcome, and end this process."""
     # A terminal sends Ctrl-C to every process; the main one decides whether trials stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print_to(start.log)
+    redirect_output(start.log)
     end_with_parent()
     os.environ.clear()
     os.environ.update(start.environment)
@@ -198,7 +198,7 @@ def _run(start: _Start, results: Connection) -> None:
         outcome = pickle.loads(start.work)(start.task)  # noqa: S301 - what this process's parent has packed
     except Exception as error:  # noqa: BLE001 - a bug in one trial is that trial's
         traceback.print_exc()
-        outcome = Outcome("failed", error=told(error))
+        outcome = Outcome("failed", error=describe_bug(error))
     results.send(outcome)
     results.close()
     sys.stdout.flush()
@@ -207,7 +207,7 @@ def _run(start: _Start, results: Connection) -> None:
     os._exit(0)
 
 
-def print_to(log: Path) -> None:
+def redirect_output(log: Path) -> None:
     """Redirect this process's output to a file: Python's, that of libraries, and the stack of a crash."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     for stream in (1, 2):
@@ -225,7 +225,7 @@ def limit_threads(count: int) -> None:
     threadpool_limits(limits=count)
 
 
-def told(error: Exception) -> str:
+def describe_bug(error: Exception) -> str:
     """Return an unexpected error of a trial in one line, which names its log."""
     text = " ".join(str(error).split())
     return f"internal: {type(error).__name__}: {text}"[:_LONGEST_REASON] + f"; see {run_files.TRIAL_LOG} in its folder"
@@ -260,15 +260,15 @@ def _kill_tree(process: psutil.Process) -> None:
                 one.kill()
 
 
-def log_beside(task: Task) -> Path:
+def locate_log(task: Task) -> Path:
     """Return the path of a trial's log while its process runs: beside the trial's folder."""
     # The trial makes its folder itself, and refuses one with files in it.
     return task.folder.with_name(f"{task.folder.name}.log")
 
 
-def settled_log(task: Task) -> Path:
+def settle_log(task: Task) -> Path:
     """Move the log of an ended process into the trial's folder, and return its path; an empty log is removed."""
-    log, place = log_beside(task), task.folder / run_files.TRIAL_LOG
+    log, place = locate_log(task), task.folder / run_files.TRIAL_LOG
     if log.exists() and log.stat().st_size:
         task.folder.mkdir(exist_ok=True)
         log.replace(place)

@@ -22,8 +22,8 @@ from imagetune.core.version import read_version
 from imagetune.errors import ResourceError
 from imagetune.recipe.search import RayConfig
 from imagetune.search.executors.attempts import attempt, close_claim, open_claim, sees_claim
-from imagetune.search.executors.deaths import last_line
-from imagetune.search.executors.processes import limit_threads, log_beside, print_to, settled_log, told
+from imagetune.search.executors.deaths import read_last_line
+from imagetune.search.executors.processes import describe_bug, limit_threads, locate_log, redirect_output, settle_log
 from imagetune.search.executors.protocol import Outcome, Task, Work
 
 AGAIN = "An earlier attempt at this trial was lost (see interrupted/); the trial starts again."
@@ -176,7 +176,7 @@ class RayTasks:
         self._ray.shutdown()
         for one in self._open.values():
             close_claim(one.task.folder)
-            settled_log(one.task)
+            settle_log(one.task)
         self._open = {}
 
     def _collect(self, reference: Any) -> tuple[Task, Outcome]:
@@ -190,7 +190,7 @@ class RayTasks:
                 raise _without_imagetune(error) from error
             reason = _describe_loss(error, one.task, self._config.retries)
             return one.task, Outcome("failed", seconds=time.monotonic() - one.began, error=reason)
-        settled_log(one.task)
+        settle_log(one.task)
         if isinstance(result, _Unfit):
             raise ResourceError(result.what, where=f"machine {result.place}", hint=result.hint)
         outcome: Outcome = result
@@ -205,7 +205,7 @@ def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
     os.chdir(terms.folder)
     _prepare_environment(terms)
     with attempt(task.folder, terms.search) as again:
-        print_to(log_beside(task))
+        redirect_output(locate_log(task))
         if again:
             print(AGAIN)
         try:
@@ -216,7 +216,7 @@ def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
             return _Unfit(place, f"it lacks a part of imagetune: {error}", "install the same packages there as here")
         except Exception as error:  # noqa: BLE001 - a bug in one trial is that trial's
             traceback.print_exc()
-            outcome = Outcome("failed", error=told(error))
+            outcome = Outcome("failed", error=describe_bug(error))
         if outcome.status == "lost":
             raise _LostError(outcome.error)
     return replace(outcome, seconds=time.monotonic() - began, place=place)
@@ -265,7 +265,7 @@ def _describe_loss(error: Exception, task: Task, retries: int) -> str:
         return "resources: its machine ran out of memory; lower train.batch_size or raise search.ray.cpus"
     if isinstance(error, _LostError):
         return f"stopped: its machine stopped it{times}"
-    last = last_line(settled_log(task))
+    last = read_last_line(settle_log(task))
     return f"internal: its process or its machine was lost{times}" + (f": {last}" if last else "")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from imagetune.core.processes import usable_cores
+from imagetune.core.processes import count_usable_cores
 
 _LIST_SECONDS = 20.0
 
@@ -63,10 +63,10 @@ def this_machine(memory: int) -> Machine:
     Args:
         memory: Bytes of main memory that are free.
     """
-    return Machine(usable_cores(), visible_gpus(), memory)
+    return Machine(count_usable_cores(), find_visible_gpus(), memory)
 
 
-def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+def find_visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Return the GPUs that CUDA would show this process, by their names in CUDA_VISIBLE_DEVICES.
 
     Args:
@@ -82,7 +82,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
     return tuple(wanted[:cut])
 
 
-def slots_of(parallel: int | Literal["auto"], machine: Machine, needs: Needs) -> tuple[Slot, ...]:
+def plan_slots(parallel: int | Literal["auto"], machine: Machine, needs: Needs) -> tuple[Slot, ...]:
     """Return the slots for trials on a machine.
 
     Threads of trials that share a processor aren't limited: with fewer threads sums are added in another order, so that

@@ -10,7 +10,7 @@ from imagetune.recipe.document import NodePath
 from imagetune.search.proposers.finalists import Candidate
 from imagetune.search.proposers.protocol import Turn
 from imagetune.search.proposers.space import Spaces
-from imagetune.search.proposers.sweep import points_of
+from imagetune.search.proposers.sweep import list_points
 from imagetune.search.records.trial import Trial, TrialResult
 
 # What may differ between the probes of a bake-off.
@@ -22,7 +22,7 @@ class ProbeProposer:
     """A proposer of probes, one at a time: in parallel they would distort the measured latencies.
 
     Args:
-        trials: Probes from ``probes_of``.
+        trials: Probes from ``list_probes``.
     """
 
     def __init__(self, trials: Iterable[Trial]) -> None:
@@ -45,15 +45,15 @@ class ProbeProposer:
         self._open.discard(trial.trial_id)
 
 
-def probes_of(spaces: Spaces) -> list[Trial]:
+def list_probes(spaces: Spaces) -> list[Trial]:
     """Return a probe for every combination of backbone, weights and image size, a backbone's in a row."""
-    points = itertools.product(*(points_of(space) for space in spaces.values()))
+    points = itertools.product(*(list_points(space) for space in spaces.values()))
     return [
         Trial(f"{number:03d}", dict(zip(spaces, values, strict=True))) for number, values in enumerate(points, start=1)
     ]
 
 
-def fine_tunings(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> list[Trial]:
+def list_fine_tunings(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> list[Trial]:
     """Return the fine-tunings of the best backbones, all with the recipe's seed first.
 
     Args:
@@ -77,7 +77,7 @@ def fine_tunings(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> 
     ]
 
 
-def compared_by(results: Sequence[TrialResult], algorithm: str) -> list[TrialResult]:
+def select_compared(results: Sequence[TrialResult], algorithm: str) -> list[TrialResult]:
     """Return the trials among which the winner is chosen.
 
     These are all, except in a bake-off that has fine-tuned: a probe's metric can't be compared with a training's.

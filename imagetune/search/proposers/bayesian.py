@@ -24,7 +24,15 @@ from threadpoolctl import threadpool_limits
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.search import ChoiceSpace, Space, Value
 from imagetune.search.proposers.keras_oracles import MendedOracle
-from imagetune.search.proposers.space import Spaces, Values, draw, draw_near, position, proposal_of, values_of
+from imagetune.search.proposers.space import (
+    Spaces,
+    Values,
+    build_proposal,
+    compute_position,
+    draw_neighbour,
+    draw_setting,
+    parse_proposal,
+)
 
 Coordinates = NDArray[np.float64]
 
@@ -59,10 +67,10 @@ class BayesianOracle(MendedOracle, keras_tuner.oracles.BayesianOptimizationOracl
         random = np.random.default_rng((self.seed, len(self.trials)))
         # The matrices are small and the trials use the cores: BLAS threads would cost more time than they save.
         with threadpool_limits(1):
-            best = most_promising(self._spaces, seen, self._open(), self._is_tried, beta=self.beta, random=random)
+            best = find_most_promising(self._spaces, seen, self._open(), self._is_tried, beta=self.beta, random=random)
         if best is None:
             return {"status": "STOPPED", "values": None}
-        return {"status": "RUNNING", "values": proposal_of(self._spaces, best)}
+        return {"status": "RUNNING", "values": build_proposal(self._spaces, best)}
 
     def _known_costs(self) -> list[tuple[Values, float | None]]:
         return [(values, self._sign * objective) for values, objective in self._known]
@@ -78,17 +86,17 @@ class BayesianOracle(MendedOracle, keras_tuner.oracles.BayesianOptimizationOracl
         return [self._values(trial) for trial in self.trials.values() if trial.status == "RUNNING"]
 
     def _values(self, trial: Any) -> Values:
-        return values_of(self._spaces, trial.hyperparameters.values)
+        return parse_proposal(self._spaces, trial.hyperparameters.values)
 
     def _is_tried(self, values: Values) -> bool:
-        return bool(self._duplicate(proposal_of(self._spaces, values)))
+        return bool(self._duplicate(build_proposal(self._spaces, values)))
 
     @property
     def _sign(self) -> float:
         return 1.0 if self.objective.direction == "min" else -1.0
 
 
-def most_promising(
+def find_most_promising(
     spaces: Spaces,
     seen: Sequence[tuple[Values, float | None]],
     open_settings: Sequence[Values],
@@ -130,12 +138,12 @@ def _candidates(
     spaces: Spaces, seen: Sequence[tuple[Values, float | None]], random: np.random.Generator
 ) -> list[dict[NodePath, Value]]:
     """Return candidates for the next setting: random ones, and neighbours of the best so far."""
-    found = [draw(spaces, random) for _ in range(_RANDOM_CANDIDATES)]
+    found = [draw_setting(spaces, random) for _ in range(_RANDOM_CANDIDATES)]
     finished = [(cost, values) for values, cost in seen if cost is not None]
     best = sorted(finished, key=lambda each: each[0])[:_PARENTS]
     for _, values in best:
         for width in _WIDTHS:
-            found += [draw_near(spaces, values, random, width=width) for _ in range(_NEIGHBOURS)]
+            found += [draw_neighbour(spaces, values, random, width=width) for _ in range(_NEIGHBOURS)]
     return found
 
 
@@ -182,11 +190,11 @@ class _Encoder:
 
 def _coordinates(space: Space, value: Value) -> list[float]:
     if not isinstance(space, ChoiceSpace) or _is_rising(space.values):
-        return [position(space, value)]
+        return [compute_position(space, value)]
     if len(space.values) == 2:
         return [float(value == space.values[1])]
     half = 0.5**0.5
-    at = position(space, value) * len(space.values) - 0.5
+    at = compute_position(space, value) * len(space.values) - 0.5
     return [half * (index == round(at)) for index in range(len(space.values))]
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Literal
 
 from imagetune.recipe.metrics import is_lower_better
-from imagetune.search.records.table import values_key
+from imagetune.search.records.table import build_values_key
 from imagetune.search.records.trial import Trial, TrialResult
 
 Direction = Literal["min", "max"]
@@ -37,12 +37,12 @@ class Candidate:
         return fmean(self.objectives)
 
 
-def direction_of(objective: str) -> Direction:
+def get_direction(objective: str) -> Direction:
     """Return the direction of optimisation of a metric: whether a smaller or a larger one is better."""
     return "min" if is_lower_better(objective) else "max"
 
 
-def ranking(results: Iterable[TrialResult], direction: Direction) -> list[Candidate]:
+def rank_candidates(results: Iterable[TrialResult], direction: Direction) -> list[Candidate]:
     """Return the settings that have a metric, the best first: by their mean, of equals the earlier.
 
     Settings with more than one seed come before those with one, whose metric may be luck. Of settings that were trained
@@ -51,14 +51,14 @@ def ranking(results: Iterable[TrialResult], direction: Direction) -> list[Candid
     groups: dict[str, list[TrialResult]] = {}
     for result in results:
         if result.objective is not None and result.status != "repeated":
-            groups.setdefault(values_key(result.trial.values), []).append(result)
+            groups.setdefault(build_values_key(result.trial.values), []).append(result)
     candidates = [_candidate(group) for group in groups.values()]
     most = max((len(candidate.results) for candidate in candidates), default=0)
     sign = 1.0 if direction == "min" else -1.0
     return sorted(candidates, key=lambda found: (most > 1 and len(found.results) == 1, sign * found.mean))
 
 
-def repeats_of(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> list[Trial]:
+def list_repeats(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> list[Trial]:
     """Return the further trainings of the finalists, named after their first one: ``007-2``, ``007-3``, ...
 
     Args:

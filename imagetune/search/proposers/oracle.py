@@ -15,11 +15,18 @@ import numpy as np
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.search import SearchConfig, Value
 from imagetune.search.proposers.bayesian import BayesianOracle
-from imagetune.search.proposers.finalists import Direction, direction_of
+from imagetune.search.proposers.finalists import Direction, get_direction
 from imagetune.search.proposers.keras_oracles import GridOracle, HyperbandOracle, RandomOracle
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.space import Spaces, defaults_of, hyperparameters_of, on_grid, proposal_of, values_of
-from imagetune.search.records.table import values_key
+from imagetune.search.proposers.space import (
+    Spaces,
+    build_proposal,
+    convert_to_hyperparameters,
+    discretise_spaces,
+    get_default_setting,
+    parse_proposal,
+)
+from imagetune.search.records.table import build_values_key
 from imagetune.search.records.trial import Known, Trial
 
 OBJECTIVE = "objective"
@@ -46,14 +53,14 @@ class OracleProposer:
     ) -> None:
         if config.max_epochs is None:
             config = config.model_copy(update={"max_epochs": epochs})
-        self._spaces = on_grid(spaces) if config.algorithm == "grid" else spaces
-        self._direction = direction_of(config.objective)
-        known = sorted(known, key=lambda each: values_key(each.values))
+        self._spaces = discretise_spaces(spaces) if config.algorithm == "grid" else spaces
+        self._direction = get_direction(config.objective)
+        known = sorted(known, key=lambda each: build_values_key(each.values))
         known.sort(key=lambda each: each.objective, reverse=self._direction == "max")
         self._oracle = _build(config, self._spaces, known, seed=seed, direction=self._direction)
         # The grid's oracle can't exclude points: its known ones are ended as soon as they are proposed.
         leave_out = known[1:] if config.algorithm == "grid" else ()
-        self._known = {values_key(each.values): each.objective for each in leave_out}
+        self._known = {build_values_key(each.values): each.objective for each in leave_out}
         self._handles: dict[str, Any] = {}
         self._trials: dict[str, Trial] = {}
         self._originals: dict[tuple[str, int | None], str] = {}
@@ -68,8 +75,8 @@ class OracleProposer:
             if handle.status != "RUNNING":
                 return Turn.OVER
             proposed = handle.hyperparameters.values
-            values = values_of(self._spaces, proposed)
-            if (objective := self._known.get(values_key(values))) is None:
+            values = parse_proposal(self._spaces, proposed)
+            if (objective := self._known.get(build_values_key(values))) is None:
                 return self._trial(handle, values)
             self._end(handle, objective)
 
@@ -77,7 +84,7 @@ class OracleProposer:
         """Report the objective of a trial to the oracle, with the values that it was run with."""
         handle = self._handles.pop(trial.trial_id)
         kept = {name: value for name, value in handle.hyperparameters.values.items() if name.startswith("tuner/")}
-        handle.hyperparameters.values = {**proposal_of(self._spaces, trial.values), **kept}
+        handle.hyperparameters.values = {**build_proposal(self._spaces, trial.values), **kept}
         self._remember(handle, trial)
         self._end(handle, objective)
 
@@ -86,7 +93,7 @@ class OracleProposer:
         epochs, continues = proposed.get("tuner/epochs"), None
         if (parent := proposed.get("tuner/trial_id")) is not None:
             lower = self._trials[parent]
-            continues = self._originals[values_key(lower.values), lower.epochs]
+            continues = self._originals[build_values_key(lower.values), lower.epochs]
         trial = Trial(f"{len(self._trials) + 1:03d}", values, epochs=epochs, continues=continues)
         self._handles[trial.trial_id] = handle
         self._remember(handle, trial)
@@ -95,7 +102,7 @@ class OracleProposer:
     def _remember(self, handle: Any, trial: Trial) -> None:
         self._trials[handle.trial_id] = trial
         # Only the first of equal trials is really run.
-        self._originals.setdefault((values_key(trial.values), trial.epochs), trial.trial_id)
+        self._originals.setdefault((build_values_key(trial.values), trial.epochs), trial.trial_id)
 
     def _end(self, handle: Any, objective: float | None) -> None:
         if objective is None and isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
@@ -113,19 +120,19 @@ def _build(
 ) -> keras_tuner.Oracle:
     common: dict[str, Any] = {
         "objective": keras_tuner.Objective(OBJECTIVE, direction),
-        "hyperparameters": hyperparameters_of(spaces),
+        "hyperparameters": convert_to_hyperparameters(spaces),
         # KerasTuner takes 0 for "no seed", and the streams of neighbouring seeds overlap: spread them.
         "seed": int(np.random.SeedSequence(seed).generate_state(1)[0]) or 1,
         "max_consecutive_failed_trials": sys.maxsize,
     }
     if config.algorithm == "grid":
         return GridOracle(**common)
-    best = [each.values for each in known] or [defaults_of(spaces)]
+    best = [each.values for each in known] or [get_default_setting(spaces)]
     if config.algorithm == "hyperband":
-        first = [proposal_of(spaces, values) for values in best[: config.factor]]
+        first = [build_proposal(spaces, values) for values in best[: config.factor]]
         return HyperbandOracle(max_epochs=config.max_epochs, factor=config.factor, first=first, **common)
-    common |= {"first": [proposal_of(spaces, best[0])], "max_trials": config.trials}
-    common["tried"] = [proposal_of(spaces, each.values) for each in known[1:]]
+    common |= {"first": [build_proposal(spaces, best[0])], "max_trials": config.trials}
+    common["tried"] = [build_proposal(spaces, each.values) for each in known[1:]]
     if config.algorithm == "random":
         return RandomOracle(**common)
     # KerasTuner's habit of three random points a dimension would leave a short search no trial; with one and the

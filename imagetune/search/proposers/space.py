@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from imagetune.recipe.conditions import conditions_of, in_force, is_met, parents_first
+from imagetune.recipe.conditions import find_conditions, is_active, select_active, sort_by_conditions
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.problems import dotted
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value, index_of
+from imagetune.recipe.problems import format_path
+from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value, find_index
 
 Spaces = Mapping[NodePath, Space]
 Values = Mapping[NodePath, Value]
@@ -27,54 +27,58 @@ GRID_POINTS = 5
 SIGNIFICANT_DIGITS = 6
 
 
-def hyperparameters_of(spaces: Spaces) -> Any:
+def convert_to_hyperparameters(spaces: Spaces) -> Any:
     """Return the spaces as ``keras_tuner.HyperParameters``, named by dotted path and with their conditions."""
     import keras_tuner
 
     hyperparameters = keras_tuner.HyperParameters()
-    for path in parents_first(spaces):
+    for path in sort_by_conditions(spaces):
         with ExitStack() as scopes:
-            for parent, wanted in conditions_of(spaces, path).items():
+            for parent, wanted in find_conditions(spaces, path).items():
                 values = [_proposed(spaces[parent], value) for value in wanted]
-                scopes.enter_context(hyperparameters.conditional_scope(dotted(parent), values))
-            _add(hyperparameters, dotted(path), spaces[path])
+                scopes.enter_context(hyperparameters.conditional_scope(format_path(parent), values))
+            _add(hyperparameters, format_path(path), spaces[path])
     return hyperparameters
 
 
-def values_of(spaces: Spaces, proposal: Mapping[str, Any]) -> dict[NodePath, Value]:
+def parse_proposal(spaces: Spaces, proposal: Mapping[str, Any]) -> dict[NodePath, Value]:
     """Return the recipe values of KerasTuner's proposal, without those of spaces that aren't in force.
 
     Args:
         spaces: The search spaces that the proposal was made from.
         proposal: KerasTuner's values by name; names that are no search space are ignored.
     """
-    return {path: _value(space, proposal[dotted(path)]) for path, space in spaces.items() if dotted(path) in proposal}
+    return {
+        path: _value(space, proposal[format_path(path)])
+        for path, space in spaces.items()
+        if format_path(path) in proposal
+    }
 
 
-def proposal_of(spaces: Spaces, values: Values) -> dict[str, Any]:
-    """Return recipe values as KerasTuner holds them: the inverse of ``values_of``.
+def build_proposal(spaces: Spaces, values: Values) -> dict[str, Any]:
+    """Return recipe values as KerasTuner holds them: the inverse of ``parse_proposal``.
 
     Raises:
         ValueError: A value isn't in its space.
     """
-    return {dotted(path): _proposed(space, values[path]) for path, space in spaces.items() if path in values}
+    return {format_path(path): _proposed(space, values[path]) for path, space in spaces.items() if path in values}
 
 
-def defaults_of(spaces: Spaces) -> dict[NodePath, Value]:
+def get_default_setting(spaces: Spaces) -> dict[NodePath, Value]:
     """Return the default setting, which `fit` would train with, of the spaces that are in force with it."""
-    return in_force(spaces, {path: space.fallback for path, space in spaces.items()})
+    return select_active(spaces, {path: space.fallback for path, space in spaces.items()})
 
 
-def fits(spaces: Spaces, values: Values) -> bool:
+def is_setting(spaces: Spaces, values: Values) -> bool:
     """Return whether values are a setting of the spaces: each space in force has one of its values, others none."""
     try:
-        proposal_of(spaces, values)
-        return in_force(spaces, values) == {path: values[path] for path in spaces if path in values}
+        build_proposal(spaces, values)
+        return select_active(spaces, values) == {path: values[path] for path in spaces if path in values}
     except (ValueError, KeyError):
         return False
 
 
-def on_grid(spaces: Spaces) -> dict[NodePath, Space]:
+def discretise_spaces(spaces: Spaces) -> dict[NodePath, Space]:
     """Return the spaces with every continuous range replaced by evenly spaced points, both ends included.
 
     KerasTuner's own grid takes ten points that leave both ends out and adds the default as an eleventh.
@@ -82,16 +86,16 @@ def on_grid(spaces: Spaces) -> dict[NodePath, Space]:
     return {path: _points(space) for path, space in spaces.items()}
 
 
-def grid_size(spaces: Spaces) -> int:
-    """Return the number of points of spaces from ``on_grid``; what isn't in force multiplies nothing."""
-    named = {parent for path in spaces for parent in conditions_of(spaces, path)}
-    order = parents_first(spaces)
+def count_grid_points(spaces: Spaces) -> int:
+    """Return the number of points of spaces from ``discretise_spaces``; what isn't in force multiplies nothing."""
+    named = {parent for path in spaces for parent in find_conditions(spaces, path)}
+    order = sort_by_conditions(spaces)
 
     def count(index: int, values: Values) -> int:
         if index == len(order):
             return 1
         path = order[index]
-        if not is_met(spaces, path, values):
+        if not is_active(spaces, path, values):
             return count(index + 1, values)
         offered = _offered(spaces[path])
         if path not in named:
@@ -101,12 +105,14 @@ def grid_size(spaces: Spaces) -> int:
     return count(0, {})
 
 
-def draw(spaces: Spaces, random: np.random.Generator) -> dict[NodePath, Value]:
+def draw_setting(spaces: Spaces, random: np.random.Generator) -> dict[NodePath, Value]:
     """Return a random setting of the spaces."""
     return _setting(spaces, lambda path: _draw_value(spaces[path], random))
 
 
-def draw_near(spaces: Spaces, values: Values, random: np.random.Generator, *, width: float) -> dict[NodePath, Value]:
+def draw_neighbour(
+    spaces: Spaces, values: Values, random: np.random.Generator, *, width: float
+) -> dict[NodePath, Value]:
     """Return a random setting near another.
 
     Args:
@@ -123,13 +129,13 @@ def draw_near(spaces: Spaces, values: Values, random: np.random.Generator, *, wi
             return _draw_value(space, random)
         if isinstance(space, ChoiceSpace):
             return values[path]
-        place = position(space, values[path]) + random.normal(0.0, width)
+        place = compute_position(space, values[path]) + random.normal(0.0, width)
         return _value_at(space, float(np.clip(place, 0.0, 1.0)))
 
     return _setting(spaces, near)
 
 
-def position(space: Space, value: Value) -> float:
+def compute_position(space: Space, value: Value) -> float:
     """Return the place of a value in its space, in [0, 1]; the values of a choice lie in their order."""
     number = _proposed(space, value)
     if isinstance(space, ChoiceSpace):
@@ -141,8 +147,8 @@ def position(space: Space, value: Value) -> float:
 
 def _setting(spaces: Spaces, value_for: Callable[[NodePath], Value]) -> dict[NodePath, Value]:
     values: dict[NodePath, Value] = {}
-    for path in parents_first(spaces):
-        if is_met(spaces, path, values):
+    for path in sort_by_conditions(spaces):
+        if is_active(spaces, path, values):
             values[path] = value_for(path)
     return {path: values[path] for path in spaces if path in values}
 
@@ -190,7 +196,7 @@ def _value(space: Space, proposed: Any) -> Value:
 
 def _proposed(space: Space, value: Value) -> int | float:
     if isinstance(space, ChoiceSpace):
-        index = index_of(space.values, value)
+        index = find_index(space.values, value)
         if index is None:
             raise ValueError(f"{value!r} is not among the values {list(space.values)}")
         return index

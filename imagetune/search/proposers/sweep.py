@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.recipe.conditions import in_force, parents_first, settings_with
+from imagetune.recipe.conditions import find_activating_values, select_active, sort_by_conditions
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value
 from imagetune.search.proposers.finalists import Direction
 from imagetune.search.proposers.moderated import compare_pairs
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.space import GRID_POINTS, Spaces, on_grid
-from imagetune.search.records.table import values_key
+from imagetune.search.proposers.space import GRID_POINTS, Spaces, discretise_spaces
+from imagetune.search.records.table import build_values_key
 from imagetune.search.records.trial import Trial, TrialResult
 
 Word = Literal["better", "worse", "can't tell", "failed", "not run"]
@@ -84,7 +84,7 @@ class SweepProposer:
     """A proposer of a sweep's trials that skips repeats of settings that have failed already.
 
     Args:
-        trials: Trials from ``sweep_trials``.
+        trials: Trials from ``list_sweep_trials``.
     """
 
     def __init__(self, trials: Iterable[Trial]) -> None:
@@ -105,7 +105,7 @@ class SweepProposer:
             self._failed.add(trial.trial_id)
 
 
-def sweep_settings(spaces: Spaces) -> list[Setting]:
+def list_sweep_settings(spaces: Spaces) -> list[Setting]:
     """Return the settings of a sweep: the defaults, then each space's other values, the rest at its default.
 
     A space whose condition the defaults don't meet is varied where it is met, and compared with its default there.
@@ -114,22 +114,22 @@ def sweep_settings(spaces: Spaces) -> list[Setting]:
         spaces: The search spaces by recipe path.
     """
     defaults = {path: space.fallback for path, space in spaces.items()}
-    settings = [Setting(in_force(spaces, defaults), None, 0)]
-    for path in sorted(parents_first(spaces), key=lambda path: path not in settings[0].values):
-        base = {**defaults, **settings_with(spaces, path, defaults[path])}
-        against = _ensure_baseline(settings, in_force(spaces, base))
-        others = (value for value in points_of(spaces[path]) if not _same(value, base[path]))
-        settings += [Setting(in_force(spaces, {**base, path: value}), path, against) for value in others]
+    settings = [Setting(select_active(spaces, defaults), None, 0)]
+    for path in sorted(sort_by_conditions(spaces), key=lambda path: path not in settings[0].values):
+        base = {**defaults, **find_activating_values(spaces, path, defaults[path])}
+        against = _ensure_baseline(settings, select_active(spaces, base))
+        others = (value for value in list_points(spaces[path]) if not _same(value, base[path]))
+        settings += [Setting(select_active(spaces, {**base, path: value}), path, against) for value in others]
     return settings
 
 
-def sweep_trials(settings: Sequence[Setting], *, repeats: int, seed: int) -> list[Trial]:
+def list_sweep_trials(settings: Sequence[Setting], *, repeats: int, seed: int) -> list[Trial]:
     """Return the trainings of a sweep: all settings with the recipe's seed, then all with the next one.
 
     In this order a sweep that ends early has one seed of each setting rather than all seeds of some.
 
     Args:
-        settings: Settings from ``sweep_settings``.
+        settings: Settings from ``list_sweep_settings``.
         repeats: How many trainings each setting has.
         seed: The recipe's seed.
     """
@@ -146,39 +146,41 @@ def sweep_trials(settings: Sequence[Setting], *, repeats: int, seed: int) -> lis
     ]
 
 
-def points_of(space: Space) -> tuple[Value, ...]:
+def list_points(space: Space) -> tuple[Value, ...]:
     """Return the values of a space for a sweep: all of a choice; a few of a range, with its ends and the default."""
     if isinstance(space, ChoiceSpace):
         return space.values
     if isinstance(space, IntSpace):
         chosen = {round(index * (len(space.points) - 1) / (GRID_POINTS - 1)) for index in range(GRID_POINTS)}
         return tuple(_with_default([space.points[place] for place in sorted(chosen)], space))
-    (grid,) = on_grid({("range",): space}).values()
-    return tuple(_with_default([float(point) for point in points_of(grid)], space))  # type: ignore[arg-type]
+    (grid,) = discretise_spaces({("range",): space}).values()
+    return tuple(_with_default([float(point) for point in list_points(grid)], space))  # type: ignore[arg-type]
 
 
-def sweep_effects(settings: Sequence[Setting], results: Iterable[TrialResult], *, direction: Direction) -> list[Effect]:
+def compute_sweep_effects(
+    settings: Sequence[Setting], results: Iterable[TrialResult], *, direction: Direction
+) -> list[Effect]:
     """Return the effect of each setting of a sweep, compared with its baseline.
 
     Pairs are trainings with the same seed; see `imagetune.search.proposers.moderated` for intervals and p-values, which
     are corrected for all comparisons by Holm's method.
 
     Args:
-        settings: Settings from ``sweep_settings``.
+        settings: Settings from ``list_sweep_settings``.
         results: Results of the trials.
         direction: Whether a smaller or a larger metric is better.
     """
     reached: dict[str, dict[int | None, float]] = {}
     errors: dict[str, str] = {}
     for result in results:
-        key = values_key(result.trial.values)
+        key = build_values_key(result.trial.values)
         if result.objective is not None:
             reached.setdefault(key, {})[result.trial.seed] = result.objective
         elif result.error:
             errors.setdefault(key, result.error)
     found = []
     for setting in settings:
-        key = values_key(setting.values)
+        key = build_values_key(setting.values)
         if key in reached:
             found.append(Effect(setting, reached[key]))
         else:
@@ -187,7 +189,7 @@ def sweep_effects(settings: Sequence[Setting], results: Iterable[TrialResult], *
     return _compare(found, direction)
 
 
-def combination(effects: Sequence[Effect], *, direction: Direction) -> dict[NodePath, Value]:
+def combine_better_values(effects: Sequence[Effect], *, direction: Direction) -> dict[NodePath, Value]:
     """Return the best significantly better value of each key, combined into one setting; empty where there is none."""
     best: dict[NodePath, Effect] = {}
     for effect in effects:
@@ -208,9 +210,9 @@ def combination(effects: Sequence[Effect], *, direction: Direction) -> dict[Node
 
 def _ensure_baseline(settings: list[Setting], values: Mapping[NodePath, Value]) -> int:
     """Return the index of a baseline in the settings, to which it is appended where it isn't there."""
-    key = values_key(values)
+    key = build_values_key(values)
     for place, setting in enumerate(settings):
-        if values_key(setting.values) == key:
+        if build_values_key(setting.values) == key:
             return place
     settings.append(Setting(values, None, len(settings)))
     return len(settings) - 1
@@ -261,4 +263,4 @@ def _with_default(points: Sequence[float], space: IntSpace | LogUniformSpace | U
 
 
 def _same(first: Value, second: Value) -> bool:
-    return values_key({("value",): first}) == values_key({("value",): second})
+    return build_values_key({("value",): first}) == build_values_key({("value",): second})

@@ -17,20 +17,20 @@ from imagetune.core import run_files
 from imagetune.core.files import write_json
 from imagetune.core.messages import Say
 from imagetune.errors import CheckpointError, RecipeError
-from imagetune.recipe.conditions import is_met, parents_first
-from imagetune.recipe.document import NodePath, value_at
+from imagetune.recipe.conditions import is_active, sort_by_conditions
+from imagetune.recipe.document import NodePath, get_value
 from imagetune.recipe.loading import LoadedRecipe, load_recipe
-from imagetune.recipe.printing import flatten, recipe_values
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.printing import flatten_values, list_recipe_values
+from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import ChoiceSpace, Value
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
-from imagetune.search.proposers.finalists import Candidate, direction_of, ranking
-from imagetune.search.proposers.space import fits
-from imagetune.search.records.journal import Journal, results_of
+from imagetune.search.proposers.finalists import Candidate, get_direction, rank_candidates
+from imagetune.search.proposers.space import is_setting
+from imagetune.search.records.journal import Journal, list_results
 from imagetune.search.records.trial import Known
-from imagetune.search.resume import Image, is_free, present_images, recorded_images
+from imagetune.search.resume import Image, list_present_images, may_change, read_recorded_images
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 _ORACLES = ("random", "grid", "bayesian", "hyperband")
@@ -70,20 +70,20 @@ class _Matcher:
             earlier: Complete recipe of the training.
             searched: The values that the earlier search had proposed.
         """
-        spaces, was = self.loaded.spaces, recipe_values(earlier)
+        spaces, was = self.loaded.spaces, list_recipe_values(earlier)
         values: dict[NodePath, Value] = {}
-        for path in parents_first(spaces):
-            if not is_met(spaces, path, values):
+        for path in sort_by_conditions(spaces):
+            if not is_active(spaces, path, values):
                 continue
             value = searched[path] if path in searched else self._find_value(path, was)
-            if not fits({path: spaces[path].model_copy(update={"when": {}})}, {path: value}):
-                return f"{dotted(path)} was {_format_value(value)}, which isn't among the values searched"
+            if not is_setting({path: spaces[path].model_copy(update={"when": {}})}, {path: value}):
+                return f"{format_path(path)} was {_format_value(value)}, which isn't among the values searched"
             values[path] = value
         return self._difference(values, was) or {path: values[path] for path in spaces if path in values}
 
     def _find_value(self, path: NodePath, was: Mapping[str, Any]) -> Any:
         """Return the value at a path that the earlier search didn't vary, in the form that the choice has it."""
-        found, space = value_at(was, path), self.loaded.spaces[path]
+        found, space = get_value(was, path), self.loaded.spaces[path]
         if not isinstance(space, ChoiceSpace):
             return found
         if path not in self.offered:
@@ -91,19 +91,19 @@ class _Matcher:
         return next((value for value, complete in self.offered[path] if complete == found), found)
 
     def _complete(self, path: NodePath, value: Value) -> Any:
-        return value_at(recipe_values(self.loaded.with_values({path: value}).recipe), path)
+        return get_value(list_recipe_values(self.loaded.with_values({path: value}).recipe), path)
 
     def _difference(self, values: Mapping[NodePath, Value], was: Mapping[str, Any]) -> str:
-        now = dict(flatten(recipe_values(self.loaded.with_values(values).recipe)))
-        then = dict(flatten(was))
+        now = dict(flatten_values(list_recipe_values(self.loaded.with_values(values).recipe)))
+        then = dict(flatten_values(was))
         for key in [*now, *(key for key in then if key not in now)]:
             before, after = then.get(key, _ABSENT), now.get(key, _ABSENT)
-            if key != "seed" and not is_free(key) and before != after:
+            if key != "seed" and not may_change(key) and before != after:
                 return f"{key} was {_format_value(before)}, now it is {_format_value(after)}"
         return ""
 
 
-def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say: Say) -> WarmStart:
+def load_warm_start(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say: Say) -> WarmStart:
     """Return the warm start of a search: read from the earlier searches, or on resuming from its own folder.
 
     Args:
@@ -119,7 +119,7 @@ def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say
     """
     sources = loaded.recipe.search.warm_start
     if resumed is not None:
-        kept = kept_warm_start(resumed)
+        kept = read_warm_start(resumed)
         if kept.sources != sources:
             what = f"the search began with warm_start {list(kept.sources)}, now it is {list(sources)}"
             hint = "undo the change, or search in another folder with --run-dir"
@@ -130,12 +130,12 @@ def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say
         hint = f"leave it out, or use one of {', '.join(_ORACLES)}"
         what = f"{algorithm} has no warm start: it runs the same trials whatever is known"
         raise loaded.error(_AT, what, hint=hint)
-    images = present_images(data) if sources else {}
+    images = list_present_images(data) if sources else {}
     known = [each for source in sources for each in _read_known(loaded, source, images, say)]
     return WarmStart(sources, tuple(known))
 
 
-def keep_warm_start(warm: WarmStart, folder: Path) -> None:
+def write_warm_start(warm: WarmStart, folder: Path) -> None:
     """Write a search's warm start to ``warm_start.json`` in its folder; nothing where there is none."""
     if warm.sources:
         lines = [
@@ -146,7 +146,7 @@ def keep_warm_start(warm: WarmStart, folder: Path) -> None:
         write_json(folder / run_files.WARM_START, {"sources": list(warm.sources), "known": lines})
 
 
-def kept_warm_start(folder: Path) -> WarmStart:
+def read_warm_start(folder: Path) -> WarmStart:
     """Return the warm start that a search has begun with, from its folder.
 
     Raises:
@@ -173,9 +173,9 @@ def _read_known(loaded: LoadedRecipe, source: str, images: Mapping[str, Image], 
     _check_same_images(loaded, source, folder, images)
     if not (folder / run_files.JOURNAL).is_file():
         raise CheckpointError(f"has no {run_files.JOURNAL}", where=source, hint=_journal_hint(source))
-    direction = direction_of(loaded.recipe.search.objective)
+    direction = get_direction(loaded.recipe.search.objective)
     fitting, known, reasons = _Matcher(loaded), list[Known](), list[str]()
-    candidates = ranking(results_of(Journal(folder / run_files.JOURNAL).read(repair=False)), direction)
+    candidates = rank_candidates(list_results(Journal(folder / run_files.JOURNAL).read(repair=False)), direction)
     for candidate in _longest(candidates):
         setting = _match_setting(fitting, candidate, folder)
         if isinstance(setting, str):
@@ -203,7 +203,7 @@ def _check_comparable(loaded: LoadedRecipe, source: str, about: Mapping[str, Any
 
 def _check_same_images(loaded: LoadedRecipe, source: str, folder: Path, now: Mapping[str, Image]) -> None:
     """Check that an earlier search had the same images in the same splits, by their content."""
-    then = recorded_images(RunFolder(folder))
+    then = read_recorded_images(RunFolder(folder))
     differ = sorted(name for name in then.keys() | now.keys() if not _alike(then.get(name), now.get(name)))
     if differ:
         what = f"{source} has other images or splits: {len(differ)} differ, such as {differ[0]}"

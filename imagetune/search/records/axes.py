@@ -67,10 +67,10 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Return the ticks of the axis as places in [0, 1] with their labels, from the lowest."""
         if self.is_choice:
-            return [((index + 0.5) / len(self.values), text_of(value)) for index, value in enumerate(self.values)]
+            return [((index + 0.5) / len(self.values), format_value(value)) for index, value in enumerate(self.values)]
         inner = self._powers() if self.kind == "log_uniform" else self._steps()
         marks = [self.low, *inner, self.high]
-        return [(place, text_of(mark)) for mark in marks if (place := self.place(mark)) is not None]
+        return [(place, format_value(mark)) for mark in marks if (place := self.place(mark)) is not None]
 
     def _powers(self) -> list[float]:
         """Return the powers of ten on a logarithmic axis, without those so near its ends that labels would overlap."""
@@ -92,12 +92,12 @@ class Axis:
         return [int(mark) for mark in kept] if self.kind == "int" else kept
 
 
-def axes_of(description: Mapping[str, Any]) -> tuple[Axis, ...]:
+def read_axes(description: Mapping[str, Any]) -> tuple[Axis, ...]:
     """Return the axes of the spaces that search.json describes, in their order."""
     return tuple(_axis(name, space) for name, space in description.get("spaces", {}).items())
 
 
-def short_names(names: Sequence[str], stages: Sequence[str] = ()) -> dict[str, str]:
+def shorten_names(names: Sequence[str], stages: Sequence[str] = ()) -> dict[str, str]:
     """Return for each dotted path the shortest ending that distinguishes it from the others.
 
     Args:
@@ -116,7 +116,7 @@ def short_names(names: Sequence[str], stages: Sequence[str] = ()) -> dict[str, s
     return short if len(set(short.values())) == len(short) else {name: name for name in names}
 
 
-def text_of(value: Value) -> str:
+def format_value(value: Value) -> str:
     """Return a recipe value as short text, cut to 40 characters."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
@@ -130,7 +130,7 @@ def text_of(value: Value) -> str:
 
 def _entry_text(key: str, value: Value) -> str:
     """Return an entry of a section as text: a text value alone, such as ``sgd``, a number with its key."""
-    return value if isinstance(value, str) else f"{key} {text_of(value)}"
+    return value if isinstance(value, str) else f"{key} {format_value(value)}"
 
 
 def _number_text(value: float) -> str:

@@ -13,14 +13,14 @@ import numpy as np
 from imagetune.core import run_files
 from imagetune.core.files import write_csv
 from imagetune.errors import RecipeError
-from imagetune.evaluation.cross_validation import corrected_estimate
+from imagetune.evaluation.cross_validation import estimate_fold_mean
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.recipe.search import ChoiceSpace, IntSpace
 from imagetune.search.proposers.bakeoff import BACKBONE_PATHS, OTHER_PATHS
 from imagetune.search.proposers.finalists import Direction
-from imagetune.search.records.axes import text_of
-from imagetune.search.records.pareto import pareto_front
+from imagetune.search.records.axes import format_value
+from imagetune.search.records.pareto import find_pareto_front
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.search.trial_process.probe_file import read_probe
 
@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Baked:
+class BackboneResult:
     """Result of one backbone of a bake-off.
 
     Attributes:
@@ -71,7 +71,7 @@ def check_bakeoff(loaded: LoadedRecipe) -> None:
     Raises:
         RecipeError: Something besides backbone, weights and image size is a space, or the backbone is not.
     """
-    allowed = ", ".join(dotted(path) for path in (*BACKBONE_PATHS, *OTHER_PATHS))
+    allowed = ", ".join(format_path(path) for path in (*BACKBONE_PATHS, *OTHER_PATHS))
     for path, space in loaded.spaces.items():
         if path not in (*BACKBONE_PATHS, *OTHER_PATHS):
             hint = f"give it a value, or search it with another algorithm; a bake-off varies {allowed}"
@@ -85,7 +85,7 @@ def check_bakeoff(loaded: LoadedRecipe) -> None:
         raise RecipeError("a bake-off needs backbones to choose from", where=loaded.document.name, hint=hint)
 
 
-def baked(folder: Path, results: Sequence[TrialResult], direction: Direction) -> list[Baked]:
+def rank_backbones(folder: Path, results: Sequence[TrialResult], direction: Direction) -> list[BackboneResult]:
     """Return the results of a bake-off's backbones, the best probe first and the failed ones last.
 
     Args:
@@ -100,18 +100,18 @@ def baked(folder: Path, results: Sequence[TrialResult], direction: Direction) ->
     good = [(result, probe) for result, probe in found if result.objective is not None and probe is not None]
     good.sort(key=lambda one: sign * float(one[1]["value"]))
     names = _names([probe for _, probe in good])
-    rows = [Baked(result, name, probe) for (result, probe), name in zip(good, names, strict=True)]
+    rows = [BackboneResult(result, name, probe) for (result, probe), name in zip(good, names, strict=True)]
     rows = _mark_front(rows, direction)
     rows = [replace(row, difference=_compute_difference(row, rows[0], count=len(rows) - 1)) for row in rows]
     rows += [
-        Baked(result, _describe_values(result.trial), None)
+        BackboneResult(result, _describe_values(result.trial), None)
         for result, probe in found
         if result.objective is None or not probe
     ]
     return [_add_fine_tunings(row, results) for row in rows]
 
 
-def write_bakeoff(folder: Path, rows: Sequence[Baked]) -> None:
+def write_bakeoff(folder: Path, rows: Sequence[BackboneResult]) -> None:
     """Write ``bakeoff.csv``, with a line for each backbone.
 
     Raises:
@@ -137,19 +137,19 @@ def _names(probes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _describe_values(trial: Trial) -> str:
     """Return the settings of a probe that has left no probe.json, in words."""
-    return ", ".join(text_of(value) for value in trial.values.values())
+    return ", ".join(format_value(value) for value in trial.values.values())
 
 
-def _mark_front(rows: Sequence[Baked], direction: Direction) -> list[Baked]:
+def _mark_front(rows: Sequence[BackboneResult], direction: Direction) -> list[BackboneResult]:
     probes = [row.probe for row in rows if row.probe is not None]
     if not probes:
         return []
     costs = [[probe["cost"]["milliseconds_one"]["value"], probe["cost"]["megabytes"]] for probe in probes]
-    front = pareto_front([probe["value"] for probe in probes], costs, larger_is_better=direction == "max")
+    front = find_pareto_front([probe["value"] for probe in probes], costs, larger_is_better=direction == "max")
     return [replace(row, front=on) for row, on in zip(rows, front, strict=True)]
 
 
-def _compute_difference(row: Baked, best: Baked, *, count: int) -> tuple[float, float, float] | None:
+def _compute_difference(row: BackboneResult, best: BackboneResult, *, count: int) -> tuple[float, float, float] | None:
     """Return a probe's mean difference to the best one, with Nadeau and Bengio's interval (Bonferroni-corrected)."""
     if row is best or row.probe is None or best.probe is None:
         return None
@@ -159,18 +159,18 @@ def _compute_difference(row: Baked, best: Baked, *, count: int) -> tuple[float, 
         for probe in (row.probe, best.probe)
     )
     confidence = 1 - (1 - row.probe["confidence"]) / max(count, 1)
-    found = corrected_estimate(own - other, left_out=row.probe["left_out_ratio"], confidence=confidence)
+    found = estimate_fold_mean(own - other, left_out=row.probe["left_out_ratio"], confidence=confidence)
     return float(found.value or 0.0), float(found.low or 0.0), float(found.high or 0.0)
 
 
-def _add_fine_tunings(row: Baked, results: Sequence[TrialResult]) -> Baked:
+def _add_fine_tunings(row: BackboneResult, results: Sequence[TrialResult]) -> BackboneResult:
     prefix = f"{row.result.trial.trial_id}-"
     own = [result for result in results if result.trial.phase == "final" and result.trial.trial_id.startswith(prefix)]
     metrics = tuple(result.objective for result in own if result.objective is not None)
     return replace(row, fine_tuned=metrics, tuning_error=next((result.error for result in own if result.error), ""))
 
 
-def _cells(row: Baked) -> dict[str, object]:
+def _cells(row: BackboneResult) -> dict[str, object]:
     cells: dict[str, object] = {
         "trial": row.result.trial.trial_id,
         "backbone": row.name,

@@ -36,7 +36,7 @@ class Clock:
         return tuple(self.seconds(begin) for begin, _ in self.spans[1:])
 
 
-def clock_of(results: Iterable[TrialResult]) -> Clock:
+def build_clock(results: Iterable[TrialResult]) -> Clock:
     """Return the clock of a search from its trials; those that never ran don't count."""
     spans: list[tuple[float, float]] = []
     for began, seconds in sorted((result.began, result.seconds) for result in results if result.seconds > 0):

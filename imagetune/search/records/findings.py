@@ -9,10 +9,10 @@ from pathlib import Path
 from imagetune.core.text import format_count
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.schema import Recipe
-from imagetune.search.proposers.bakeoff import probes_of
-from imagetune.search.proposers.finalists import direction_of
-from imagetune.search.proposers.sweep import Effect, sweep_effects, sweep_settings
-from imagetune.search.records.bakeoff_result import Baked, baked, write_bakeoff
+from imagetune.search.proposers.bakeoff import list_probes
+from imagetune.search.proposers.finalists import get_direction
+from imagetune.search.proposers.sweep import Effect, compute_sweep_effects, list_sweep_settings
+from imagetune.search.records.bakeoff_result import BackboneResult, rank_backbones, write_bakeoff
 from imagetune.search.records.sweep_result import write_sweep
 from imagetune.search.records.trial import TrialResult
 
@@ -27,21 +27,21 @@ class Findings:
     """
 
     effects: tuple[Effect, ...] = ()
-    backbones: tuple[Baked, ...] = ()
+    backbones: tuple[BackboneResult, ...] = ()
 
 
 NO_FINDINGS = Findings()
 
 
-def plan_message(loaded: LoadedRecipe) -> tuple[str, str] | None:
+def describe_plan(loaded: LoadedRecipe) -> tuple[str, str] | None:
     """Return the number of planned trainings as topic and text for the screen; None where the recipe says it."""
     config = loaded.recipe.search
     if config.algorithm == "sweep":
-        settings = len(sweep_settings(loaded.spaces))
+        settings = len(list_sweep_settings(loaded.spaces))
         planned, what = settings * config.repeats, f"{settings} settings x {format_count(config.repeats, 'seed')}"
         text = f"{format_count(planned, 'training')}: {what}, one variable at a time"
     elif config.algorithm == "bakeoff":
-        planned = len(probes_of(loaded.spaces))
+        planned = len(list_probes(loaded.spaces))
         tuned = min(config.finalists, planned)
         after = (
             f", then {format_count(tuned * config.repeats, 'training')}: the best {tuned} fine-tuned" if tuned else ""
@@ -68,13 +68,13 @@ def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialRe
         ResourceError: The disk is full.
     """
     config = loaded.recipe.search
-    direction = direction_of(config.objective)
+    direction = get_direction(config.objective)
     if config.algorithm == "sweep":
-        effects = sweep_effects(sweep_settings(loaded.spaces), results, direction=direction)
+        effects = compute_sweep_effects(list_sweep_settings(loaded.spaces), results, direction=direction)
         write_sweep(folder, effects)
         return Findings(effects=tuple(effects))
     if config.algorithm == "bakeoff":
-        rows = baked(folder, results, direction)
+        rows = rank_backbones(folder, results, direction)
         write_bakeoff(folder, rows)
         return Findings(backbones=tuple(rows))
     return NO_FINDINGS

@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 # The dtype of scikit-learn's trees.
 _Singles = NDArray[np.float32]
 
-FEWEST_SETTINGS = 8
+MIN_SETTINGS = 8
 _GRID = 48
 _POINTS = 512
 _TREES = 40
@@ -115,12 +115,12 @@ def analyse(axes: Sequence[Axis], observations: Sequence[Observation], *, seed: 
         seed: The same seed gives the same result.
 
     Returns:
-        None where there is nothing to analyse: fewer than ``FEWEST_SETTINGS`` different settings, no space, or one
+        None where there is nothing to analyse: fewer than ``MIN_SETTINGS`` different settings, no space, or one
         objective throughout.
     """
     trials = _trials(axes, observations)
     count = len(np.unique(trials.groups))
-    if count < FEWEST_SETTINGS or not axes or np.ptp(trials.objectives) == 0:
+    if count < MIN_SETTINGS or not axes or np.ptp(trials.objectives) == 0:
         return None
     forest = _grow(trials, trees=_TREES, seed=seed)
     without = _grow_without_blocks(trials, seed)
@@ -143,7 +143,7 @@ def analyse(axes: Sequence[Axis], observations: Sequence[Observation], *, seed: 
     return Analysis(tuple(found), float(max(0.0, 1 - shares.sum())), forest.fit, count, len(observations))
 
 
-def tamed(objectives: Floats) -> Floats:
+def clip_outliers(objectives: Floats) -> Floats:
     """Return objectives clipped to Tukey's outer fences: one diverged loss would make up all of the variance.
 
     Args:
@@ -216,7 +216,7 @@ def _trials(axes: Sequence[Axis], observations: Sequence[Observation]) -> _Trial
                 table[row, column] = np.nan if found is None else found
     objectives = np.array([seen.objective for seen in observations], dtype=np.float64)
     groups = np.unique(np.array([seen.settings for seen in observations], dtype=str), return_inverse=True)[1]
-    return _Trials(tuple(axes), table, tamed(objectives), groups.astype(np.int64))
+    return _Trials(tuple(axes), table, clip_outliers(objectives), groups.astype(np.int64))
 
 
 def _places(axis: Axis) -> Floats:

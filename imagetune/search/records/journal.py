@@ -86,14 +86,14 @@ class Journal:
         return events
 
 
-def results_of(events: Sequence[Event]) -> list[TrialResult]:
+def list_results(events: Sequence[Event]) -> list[TrialResult]:
     """Return the results of the ended trials, in the order in which they ended."""
     return [event.result for event in events if isinstance(event, Ended)]
 
 
-def unfinished(events: Sequence[Event]) -> Iterator[Trial]:
+def find_unfinished(events: Sequence[Event]) -> Iterator[Trial]:
     """Yield the trials that were proposed and haven't ended, in the order of their proposals."""
-    ended = {result.trial.trial_id for result in results_of(events)}
+    ended = {result.trial.trial_id for result in list_results(events)}
     for event in events:
         if isinstance(event, Proposed) and event.trial.trial_id not in ended:
             yield event.trial

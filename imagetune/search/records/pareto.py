@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def pareto_front(metrics: Sequence[float], costs: Sequence[Sequence[float]], *, larger_is_better: bool) -> list[bool]:
+def find_pareto_front(
+    metrics: Sequence[float], costs: Sequence[Sequence[float]], *, larger_is_better: bool
+) -> list[bool]:
     """Return for each model whether it is on the Pareto front: none is as good in everything and better in something.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from imagetune.core.files import read_json_lines
 from imagetune.run_folder.folder import RunFolder
 from imagetune.search.executors.protocol import Task
-from imagetune.search.proposers.finalists import direction_of
+from imagetune.search.proposers.finalists import get_direction
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ProgressReader:
     def __init__(self, task: Task, objective: str) -> None:
         self._folder = RunFolder(task.folder)
         self._objective = objective
-        self._better: Callable[..., float] = min if direction_of(objective) == "min" else max
+        self._better: Callable[..., float] = min if get_direction(objective) == "min" else max
         self._epochs = task.epochs or sum(stage.epochs for stage in task.recipe.train.stages)
         self._size = 0
         self._best: float | None = None

@@ -12,16 +12,16 @@ from imagetune.core import run_files
 from imagetune.errors import ModelFileError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Value
 from imagetune.run_folder.reader import read_epochs, read_json
-from imagetune.search.proposers.bakeoff import compared_by
-from imagetune.search.proposers.finalists import Candidate, Direction, direction_of, ranking
-from imagetune.search.records.axes import Axis, axes_of, short_names
+from imagetune.search.proposers.bakeoff import select_compared
+from imagetune.search.proposers.finalists import Candidate, Direction, get_direction, rank_candidates
+from imagetune.search.records.axes import Axis, read_axes, shorten_names
 from imagetune.search.records.importance import Analysis, Observation, analyse
-from imagetune.search.records.journal import Event, Journal, Proposed, results_of, unfinished
-from imagetune.search.records.table import values_key
+from imagetune.search.records.journal import Event, Journal, Proposed, find_unfinished, list_results
+from imagetune.search.records.table import build_values_key
 from imagetune.search.records.trial import Trial, TrialResult
 
 # Name of one more axis: hyperband trains settings for several numbers of epochs.
@@ -65,22 +65,22 @@ class SearchFiles:
     @property
     def direction(self) -> Direction:
         """Whether a smaller or a larger metric is better."""
-        return direction_of(self.objective)
+        return get_direction(self.objective)
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
         """The search spaces as axes."""
-        return axes_of(self.description)
+        return read_axes(self.description)
 
     @cached_property
     def short(self) -> Mapping[str, str]:
         """A short name for each space, by its dotted path."""
-        return short_names([axis.name for axis in self.axes], [stage.name for stage in self.recipe.train.stages])
+        return shorten_names([axis.name for axis in self.axes], [stage.name for stage in self.recipe.train.stages])
 
     @cached_property
     def results(self) -> tuple[TrialResult, ...]:
         """Results of the ended trials, in the order in which they ended."""
-        return tuple(results_of(self.events))
+        return tuple(list_results(self.events))
 
     @cached_property
     def searched(self) -> tuple[TrialResult, ...]:
@@ -90,7 +90,7 @@ class SearchFiles:
     @cached_property
     def open(self) -> tuple[Trial, ...]:
         """Trials that were proposed and haven't ended."""
-        return tuple(unfinished(self.events))
+        return tuple(find_unfinished(self.events))
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
@@ -100,7 +100,7 @@ class SearchFiles:
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
         """The settings that have a metric, the winner first."""
-        return tuple(ranking(compared_by(self.results, self.algorithm), self.direction))
+        return tuple(rank_candidates(select_compared(self.results, self.algorithm), self.direction))
 
     @cached_property
     def curves(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
@@ -130,7 +130,7 @@ class SearchFiles:
                     **({EPOCHS: result.trial.epochs} if result.trial.epochs else {}),
                 },
                 result.objective,
-                values_key(result.trial.values),
+                build_values_key(result.trial.values),
             )
             for result in self.results
             if result.objective is not None and result.status in ("completed", "stopped")
@@ -156,7 +156,7 @@ class SearchFiles:
 
     def settings(self, values: Mapping[NodePath, Value]) -> dict[str, Value]:
         """Return the values of a trial by dotted path."""
-        return {dotted(path): value for path, value in values.items()}
+        return {format_path(path): value for path, value in values.items()}
 
 
 def read_search(folder: Path) -> SearchFiles:

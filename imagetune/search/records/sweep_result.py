@@ -8,11 +8,11 @@ from statistics import stdev
 
 from imagetune.core import run_files
 from imagetune.core.files import write_csv
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.search.proposers.finalists import Direction
-from imagetune.search.proposers.sweep import CONFIDENCE, Effect, combination
-from imagetune.search.records.axes import text_of
-from imagetune.search.records.table import cell_of
+from imagetune.search.proposers.sweep import CONFIDENCE, Effect, combine_better_values
+from imagetune.search.records.axes import format_value
+from imagetune.search.records.table import format_cell
 
 _COLUMNS = ("key", "value", "default", "where", "seeds", "mean", "sd", "paired", "difference", "low", "high")
 _TESTS = ("p", "p_holm", "verdict", "error")
@@ -27,7 +27,7 @@ def write_sweep(folder: Path, effects: Sequence[Effect]) -> None:
     write_csv(folder / run_files.SWEEP_TABLE, (*_COLUMNS, *_TESTS), (_cells(effect, effects) for effect in effects))
 
 
-def method_of(effects: Sequence[Effect]) -> str:
+def describe_method(effects: Sequence[Effect]) -> str:
     """Return one sentence on the statistical method of the comparisons."""
     pairs = [effect for effect in effects if effect.p is not None]
     if not pairs:
@@ -39,18 +39,18 @@ def method_of(effects: Sequence[Effect]) -> str:
     )
 
 
-def overrides_of(effects: Sequence[Effect], direction: Direction) -> str:
+def format_overrides(effects: Sequence[Effect], direction: Direction) -> str:
     """Return ``-o`` options that combine all significantly better values; empty where none is."""
-    changed = combination(effects, direction=direction)
-    options = (f"-o {'.'.join(map(str, path))}={cell_of(value)}" for path, value in changed.items())
+    changed = combine_better_values(effects, direction=direction)
+    options = (f"-o {'.'.join(map(str, path))}={format_cell(value)}" for path, value in changed.items())
     return " ".join(_quoted(option) for option in options)
 
 
-def where_of(effect: Effect, effects: Sequence[Effect]) -> str:
+def describe_condition(effect: Effect, effects: Sequence[Effect]) -> str:
     """Return the condition under which a key is varied, where that isn't at the defaults; empty for most."""
     base, defaults = effects[effect.setting.against].setting.values, effects[0].setting.values
     changed = {path: value for path, value in base.items() if path in defaults and defaults[path] != value}
-    return ", ".join(f"{dotted(path)}={text_of(value)}" for path, value in changed.items())
+    return ", ".join(f"{format_path(path)}={format_value(value)}" for path, value in changed.items())
 
 
 def _quoted(option: str) -> str:
@@ -63,10 +63,10 @@ def _cells(effect: Effect, effects: Sequence[Effect]) -> tuple[object, ...]:
     named = setting.key is not None
     base = effects[setting.against].setting.values
     return (
-        dotted(setting.key) if setting.key is not None else "",
-        cell_of(setting.values[setting.key]) if setting.key is not None else "",
-        cell_of(base[setting.key]) if setting.key is not None else "",
-        where_of(effect, effects),
+        format_path(setting.key) if setting.key is not None else "",
+        format_cell(setting.values[setting.key]) if setting.key is not None else "",
+        format_cell(base[setting.key]) if setting.key is not None else "",
+        describe_condition(effect, effects),
         len(metrics),
         _number(effect.mean),
         _number(stdev(metrics) if len(metrics) > 1 else None),

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core import run_files
-from imagetune.core.files import disk_errors, write_csv, write_json
+from imagetune.core.files import convert_disk_errors, write_csv, write_json
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.recipe.search import SearchConfig, Space, Value
 from imagetune.search.records.journal import Journal
 from imagetune.search.records.trial import Trial, TrialResult
@@ -52,7 +52,7 @@ class Table:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns."""
-        return (*_BEFORE, *(dotted(path) for path in self.paths), *_AFTER)
+        return (*_BEFORE, *(format_path(path) for path in self.paths), *_AFTER)
 
 
 def describe_search(config: SearchConfig, spaces: Mapping[NodePath, Space], *, seed: int) -> dict[str, Any]:
@@ -64,7 +64,10 @@ def describe_search(config: SearchConfig, spaces: Mapping[NodePath, Space], *, s
     if config.algorithm == "hyperband":
         kept |= {"max_epochs", "factor"}
     description = {"seed": seed, **config.model_dump(mode="json", include=kept)}
-    return {**description, "spaces": {dotted(path): space.model_dump(mode="json") for path, space in spaces.items()}}
+    return {
+        **description,
+        "spaces": {format_path(path): space.model_dump(mode="json") for path, space in spaces.items()},
+    }
 
 
 def open_records(folder: Path, description: Mapping[str, Any], paths: Sequence[NodePath]) -> tuple[Journal, Table]:
@@ -93,31 +96,31 @@ def write_table(table: Table, results: Sequence[TrialResult]) -> None:
 
 def append_result(table: Table, result: TrialResult) -> None:
     """Append an ended trial to the table, and flush it to the disk."""
-    with disk_errors(table.path), table.path.open("a", encoding="utf-8", newline="") as file:
+    with convert_disk_errors(table.path), table.path.open("a", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerow(_row(table, result))
         file.flush()
         os.fsync(file.fileno())
 
 
-def same_point(first: Trial, second: Trial) -> bool:
+def is_same_training(first: Trial, second: Trial) -> bool:
     """Return whether two trials are the same training: values, seed, epochs and phase; 1, 1.0 and true differ."""
     return _identity(first) == _identity(second)
 
 
-def values_key(values: Mapping[NodePath, Value]) -> str:
+def build_values_key(values: Mapping[NodePath, Value]) -> str:
     """Return a key for a setting, equal for equal values whatever their order."""
-    return json.dumps(sorted((dotted(path), json.dumps(value, sort_keys=True)) for path, value in values.items()))
+    return json.dumps(sorted((format_path(path), json.dumps(value, sort_keys=True)) for path, value in values.items()))
 
 
-def cell_of(value: Value) -> str:
+def format_cell(value: Value) -> str:
     """Return a value as a CSV cell: JSON, but plain text as it is where it reads back as the same text."""
-    if isinstance(value, str) and value_of(value) == value and "\n" not in value and "\r" not in value:
+    if isinstance(value, str) and parse_cell(value) == value and "\n" not in value and "\r" not in value:
         return value
     return json.dumps(value)
 
 
-def value_of(cell: str) -> Value:
-    """Return the value in a CSV cell that ``cell_of`` wrote."""
+def parse_cell(cell: str) -> Value:
+    """Return the value in a CSV cell that ``format_cell`` wrote."""
     try:
         value: Value = json.loads(cell)
     except ValueError:
@@ -126,12 +129,12 @@ def value_of(cell: str) -> Value:
 
 
 def _identity(trial: Trial) -> tuple[object, ...]:
-    return trial.phase, trial.seed, trial.epochs, values_key(trial.values)
+    return trial.phase, trial.seed, trial.epochs, build_values_key(trial.values)
 
 
 def _row(table: Table, result: TrialResult) -> tuple[object, ...]:
     trial = result.trial
-    values = [cell_of(trial.values[path]) if path in trial.values else "" for path in table.paths]
+    values = [format_cell(trial.values[path]) if path in trial.values else "" for path in table.paths]
     before = (
         trial.trial_id,
         trial.phase,

@@ -81,6 +81,6 @@ class TrialResult:
     error: str = ""
 
 
-def error_line(error: ImagetuneError) -> str:
+def format_error_line(error: ImagetuneError) -> str:
     """Return an error as one line for a trial's result, with its code: ``diverged: the loss is NaN``."""
     return " ".join(f"{error.code}: {error}".split())

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from scipy.stats import t, ttest_ind
 
 from imagetune.search.proposers.finalists import Candidate
-from imagetune.search.records.axes import Axis, text_of
+from imagetune.search.records.axes import Axis, format_value
 from imagetune.search.records.reader import SearchFiles
 from imagetune.search.records.trial import TrialResult
 
@@ -61,7 +61,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def remarks_of(search: SearchFiles) -> list[Remark]:
+def list_remarks(search: SearchFiles) -> list[Remark]:
     """Return the remarks on a search, the most important first; none on sweeps and bake-offs, which have tables."""
     if not search.candidates or search.algorithm in ("sweep", "bakeoff"):
         return []
@@ -73,7 +73,7 @@ def remarks_of(search: SearchFiles) -> list[Remark]:
     return [remark for remark in found if remark is not None]
 
 
-def difference_of(first: Candidate, second: Candidate, sign: float) -> Difference | None:
+def compare_candidates(first: Candidate, second: Candidate, sign: float) -> Difference | None:
     """Return the difference between two settings; None where one of them was trained only once.
 
     Args:
@@ -93,7 +93,7 @@ def difference_of(first: Candidate, second: Candidate, sign: float) -> Differenc
     return Difference(better, ends[0], ends[1], _seeds_needed(abs(better) / spread))
 
 
-def failures_of(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
+def group_failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     """Return the failed trials grouped by error, the most frequent first: count, an example, the trials' names.
 
     Errors that differ only in numbers count as one, such as those of batch sizes that don't fit.
@@ -128,7 +128,7 @@ def _judge_winner(search: SearchFiles) -> Remark:
     if not others:
         return Remark("note", "Only one setting has a metric", f"There is no other setting to compare {name} with.")
     second = others[0]
-    difference = difference_of(winner, second, search.sign)
+    difference = compare_candidates(winner, second, search.sign)
     if difference is None:
         text = (
             f"The winner, {name}, and the runner-up, trial {second.trial.trial_id}, were trained with one seed: "
@@ -175,9 +175,9 @@ def _find_edges(search: SearchFiles) -> Iterator[Remark]:
             continue
         upper = place > 0.5
         near = [found for found in _places(search, axis, good) if (found > 1 - _NEAR if upper else found < _NEAR)]
-        name, end = search.short[axis.name], text_of(axis.high if upper else axis.low)
+        name, end = search.short[axis.name], format_value(axis.high if upper else axis.low)
         text = (
-            f"The winner's {name} is {text_of(values[axis.name])}, at the {'upper' if upper else 'lower'} end of its "
+            f"The winner's {name} is {format_value(values[axis.name])}, at the {'upper' if upper else 'lower'} end of its "
             f"range ({end}). "
         )
         if len(near) * 2 > len(good):

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, inline_drawing
-from imagetune.search.records.bakeoff_result import Baked, baked
-from imagetune.search.records.pareto import pareto_front
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
+from imagetune.search.records.bakeoff_result import BackboneResult, rank_backbones
+from imagetune.search.records.pareto import find_pareto_front
 from imagetune.search.records.reader import SearchFiles
 
 _INCHES = (5.2, 3.8)
@@ -41,11 +41,11 @@ class _Point:
     front: bool
 
 
-def bakeoff_view(search: SearchFiles) -> Mapping[str, Any] | None:
+def view_bakeoff(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the section is drawn from; None for another algorithm, or before a probe has ended."""
     if search.algorithm != "bakeoff":
         return None
-    rows = baked(search.folder, search.results, search.direction)
+    rows = rank_backbones(search.folder, search.results, search.direction)
     good = [row for row in rows if row.probe is not None]
     if not rows:
         return None
@@ -69,7 +69,7 @@ def _format_device(cost: Mapping[str, Any]) -> str:
     return cores if cost["device"].startswith("cpu") else f"{cost['device']} beside {cores}"
 
 
-def _draw_costs(rows: Sequence[Baked], search: SearchFiles) -> list[Drawing]:
+def _draw_costs(rows: Sequence[BackboneResult], search: SearchFiles) -> list[Drawing]:
     probes = [row.probe or {} for row in rows]
     larger = search.direction == "max"
     costs: Mapping[str, list[float]] = {
@@ -78,7 +78,9 @@ def _draw_costs(rows: Sequence[Baked], search: SearchFiles) -> list[Drawing]:
     }
     drawings = []
     for across, found in costs.items():
-        front = pareto_front([probe["value"] for probe in probes], [[cost] for cost in found], larger_is_better=larger)
+        front = find_pareto_front(
+            [probe["value"] for probe in probes], [[cost] for cost in found], larger_is_better=larger
+        )
         points = [
             _Point(row.name, cost, probe["value"], probe["low"], probe["high"], on)
             for row, probe, cost, on in zip(rows, probes, found, front, strict=True)
@@ -102,7 +104,7 @@ def _draw_cost(points: Sequence[_Point], across: str, objective: str) -> Drawing
             axes.plot([point.cost], [point.value], "D" if point.front else "o", color=colour, markersize=6.5, zorder=3)
         _frame(axes, [point.cost for point in points], across, f"{objective} of the probe", title)
         _write_names(axes, points, steps, FigureCanvasAgg(figure))
-        return inline_drawing(figure, title)
+        return save_inline_drawing(figure, title)
 
 
 def _build_steps(points: Sequence[_Point]) -> list[_Line]:

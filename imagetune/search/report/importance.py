@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, Drawing, drawing_style, inline_drawing
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, Drawing, drawing_style, save_inline_drawing
 from imagetune.search.records.axes import Axis
-from imagetune.search.records.importance import FEWEST_SETTINGS, Analysis, Importance, Observation, tamed
+from imagetune.search.records.importance import MIN_SETTINGS, Analysis, Importance, Observation, clip_outliers
 from imagetune.search.records.reader import EPOCHS, SearchFiles
 
 _PANEL_INCHES = (3.6, 2.5)
@@ -19,7 +19,7 @@ _LETTERS = 10
 _POOR_FIT = 0.2
 
 
-def importance_view(search: SearchFiles) -> Mapping[str, Any] | None:
+def view_importance(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the section is drawn from; None where nothing was searched or nothing has a metric."""
     if search.algorithm in ("sweep", "bakeoff") or not search.candidates:
         return None
@@ -42,8 +42,8 @@ def importance_view(search: SearchFiles) -> Mapping[str, Any] | None:
 
 
 def _describe_absence(search: SearchFiles, settings: int) -> str:
-    if settings < FEWEST_SETTINGS:
-        few = f"fewer than {FEWEST_SETTINGS}"
+    if settings < MIN_SETTINGS:
+        few = f"fewer than {MIN_SETTINGS}"
         return f"Settings with a metric: {settings}. The importance of spaces is not computed from {few}."
     return f"All trials have the same {search.objective}: no space has an effect."
 
@@ -77,7 +77,7 @@ def _name(search: SearchFiles, axis: Axis) -> str:
 
 def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Observation]) -> Iterator[Drawing]:
     """Yield the effect of each space, all on one scale."""
-    metrics = tamed(np.array([seen.objective for seen in observations]))
+    metrics = clip_outliers(np.array([seen.objective for seen in observations]))
     ends = [metrics.min(), metrics.max()]
     room = 0.05 * float(ends[1] - ends[0])
     for found in analysis.spaces:
@@ -89,7 +89,7 @@ def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Obse
             _effect(axes, found)
             axes.set_ylim(ends[0] - room, ends[1] + room)
             _frame(axes, found.axis, _name(search, found.axis), search.objective)
-            yield inline_drawing(figure, title)
+            yield save_inline_drawing(figure, title)
 
 
 def _points(axes: Axes, axis: Axis, observations: Sequence[Observation], metrics: Any) -> None:

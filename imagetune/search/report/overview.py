@@ -11,17 +11,17 @@ from typing import Any
 from imagetune.core import run_files
 from imagetune.core.text import format_duration
 from imagetune.recipe.metrics import METRICS
-from imagetune.search.records.axes import Axis, text_of
-from imagetune.search.records.clock import clock_of
+from imagetune.search.records.axes import Axis, format_value
+from imagetune.search.records.clock import build_clock
 from imagetune.search.records.reader import SearchFiles
-from imagetune.search.records.verdict import failures_of, remarks_of
+from imagetune.search.records.verdict import group_failures, list_remarks
 
 _TESTED = {"loss": "log_loss"}
 _ALSO = ("f1", "accuracy", "balanced_accuracy", "mean_average_precision", "mae", "r2")
 _MAX_CARDS = 3
 
 
-def facts_of(search: SearchFiles) -> Iterator[tuple[str, str]]:
+def list_search_facts(search: SearchFiles) -> Iterator[tuple[str, str]]:
     """Yield what the search is, as name and value."""
     yield "recipe", search.recipe.name
     yield "algorithm", search.algorithm
@@ -33,7 +33,7 @@ def facts_of(search: SearchFiles) -> Iterator[tuple[str, str]]:
     yield "trials", _count_trials(search)
     ran = [result for result in search.results if result.seconds > 0]
     if ran:
-        clock = clock_of(ran)
+        clock = build_clock(ran)
         yield "started", time.strftime("%Y-%m-%d %H:%M", time.localtime(min(result.began for result in ran)))
         yield "took", format_duration(clock.total)
     yield "folder", search.folder.name
@@ -52,7 +52,7 @@ def _count_trials(search: SearchFiles) -> str:
     return ", ".join(parts) or "none"
 
 
-def problem_of(search: SearchFiles) -> str:
+def describe_search_problem(search: SearchFiles) -> str:
     """Return in words how the search ended; an empty text where it finished."""
     state = search.status.get("state")
     if state in (None, "finished"):
@@ -65,7 +65,7 @@ def problem_of(search: SearchFiles) -> str:
     return f"The search {how}.{reason}{again}"
 
 
-def winner_of(search: SearchFiles) -> Mapping[str, Any] | None:
+def view_winner(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return the winner with its settings and metrics; None where nothing has a metric."""
     if not search.candidates:
         return None
@@ -86,11 +86,11 @@ def winner_of(search: SearchFiles) -> Mapping[str, Any] | None:
 
 def _setting(search: SearchFiles, axis: Axis, values: Mapping[str, Any]) -> dict[str, str]:
     offered = (
-        ", ".join(text_of(value) for value in axis.values)
+        ", ".join(format_value(value) for value in axis.values)
         if axis.is_choice
-        else f"{text_of(axis.low)} to {text_of(axis.high)}{', on a log scale' if axis.kind == 'log_uniform' else ''}"
+        else f"{format_value(axis.low)} to {format_value(axis.high)}{', on a log scale' if axis.kind == 'log_uniform' else ''}"
     )
-    text = text_of(values[axis.name]) if axis.name in values else "not used"
+    text = format_value(values[axis.name]) if axis.name in values else "not used"
     return {"name": search.short[axis.name], "path": axis.name, "value": text, "offered": offered}
 
 
@@ -102,13 +102,13 @@ def _tested(search: SearchFiles) -> Iterator[dict[str, Any]]:
         yield {"name": METRICS[name].in_words, **metrics[name]}
 
 
-def overview_of(search: SearchFiles) -> dict[str, Any]:
+def view_overview(search: SearchFiles) -> dict[str, Any]:
     """Return everything that the head of the page shows."""
     return {
-        "facts": list(facts_of(search)),
-        "problem": problem_of(search),
-        "winner": winner_of(search),
-        "remarks": remarks_of(search),
-        "failures": failures_of(search.results),
+        "facts": list(list_search_facts(search)),
+        "problem": describe_search_problem(search),
+        "winner": view_winner(search),
+        "remarks": list_remarks(search),
+        "failures": group_failures(search.results),
         "trials": len(search.results),
     }

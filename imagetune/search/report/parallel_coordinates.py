@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from imagetune.recipe.search import Value
-from imagetune.search.records.axes import Axis, text_of
-from imagetune.search.records.importance import tamed
+from imagetune.search.records.axes import Axis, format_value
+from imagetune.search.records.importance import clip_outliers
 from imagetune.search.records.reader import SearchFiles
-from imagetune.search.records.table import values_key
+from imagetune.search.records.table import build_values_key
 
 _TOP, _BOTTOM, _UNUSED, _HEIGHT = 62.0, 330.0, 366.0, 386.0
 _LEFT, _RIGHT, _WIDTH, _MIN_GAP = 46.0, 74.0, 1000.0, 96.0
@@ -27,7 +27,7 @@ _SOFT = "\u200b"
 _MANY = 40
 
 
-def parallel_view(search: SearchFiles) -> Mapping[str, Any] | None:
+def view_parallel_coordinates(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the section is drawn from; None where no setting has a metric."""
     if not search.axes or not search.candidates or search.algorithm in ("sweep", "bakeoff"):
         return None
@@ -135,10 +135,10 @@ def _height(place: float) -> float:
 
 def _objective_axis(metrics: Sequence[float], sign: float) -> tuple[list[float], list[tuple[float, str]]]:
     """Return the height of each metric, better ones higher up, and ticks; far outliers lie at the end."""
-    values: NDArray[np.float64] = tamed(np.array(metrics, dtype=np.float64))
+    values: NDArray[np.float64] = clip_outliers(np.array(metrics, dtype=np.float64))
     low, high = float(values.min()), float(values.max())
     if high == low:
-        return [_height(0.5)] * len(metrics), [(_height(0.5), text_of(low))]
+        return [_height(0.5)] * len(metrics), [(_height(0.5), format_value(low))]
     marks = [float(mark) for mark in MaxNLocator(nbins=6).tick_values(low, high) if low <= mark <= high]
 
     def place(value: float) -> float:
@@ -150,10 +150,10 @@ def _objective_axis(metrics: Sequence[float], sign: float) -> tuple[list[float],
 
 def _failed(search: SearchFiles, across: Sequence[float]) -> Iterator[dict[str, Any]]:
     """Yield the settings that only failed."""
-    good = {values_key(found.trial.values) for found in search.candidates}
+    good = {build_values_key(found.trial.values) for found in search.candidates}
     seen: set[str] = set()
     for result in search.results:
-        key = values_key(result.trial.values)
+        key = build_values_key(result.trial.values)
         if result.status == "failed" and key not in good | seen:
             seen.add(key)
             text = _reading(search, result.trial.trial_id, "failed", result.trial.values)
@@ -162,7 +162,7 @@ def _failed(search: SearchFiles, across: Sequence[float]) -> Iterator[dict[str, 
 
 def _reading(search: SearchFiles, trial_id: str, metric: str, values: Mapping[Any, Value]) -> str:
     told = ", ".join(
-        f"{search.short[name]} {text_of(value)}"
+        f"{search.short[name]} {format_value(value)}"
         for name, value in search.settings(values).items()
         if name in search.short
     )

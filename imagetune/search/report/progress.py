@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imagetune.reports.plots.learning_curves import PANEL_INCHES
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, inline_drawing
-from imagetune.search.records.clock import clock_of
-from imagetune.search.records.importance import tamed
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
+from imagetune.search.records.clock import build_clock
+from imagetune.search.records.importance import clip_outliers
 from imagetune.search.records.reader import SearchFiles
 from imagetune.search.records.trial import TrialResult
 
@@ -22,12 +22,12 @@ _WIDE_INCHES = (9.6, 3.6)
 _EMPHASISED = 5
 
 
-def progress_view(search: SearchFiles) -> Mapping[str, Any] | None:
+def view_progress(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the section is drawn from; None where no trial has a metric."""
     ended = [result for result in search.searched if result.objective is not None]
     if not ended:
         return None
-    clock = clock_of(search.searched)
+    clock = build_clock(search.searched)
     unit, name = (
         (3600.0, "hours") if clock.total > 3 * 3600 else (60.0, "minutes") if clock.total > 180 else (1.0, "seconds")
     )
@@ -51,7 +51,7 @@ def _best(
 ) -> Drawing:
     metrics = np.array([result.objective for result in ended], dtype=np.float64)
     best = search.sign * np.maximum.accumulate(search.sign * metrics)
-    shown = tamed(metrics)
+    shown = clip_outliers(metrics)
     stopped = np.array([result.status == "stopped" for result in ended])
     across = np.asarray(places)
     with drawing_style():
@@ -66,7 +66,7 @@ def _best(
         low, high = min(shown.min(), best.min()), max(shown.max(), best.max())
         room = 0.06 * (high - low) or 0.01
         axes.set_ylim(low - room, high + room)
-        return inline_drawing(figure, title)
+        return save_inline_drawing(figure, title)
 
 
 def _curves(search: SearchFiles) -> Drawing | None:
@@ -96,13 +96,13 @@ def _curves(search: SearchFiles) -> Drawing | None:
                 fontsize=8,
                 va="center",
             )
-        values = tamed(np.array([value for points in lines.values() for _, value in points]))
+        values = clip_outliers(np.array([value for points in lines.values() for _, value in points]))
         room = 0.05 * float(np.ptp(values)) or 0.01
         axes.set_ylim(values.min() - room, values.max() + room)
         axes.margins(x=0.04)
         _frame(axes, title, "epoch", search.objective)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-        return inline_drawing(figure, title)
+        return save_inline_drawing(figure, title)
 
 
 def _draw(

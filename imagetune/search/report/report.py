@@ -13,25 +13,25 @@ from typing import Any
 from imagetune.core import run_files
 from imagetune.reports.page import html_environment, write_page
 from imagetune.search.records.reader import SearchFiles, read_search
-from imagetune.search.report.bakeoff import bakeoff_view
-from imagetune.search.report.importance import importance_view
-from imagetune.search.report.overview import overview_of
-from imagetune.search.report.parallel_coordinates import parallel_view
-from imagetune.search.report.progress import progress_view
-from imagetune.search.report.sweep import sweep_view
-from imagetune.search.report.timeline import timeline_view
-from imagetune.search.report.trials import finalists_view, trials_view
+from imagetune.search.report.bakeoff import view_bakeoff
+from imagetune.search.report.importance import view_importance
+from imagetune.search.report.overview import view_overview
+from imagetune.search.report.parallel_coordinates import view_parallel_coordinates
+from imagetune.search.report.progress import view_progress
+from imagetune.search.report.sweep import view_sweep
+from imagetune.search.report.timeline import view_timeline
+from imagetune.search.report.trials import view_finalists, view_trials
 
 # The template of each section, and the function that returns what it shows: None where the search has nothing of it.
 SECTIONS: Mapping[str, Callable[[SearchFiles], Mapping[str, Any] | None]] = {
-    "bakeoff": bakeoff_view,
-    "sweep": sweep_view,
-    "finalists": finalists_view,
-    "progress": progress_view,
-    "parallel": parallel_view,
-    "importance": importance_view,
-    "timeline": timeline_view,
-    "trials": trials_view,
+    "bakeoff": view_bakeoff,
+    "sweep": view_sweep,
+    "finalists": view_finalists,
+    "progress": view_progress,
+    "parallel": view_parallel_coordinates,
+    "importance": view_importance,
+    "timeline": view_timeline,
+    "trials": view_trials,
 }
 
 
@@ -59,6 +59,6 @@ def render_search_report(search: SearchFiles) -> str:
     found = {name: view for name, part in SECTIONS.items() if (view := part(search)) is not None}
     return environment.get_template("search.html.jinja").render(
         search=search,
-        overview=overview_of(search),
+        overview=view_overview(search),
         sections=[(f"{name}.html.jinja", view) for name, view in found.items()],
     )

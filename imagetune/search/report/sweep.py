@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from pydantic import TypeAdapter
 
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import format_path
 from imagetune.recipe.search import Space
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, inline_drawing
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
 from imagetune.search.proposers.space import Spaces
-from imagetune.search.proposers.sweep import Effect, sweep_effects, sweep_settings
-from imagetune.search.records.axes import text_of
+from imagetune.search.proposers.sweep import Effect, compute_sweep_effects, list_sweep_settings
+from imagetune.search.records.axes import format_value
 from imagetune.search.records.reader import SearchFiles
-from imagetune.search.records.sweep_result import method_of, overrides_of, where_of
+from imagetune.search.records.sweep_result import describe_condition, describe_method, format_overrides
 
 _INCHES = (4.2, 2.7)
 # Room above and below the metrics, as a share of their range.
@@ -27,12 +27,12 @@ _ROOM = 0.12
 _LETTERS = 26
 
 
-def sweep_view(search: SearchFiles) -> Mapping[str, Any] | None:
+def view_sweep(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the section is drawn from; None for another algorithm, or before the defaults have a metric."""
     if search.algorithm != "sweep" or not search.searched:
         return None
-    settings = sweep_settings(_spaces(search))
-    effects = sweep_effects(settings, search.results, direction=search.direction)
+    settings = list_sweep_settings(_spaces(search))
+    effects = compute_sweep_effects(settings, search.results, direction=search.direction)
     if effects[0].mean is None:
         return None
     keyed = [effect for effect in effects if effect.setting.key is not None]
@@ -42,8 +42,8 @@ def sweep_view(search: SearchFiles) -> Mapping[str, Any] | None:
         "objective": search.objective,
         "default": effects[0].mean,
         "seeds": len(effects[0].objectives),
-        "method": method_of(effects),
-        "options": overrides_of(effects, search.direction),
+        "method": describe_method(effects),
+        "options": format_overrides(effects, search.direction),
         "panels": [_key(group, effects, search, limits) for group in groups],
         "waiting": sum(effect.word == "not run" for effect in effects),
     }
@@ -51,7 +51,7 @@ def sweep_view(search: SearchFiles) -> Mapping[str, Any] | None:
 
 def _spaces(search: SearchFiles) -> Spaces:
     """Return the spaces of search.json; one without a trial so far is left out."""
-    paths = {dotted(path): path for trial in search.trials for path in trial.values}
+    paths = {format_path(path): path for trial in search.trials for path in trial.values}
     first = search.trials[0].values
     adapter: TypeAdapter[Space] = TypeAdapter(Space)
     spaces = {}
@@ -72,15 +72,15 @@ def _key(
     key = group[0].setting.key
     assert key is not None  # noqa: S101 - effects without one are left out
     base = effects[group[0].setting.against]
-    name, default = dotted(key), base.setting.values[key]
+    name, default = format_path(key), base.setting.values[key]
     axis = next(axis for axis in search.axes if axis.name == name)
     rows = sorted([base, *group], key=lambda effect: _order(axis.place(effect.setting.values[key])))
     short = search.short.get(name, name)
     return {
         "name": name,
-        "where": where_of(group[0], effects),
-        "default": text_of(default),
-        "rows": [_row(effect, text_of(effect.setting.values[key]), base) for effect in rows],
+        "where": describe_condition(group[0], effects),
+        "default": format_value(default),
+        "rows": [_row(effect, format_value(effect.setting.values[key]), base) for effect in rows],
         "drawing": _drawing(rows, base, axis, search.objective, f"Effect of {short}", limits),
     }
 
@@ -132,7 +132,7 @@ def _drawing(
         axes.set_ylim(*limits)
         axes.set_ylabel(f"validation {objective}")
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-        return inline_drawing(figure, title)
+        return save_inline_drawing(figure, title)
 
 
 def _paint(axes: Axes, place: float, effect: Effect, level: float, *, default: bool) -> None:
@@ -150,7 +150,7 @@ def _place(axis: Any, value: Any) -> float:
 
 
 def _frame(axes: Axes, axis: Any, values: Sequence[Any]) -> None:
-    texts = [text_of(value) for value in values]
+    texts = [format_value(value) for value in values]
     places = [_place(axis, value) for value in values]
     if axis.kind == "log_uniform":
         axes.set_xscale("log")

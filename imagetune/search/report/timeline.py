@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator
 
 from imagetune.core.text import format_duration
-from imagetune.search.records.clock import Clock, clock_of
+from imagetune.search.records.clock import Clock, build_clock
 from imagetune.search.records.reader import SearchFiles
 from imagetune.search.records.trial import TrialResult
 
@@ -17,12 +17,12 @@ _LANE, _BAR = 22.0, 16.0
 _LETTER = 6.2
 
 
-def timeline_view(search: SearchFiles) -> Mapping[str, Any] | None:
+def view_timeline(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the section is drawn from; None where no trial ran."""
     ran = [result for result in search.results if result.seconds > 0]
     if not ran:
         return None
-    clock = clock_of(ran)
+    clock = build_clock(ran)
     lanes = _lanes(ran)
     scale = (_WIDTH - _LEFT - _RIGHT) / max(clock.total, 1e-9)
     bars = [
@@ -47,7 +47,7 @@ def timeline_view(search: SearchFiles) -> Mapping[str, Any] | None:
     }
 
 
-def kind_of(result: TrialResult) -> str:
+def get_trial_kind(result: TrialResult) -> str:
     """Return how a trial is shown: its state, or ``final`` for a finalist's other seed that came through."""
     return "final" if result.trial.phase == "final" and result.status != "failed" else result.status
 
@@ -77,7 +77,7 @@ def _bar(search: SearchFiles, result: TrialResult, clock: Clock, scale: float, y
         "y": y + (_LANE - _BAR) / 2,
         "width": round(width, 1),
         "height": _BAR,
-        "kind": kind_of(result),
+        "kind": get_trial_kind(result),
         "name": name if len(name) * _LETTER + 4 <= width else "",
         "trial": name,
         "text": f"trial {name}, {result.status}{where}, {format_duration(result.seconds)}: {metric}",

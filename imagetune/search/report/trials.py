@@ -8,15 +8,15 @@ from typing import Any
 
 from imagetune.core.text import format_duration
 from imagetune.recipe.search import Value
-from imagetune.search.records.axes import text_of
+from imagetune.search.records.axes import format_value
 from imagetune.search.records.reader import SearchFiles
-from imagetune.search.records.table import values_key
+from imagetune.search.records.table import build_values_key
 from imagetune.search.records.trial import Trial, TrialResult
-from imagetune.search.records.verdict import difference_of
-from imagetune.search.report.timeline import kind_of
+from imagetune.search.records.verdict import compare_candidates
+from imagetune.search.report.timeline import get_trial_kind
 
 
-def finalists_view(search: SearchFiles) -> Mapping[str, Any] | None:
+def view_finalists(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the table of finalists is made of; None where nothing was trained with several seeds."""
     finalists = [found for found in search.candidates if len(found.objectives) > 1]
     if not finalists or search.algorithm in ("sweep", "bakeoff"):
@@ -33,26 +33,26 @@ def finalists_view(search: SearchFiles) -> Mapping[str, Any] | None:
             {
                 "trial": found.trial.trial_id,
                 "settings": [
-                    (search.short.get(name, name), text_of(value))
+                    (search.short.get(name, name), format_value(value))
                     for name, value in search.settings(found.trial.values).items()
                 ],
                 "metrics": [by_seed[seed].objective if seed in by_seed else None for seed in seeds],
                 "mean": found.mean,
                 "deviation": stdev(found.objectives),
-                "difference": difference_of(finalists[0], found, search.sign) if place else None,
+                "difference": compare_candidates(finalists[0], found, search.sign) if place else None,
             }
         )
     return {"seeds": seeds, "rows": rows}
 
 
-def trials_view(search: SearchFiles) -> Mapping[str, Any] | None:
+def view_trials(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the table of all trials is made of; None where none was proposed."""
     if not search.trials:
         return None
     ended = {result.trial.trial_id: result for result in search.results}
     # The line that parallel coordinates draw for settings bears the name of the first trial that has a metric.
-    first = {values_key(trial.values): trial.trial_id for trial in reversed(search.trials)}
-    first |= {values_key(found.trial.values): found.trial.trial_id for found in search.candidates}
+    first = {build_values_key(trial.values): trial.trial_id for trial in reversed(search.trials)}
+    first |= {build_values_key(found.trial.values): found.trial.trial_id for found in search.candidates}
     return {
         "columns": [(axis.name, search.short[axis.name]) for axis in search.axes],
         "rows": [_row(search, trial, ended.get(trial.trial_id), first) for trial in search.trials],
@@ -68,8 +68,8 @@ def _row(search: SearchFiles, trial: Trial, result: TrialResult | None, first: M
     return {
         "trial": trial.trial_id,
         "link": f"trials/trial-{trial.trial_id}/" if search.folder_of(trial.trial_id).is_dir() else "",
-        "settings": first.get(values_key(trial.values), ""),
-        "kind": kind_of(result) if result else "open",
+        "settings": first.get(build_values_key(trial.values), ""),
+        "kind": get_trial_kind(result) if result else "open",
         "state": _state(search, result),
         "note": _note(trial),
         "objective": result.objective if result else None,
@@ -86,7 +86,7 @@ def _row(search: SearchFiles, trial: Trial, result: TrialResult | None, first: M
 
 def _cell(name: str, settings: Mapping[str, Value]) -> tuple[Value, str]:
     """Return what a table sorts by, and what it shows."""
-    return (settings[name], text_of(settings[name])) if name in settings else ("", "not used")
+    return (settings[name], format_value(settings[name])) if name in settings else ("", "not used")
 
 
 def _state(search: SearchFiles, result: TrialResult | None) -> str:

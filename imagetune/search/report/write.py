@@ -18,7 +18,7 @@ def is_search(folder: Path) -> bool:
     return (folder / STATE_NAME).is_file()
 
 
-def report(run: str, *, say: Say) -> Path:
+def rewrite_search_report(run: str, *, say: Say) -> Path:
     """Write report.html of a search again, from the files in its folder, and send what changed to MLflow.
 
     Args:

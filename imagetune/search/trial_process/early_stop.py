@@ -11,7 +11,7 @@ from imagetune.core import run_files
 from imagetune.core.files import read_json_lines
 from imagetune.recipe.train import StageConfig
 from imagetune.run_folder.folder import RunFolder
-from imagetune.search.proposers.finalists import Direction, direction_of
+from imagetune.search.proposers.finalists import Direction, get_direction
 from imagetune.search.proposers.median_rule import falls_behind, may_end_after
 from imagetune.training.setup.events import EpochRecord
 
@@ -53,7 +53,7 @@ class MedianStopping:
         self.metrics.append(record.val[self.objective])
         if not self.compared or not may_end_after(self.stages, record.epoch):
             return False
-        direction: Direction = direction_of(self.objective)
+        direction: Direction = get_direction(self.objective)
         best = (min if direction == "min" else max)(self.metrics)
         earlier = [self._wait_for(folder, record.epoch) for folder in self.compared]
         self.stopped = falls_behind(best, earlier, epoch=record.epoch, direction=direction)

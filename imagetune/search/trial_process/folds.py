@@ -11,17 +11,17 @@ from typing import Any
 from imagetune.core import run_files
 from imagetune.core.files import write_json
 from imagetune.core.messages import say_nothing
-from imagetune.data.splits.folds import selection_folds
+from imagetune.data.splits.folds import build_selection_folds
 from imagetune.data.splits.splits import Splits, write_splits_csv
 from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
-from imagetune.runs.run import running
+from imagetune.runs.run import start_run
 from imagetune.search.executors.protocol import Outcome, Task
-from imagetune.search.trial_process.probe import probe_folds
+from imagetune.search.trial_process.probe import split_into_probe_folds
 from imagetune.search.trial_process.shared import Shared
-from imagetune.search.trial_process.train import Lesson, Trained, train_lesson
+from imagetune.search.trial_process.train import TrainingOutcome, TrialTraining, run_training
 from imagetune.training.setup.stopping import StopRequest
 
 
@@ -33,9 +33,9 @@ def check_folds(data: Data, recipe: Recipe) -> None:
     """
     search = recipe.search
     if search.algorithm == "bakeoff":
-        probe_folds(data, recipe)
+        split_into_probe_folds(data, recipe)
     if search.folds is not None:
-        selection_folds(data.catalog, data.audit, data.splits, folds=search.folds, seed=recipe.split_seed)
+        build_selection_folds(data.catalog, data.audit, data.splits, folds=search.folds, seed=recipe.split_seed)
 
 
 def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
@@ -46,20 +46,20 @@ def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
     """
     count = shared.config.folds or 1
     data, recipe = shared.data, task.recipe
-    with running(recipe, task.folder, say=say_nothing, pages=False) as run:
-        folds = selection_folds(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed)
-        done: list[Trained] = []
+    with start_run(recipe, task.folder, say=say_nothing, pages=False) as run:
+        folds = build_selection_folds(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed)
+        done: list[TrainingOutcome] = []
         for number, splits in enumerate(folds, start=1):
             run.recorder.epoch = sum(one.epochs for one in done)
             run.recorder.stage = f"fold {number}"
             run.recorder.beat()
-            done.append(train_lesson(_lesson(shared, task, splits, number), stop=stop))
-        document = fold_document(done, folds, objective=shared.config.objective)
+            done.append(run_training(_lesson(shared, task, splits, number), stop=stop))
+        document = build_fold_document(done, folds, objective=shared.config.objective)
         write_json(run.folder.path / run_files.TRIAL_FOLDS, document)
     return Outcome("completed", document["mean"], sum(one.epochs for one in done))
 
 
-def fold_document(done: Sequence[Trained], folds: Sequence[Splits], *, objective: str) -> dict[str, Any]:
+def build_fold_document(done: Sequence[TrainingOutcome], folds: Sequence[Splits], *, objective: str) -> dict[str, Any]:
     """Return the content of ``trial.json``.
 
     Args:
@@ -78,7 +78,7 @@ def fold_document(done: Sequence[Trained], folds: Sequence[Splits], *, objective
         "standard_deviation": stdev(metrics) if len(metrics) > 1 else None,
         "folds": [
             {
-                "folder": place_of(number),
+                "folder": locate_fold(number),
                 "train": len(splits.train),
                 "val": len(splits.val),
                 "metric": one.objective,
@@ -89,20 +89,20 @@ def fold_document(done: Sequence[Trained], folds: Sequence[Splits], *, objective
     }
 
 
-def place_of(number: int) -> str:
+def locate_fold(number: int) -> str:
     """Return the path of a fold's run folder below its trial's; folds count from 1."""
     return RunFolder(Path()).fold(number).as_posix()
 
 
-def _lesson(shared: Shared, task: Task, splits: Splits, number: int) -> Lesson:
-    place = task.folder / place_of(number)
-    return Lesson(
+def _lesson(shared: Shared, task: Task, splits: Splits, number: int) -> TrialTraining:
+    place = task.folder / locate_fold(number)
+    return TrialTraining(
         recipe=_fold_recipe(task.recipe, splits, place),
         data=replace(shared.data, splits=splits),
         folder=place,
         objective=shared.config.objective,
         until_epoch=task.epochs,
-        continues=None if task.continues is None else task.continues / place_of(number),
+        continues=None if task.continues is None else task.continues / locate_fold(number),
     )
 
 

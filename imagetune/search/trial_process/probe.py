@@ -14,32 +14,32 @@ import keras
 import numpy as np
 
 from imagetune.core.messages import say_nothing
-from imagetune.core.processes import usable_cores
-from imagetune.data.loading.targets import encode_targets, value_scale
+from imagetune.core.processes import count_usable_cores
+from imagetune.data.loading.targets import compute_value_scale, encode_targets
 from imagetune.data.loading.timing import Timing
 from imagetune.data.sources.records import Record
-from imagetune.data.splits.folds import fold_splits
+from imagetune.data.splits.folds import build_cross_validation_folds
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits
-from imagetune.evaluation.cross_validation import corrected_estimate
-from imagetune.evaluation.features.baselines import linear_probe
-from imagetune.evaluation.features.feature_models import LabelledFeatures, few_threads, rows_to_learn_from
+from imagetune.evaluation.cross_validation import estimate_fold_mean
+from imagetune.evaluation.features.baselines import fit_linear_probe_baseline
+from imagetune.evaluation.features.feature_models import LabelledFeatures, limit_threads, sample_training_rows
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import POOLING
 from imagetune.model.devices import find_device
-from imagetune.model.fold_batch_norm import folded
-from imagetune.model.split_model import cut_model
+from imagetune.model.fold_batch_norm import fold_batch_norm_layers
+from imagetune.model.split_model import split_model_at
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
 from imagetune.runs.prepare import Data, build_pretrained
-from imagetune.runs.run import running
+from imagetune.runs.run import start_run
 from imagetune.search.executors.protocol import Outcome, Task
 from imagetune.search.trial_process.probe_file import write_probe
 from imagetune.search.trial_process.shared import Shared
-from imagetune.training.feature_cache.features import plain_features
+from imagetune.training.feature_cache.features import compute_plain_features
 from imagetune.training.measure.timing import time_calls
-from imagetune.training.objectives.metrics import metrics_of_predictions
-from imagetune.training.setup.faults import memory_errors
+from imagetune.training.objectives.metrics import compute_prediction_metrics
+from imagetune.training.setup.faults import convert_memory_errors
 from imagetune.training.setup.job import CLASS_TASKS
 from imagetune.training.setup.stopping import StopRequest
 
@@ -110,20 +110,22 @@ def run_probe(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
         ResourceError: Memory ran out.
         StoppedError: A signal came.
     """
-    with running(task.recipe, task.folder, say=say_nothing, pages=False) as run:
+    with start_run(task.recipe, task.folder, say=say_nothing, pages=False) as run:
         document = _document(shared, task.recipe, stop)
         write_probe(run.folder.path, document)
     return Outcome("completed", float(document["value"]))
 
 
-def probe_folds(data: Data, recipe: Recipe) -> tuple[Splits, ...]:
+def split_into_probe_folds(data: Data, recipe: Recipe) -> tuple[Splits, ...]:
     """Return the cross-validation folds of a bake-off, the same for every probe.
 
     Raises:
         DataError: The images can't be divided into so many.
     """
     count = recipe.search.folds or FOLDS
-    return fold_splits(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed, key="search.folds")
+    return build_cross_validation_folds(
+        data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed, key="search.folds"
+    )
 
 
 def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, An
     known = {(record.path, record.label): row for row, record in enumerate(records)}
     labelled = _label_features(features, records, recipe, data.splits.class_names)
     folds = []
-    for fold in probe_folds(data, recipe):
+    for fold in split_into_probe_folds(data, recipe):
         stop.check()
         folds.append(_probe_fold(labelled, fold, known, seed=recipe.seed))
     stop.check()
@@ -157,7 +159,7 @@ def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, An
 def _estimate(folds: Sequence[FoldMetrics], config: SearchConfig, *, confidence: float) -> dict[str, Any]:
     """Return the mean of the objective over folds with its corrected interval, and each fold's metrics."""
     values = np.array([fold.metrics[config.objective] for fold in folds], np.float64)
-    estimate = corrected_estimate(values, left_out=left_out_ratio(folds), confidence=confidence)
+    estimate = estimate_fold_mean(values, left_out=left_out_ratio(folds), confidence=confidence)
     return {
         "objective": config.objective,
         "value": estimate.value,
@@ -187,15 +189,15 @@ def left_out_ratio(folds: Sequence[FoldMetrics]) -> float:
 def _features(
     model: keras.Model, recipe: Recipe, data: Data, records: Sequence[Record], stop: StopRequest
 ) -> np.ndarray:
-    halves = cut_model(model, get_backbone(recipe.model.backbone), POOLING)
+    halves = split_model_at(model, get_backbone(recipe.model.backbone), POOLING)
     if halves is None:  # a bug: every path through the model passes the pooling
         raise ValueError(f"the model can't be cut after {POOLING}")
     images = data.images(recipe)
     if recipe.train.cache == "off":
         images = replace(images, hashes={})
     batch_size = recipe.evaluate.batch_size or TIMED_BATCH
-    with memory_errors(batch_size):
-        batches = plain_features(halves, records, images, batch_size=batch_size, check=stop.check)
+    with convert_memory_errors(batch_size):
+        batches = compute_plain_features(halves, records, images, batch_size=batch_size, check=stop.check)
     return np.concatenate([batch.images for batch in batches]).reshape(len(records), -1)
 
 
@@ -222,11 +224,11 @@ def _probe_fold(
         labelled.taken(np.array([known[record.path, record.label] for record in records], np.int64))
         for records in (fold.train, fold.val, open_holdout(fold))
     )
-    learnt = train.taken(rows_to_learn_from(train, seed=seed))
-    with few_threads(learnt):
-        probe = linear_probe(learnt, left_out, val if len(val) else None)
-    scale = value_scale([record.label for record in fold.train]) if labelled.task == "regression" else None
-    metrics = metrics_of_predictions(
+    learnt = train.taken(sample_training_rows(train, seed=seed))
+    with limit_threads(learnt):
+        probe = fit_linear_probe_baseline(learnt, left_out, val if len(val) else None)
+    scale = compute_value_scale([record.label for record in fold.train]) if labelled.task == "regression" else None
+    metrics = compute_prediction_metrics(
         labelled.task, left_out.targets.astype(np.float32), probe.tested.astype(np.float32), scale
     )
     return FoldMetrics(len(train), len(val), len(left_out), probe.chosen["strength"], metrics)
@@ -234,14 +236,14 @@ def _probe_fold(
 
 def _measure_cost(model: keras.Model, recipe: Recipe) -> Cost:
     """Measure latency and size of a model on black images, with BatchNorm folded as for prediction."""
-    image, quick = recipe.data.image, folded(model)
+    image, quick = recipe.data.image, fold_batch_norm_layers(model)
     images = np.zeros((TIMED_BATCH, image.height, image.width, 3), np.uint8)
 
     def one_by_one() -> None:
         for _ in range(_CALLS):
             quick.predict_on_batch(images[:1])
 
-    with memory_errors(TIMED_BATCH):
+    with convert_memory_errors(TIMED_BATCH):
         one, _ = time_calls(one_by_one, _CALLS)
         batch, _ = time_calls(lambda: quick.predict_on_batch(images), TIMED_BATCH)
     return Cost(one, batch, int(model.count_params()), find_device().name)
@@ -255,7 +257,7 @@ def _cost_document(cost: Cost) -> dict[str, Any]:
         "parameters": cost.parameters,
         "megabytes": cost.megabytes,
         "device": cost.device,
-        "cores": usable_cores(),
+        "cores": count_usable_cores(),
     }
 
 

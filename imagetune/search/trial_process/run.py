@@ -14,11 +14,11 @@ from dataclasses import replace
 
 from imagetune.errors import ImagetuneError, StoppedError
 from imagetune.search.executors.protocol import Outcome, Task
-from imagetune.search.records.trial import error_line
+from imagetune.search.records.trial import format_error_line
 from imagetune.search.trial_process.folds import train_folds
 from imagetune.search.trial_process.probe import run_probe
 from imagetune.search.trial_process.shared import Shared
-from imagetune.search.trial_process.train import Lesson, train_lesson
+from imagetune.search.trial_process.train import TrialTraining, run_training
 from imagetune.training.setup.stopping import StopRequest, listen_for_stop
 
 _LONGEST_REASON = 300
@@ -35,9 +35,9 @@ def run_trial(shared: Shared, task: Task) -> Outcome:
         with listen_for_stop((signal.SIGTERM,)) as stop:
             outcome = _run(shared, task, stop)
     except StoppedError as error:
-        outcome = Outcome("lost", error=error_line(error))
+        outcome = Outcome("lost", error=format_error_line(error))
     except ImagetuneError as error:
-        outcome = Outcome("failed", error=error_line(error))
+        outcome = Outcome("failed", error=format_error_line(error))
     except Exception as error:  # noqa: BLE001 - a bug in one trial must not end the others
         traceback.print_exc()
         text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -56,7 +56,7 @@ def _run(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
 
 
 def _train(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
-    lesson = Lesson(
+    lesson = TrialTraining(
         recipe=task.recipe,
         data=shared.data,
         folder=task.folder,
@@ -65,6 +65,6 @@ def _train(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
         continues=task.continues,
         compared=task.compared,
     )
-    trained = train_lesson(lesson, stop=stop)
+    trained = run_training(lesson, stop=stop)
     outcome = Outcome("completed", trained.objective, trained.epochs, trained.best_epoch)
     return replace(outcome, status="stopped") if trained.stopped else outcome

@@ -9,17 +9,17 @@ from imagetune.core.files import read_json_lines, write_json
 from imagetune.core.messages import say_nothing
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.used_plugins import used_plugins
-from imagetune.run_folder.folder import RunFolder, lock_document, write_recipe
+from imagetune.recipe.used_plugins import find_used_plugins
+from imagetune.run_folder.folder import RunFolder, build_lock_document, write_recipe
 from imagetune.runs.prepare import Data, Training, prepare_training
-from imagetune.runs.run import Run, running
+from imagetune.runs.run import Run, start_run
 from imagetune.search.trial_process.early_stop import MedianStopping
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.stopping import StopRequest
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrialTraining:
     """One training to run: recipe, images, run folder, and where it starts and ends.
 
     Attributes:
@@ -42,7 +42,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingOutcome:
     """Result of a training.
 
     Attributes:
@@ -58,18 +58,18 @@ class Trained:
     stopped: bool
 
 
-def train_lesson(lesson: Lesson, *, stop: StopRequest) -> Trained:
+def run_training(lesson: TrialTraining, *, stop: StopRequest) -> TrainingOutcome:
     """Run a training in its run folder, whose recipe.yaml `imagetune fit` can repeat, and return its result.
 
     Raises:
         ImagetuneError: As `imagetune.training.loop.fit.train`; CheckpointError where the training to continue is
             corrupted.
     """
-    with running(lesson.recipe, lesson.folder, say=say_nothing, pages=False) as run:
+    with start_run(lesson.recipe, lesson.folder, say=say_nothing, pages=False) as run:
         return _train(lesson, run, stop)
 
 
-def _train(lesson: Lesson, run: Run, stop: StopRequest) -> Trained:
+def _train(lesson: TrialTraining, run: Run, stop: StopRequest) -> TrainingOutcome:
     folder, recorder = run.folder, run.recorder
     earlier = None if lesson.continues is None else RunFolder(lesson.continues)
     if earlier is not None:
@@ -91,7 +91,7 @@ def _train(lesson: Lesson, run: Run, stop: StopRequest) -> Trained:
         stop_when=median,
     )
     epochs = len(read_json_lines(folder.metrics)) - before
-    return Trained(kept.val[lesson.objective], kept.epoch, epochs, median.stopped)
+    return TrainingOutcome(kept.val[lesson.objective], kept.epoch, epochs, median.stopped)
 
 
 def _with_batch_size_of(earlier: RunFolder, recipe: Recipe) -> Recipe:
@@ -108,10 +108,10 @@ def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None
         write_recipe(training.recipe, folder.recipe)
     write_json(
         folder.lock,
-        lock_document(
+        build_lock_document(
             seed=training.recipe.seed,
             weights=asdict(training.weights),
             images={},
-            plugins=used_plugins(training.recipe),
+            plugins=find_used_plugins(training.recipe),
         ),
     )

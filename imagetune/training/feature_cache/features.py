@@ -13,19 +13,19 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.row_store import MemoryRows, Rows, StoredRows, key_of, open_rows
-from imagetune.data.loading.augmentation import augmentation_transforms
+from imagetune.core.row_store import MemoryRows, Rows, StoredRows, compute_row_key, open_rows
+from imagetune.data.loading.augmentation import resolve_augmentation
 from imagetune.data.loading.image_cache import DECODER_VERSION
-from imagetune.data.loading.pipeline import Batches, evaluation_batches
+from imagetune.data.loading.pipeline import Batches, load_evaluation_batches
 from imagetune.data.sources.records import Record
 from imagetune.errors import ResourceError
-from imagetune.model.fold_batch_norm import folded
-from imagetune.model.inference import outputs_of
-from imagetune.model.split_model import Halves, weights_digest
+from imagetune.model.fold_batch_norm import fold_batch_norm_layers
+from imagetune.model.inference import predict_batches
+from imagetune.model.split_model import SplitModel, hash_weights
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.feature_cache.plan import FEATURE_TYPE, FeaturePlan, read_feature_settings
-from imagetune.training.setup.job import TrainingImages, TrainingJob, stage_batches, stage_data
+from imagetune.training.setup.job import TrainingImages, TrainingJob, open_stage_batches, resolve_stage_data
 
 Progress = Callable[[int, int], None]
 # Raise this whenever the same key and description would mean other features.
@@ -102,13 +102,13 @@ class _Version:
     load: Callable[[], Batches]
 
 
-def keeps_features(train: TrainConfig) -> bool:
+def caches_features(train: TrainConfig) -> bool:
     """Return whether all stages keep the backbone frozen and cached, so that its features serve other runs too."""
     return all(read_feature_settings(train, stage).caches_backbone for stage in train.stages)
 
 
 def compute_train_features(
-    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: Halves, *, first_epoch: int, progress: Progress
+    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: SplitModel, *, first_epoch: int, progress: Progress
 ) -> TrainFeatures:
     """Return the features of the training images, computing those that aren't stored yet.
 
@@ -127,7 +127,7 @@ def compute_train_features(
         StoppedError: A signal was received.
         DataError: An image vanished.
     """
-    images, data = job.images, stage_data(job.images.config, stage)
+    images, data = job.images, resolve_stage_data(job.images.config, stage)
     if plan.augmented:
         versions = [_describe_augmented(job, stage, data, first_epoch + copy) for copy in range(plan.copies)]
     else:
@@ -138,8 +138,8 @@ def compute_train_features(
     return TrainFeatures(rows, len(images.train), len(versions), first_epoch)
 
 
-def plain_features(
-    halves: Halves,
+def compute_plain_features(
+    halves: SplitModel,
     records: Sequence[Record],
     images: TrainingImages,
     *,
@@ -176,30 +176,32 @@ def plain_features(
 def _describe_augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: int) -> _Version:
     """Return the version of the training images that an epoch would see, with its augmentation."""
     own, records, hashes, steps = data.augmentation, job.images.train, job.images.hashes, job.steps_per_epoch
-    transforms = augmentation_transforms(own, (data.image.height, data.image.width))
-    how = key_of(_list_decoding_settings(data), transforms, version("albumentations")).hex()
+    transforms = resolve_augmentation(own, (data.image.height, data.image.width))
+    how = compute_row_key(_list_decoding_settings(data), transforms, version("albumentations")).hex()
     # What augmentation draws follows from seed, epoch and index, so these name it; the content hash names the image.
     keys = [
-        key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
+        compute_row_key(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
         for index, record in enumerate(records)
     ]
-    return _Version(keys, lambda: stage_batches(job, stage, epochs=epoch + 1, start_step=epoch * steps, natural=True))
+    return _Version(
+        keys, lambda: open_stage_batches(job, stage, epochs=epoch + 1, start_step=epoch * steps, natural=True)
+    )
 
 
 def _describe_plain(records: Sequence[Record], images: TrainingImages, data: DataConfig, batch_size: int) -> _Version:
     """Return the version of images without augmentation."""
-    how, hashes = key_of(_list_decoding_settings(data)).hex(), images.hashes
-    keys = [key_of(hashes[record.path], how) if record.path in hashes else None for record in records]
+    how, hashes = compute_row_key(_list_decoding_settings(data)).hex(), images.hashes
+    keys = [compute_row_key(hashes[record.path], how) if record.path in hashes else None for record in records]
     return _Version(
         keys,
-        lambda: evaluation_batches(
+        lambda: load_evaluation_batches(
             records,
             images.class_names,
             image=data.image,
             batch_size=batch_size,
             workers=data.workers,
             max_pixels=data.max_pixels,
-            cache=images.caches.opened(data, reads=1),
+            cache=images.caches.open_cache(data, reads=1),
         ),
     )
 
@@ -221,7 +223,7 @@ def _load_or_compute(
     """Return the features of all versions in a row; those that aren't stored yet are computed and stored."""
     keys = [key for one in versions for key in one.keys]
     shape = tuple(int(size) for size in lower.output_shape[1:])
-    digest = weights_digest(lower)
+    digest = hash_weights(lower)
     stored = _open_stored(digest, keys, shape, data.cache_bytes)
     # Rows in memory are filled from the stored table as far as it goes, and new ones are written to both.
     if in_memory or stored is None:
@@ -257,7 +259,7 @@ def _get_fast_model(lower: keras.Model, digest: str) -> keras.Model:
     known = getattr(lower, _FASTER, None)
     if not isinstance(known, _Faster) or known.digest != digest:
         # Kept on the model itself, which it is where nothing is folded: a weak dictionary would hold it for ever.
-        known = _Faster(digest, folded(lower))
+        known = _Faster(digest, fold_batch_norm_layers(lower))
         setattr(lower, _FASTER, known)
     return known.model
 
@@ -309,7 +311,7 @@ def _compute_missing(
     with images.load() as batches:
         # Batches whose features are all stored need not go through the model.
         wanted = (batch for batch in batches if missing.intersection((batch.indices + first).tolist()))
-        for batch, features in outputs_of(forward(), wanted):
+        for batch, features in predict_batches(forward(), wanted):
             positions = (batch.indices + first).tolist()
             for position, feature in zip(positions, features, strict=True):
                 for table in kept_in:

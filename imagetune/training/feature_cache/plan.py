@@ -10,12 +10,12 @@ from typing import Literal
 import keras
 import psutil
 
-from imagetune.core.row_store import cache_root, free_disk, row_bytes
+from imagetune.core.row_store import compute_row_bytes, find_cache_root, measure_free_disk
 from imagetune.model.build import POOLING
-from imagetune.model.split_model import Halves, cut_model, frozen_boundaries
+from imagetune.model.split_model import SplitModel, list_frozen_boundaries, split_model_at
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.recipe.unfreeze import parse_unfreeze
-from imagetune.training.setup.job import TrainingJob, is_augmented, stage_batches, stage_data
+from imagetune.training.setup.job import TrainingJob, is_augmented, open_stage_batches, resolve_stage_data
 
 # Measured (docs/strategies.md): a head trained on this many augmented copies of each image is as good as with
 # augmentation that never repeats; with a single copy it is worse.
@@ -74,7 +74,7 @@ class FeaturePlan:
     """
 
     reason: str
-    halves: Halves | None = None
+    halves: SplitModel | None = None
     copies: int = 1
     augmented: bool = False
     in_memory: bool = True
@@ -94,10 +94,10 @@ def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> F
     settings = read_feature_settings(job.config, stage)
     if trouble := _find_obstacle(job, settings.cut):
         return FeaturePlan(trouble)
-    boundaries = frozen_boundaries(model, job.backbone, stage.unfreeze)
+    boundaries = list_frozen_boundaries(model, job.backbone, stage.unfreeze)
     if not boundaries:
         return FeaturePlan("the first layers are trained")
-    augmented = is_augmented(stage_data(job.images.config, stage))
+    augmented = is_augmented(resolve_stage_data(job.images.config, stage))
     count = settings.count_copies(stage.epochs, augmented=augmented)
     if settings.cut in boundaries:
         return _plan_at(job, model, settings.cut, count, augmented=augmented)
@@ -122,13 +122,13 @@ def _find_obstacle(job: TrainingJob, cut: str) -> str:
 
 def _plan_at(job: TrainingJob, model: keras.Model, boundary: str, copies: int, *, augmented: bool) -> FeaturePlan:
     """Return the plan to cache the features at one boundary, if there is room for them."""
-    halves = cut_model(model, job.backbone, boundary)
+    halves = split_model_at(model, job.backbone, boundary)
     if halves is None:
         return FeaturePlan(f"skip connections lead around {boundary}")
-    size = row_bytes(halves.feature_shape, FEATURE_TYPE)
+    size = compute_row_bytes(halves.feature_shape, FEATURE_TYPE)
     needed = size * (len(job.images.train) * copies + len(job.images.val))
     in_memory = needed <= _MEMORY_SHARE * psutil.virtual_memory().available
-    if not in_memory and needed > min(job.images.config.cache_bytes, free_disk(cache_root()) / 2):
+    if not in_memory and needed > min(job.images.config.cache_bytes, measure_free_disk(find_cache_root()) / 2):
         return FeaturePlan(f"features of {boundary} would take {needed / 2**30:.1f} GiB, more than data.cache_gib")
     versions = f" x {copies} augmented copies" if copies > 1 else ""
     what = f"features of {boundary}, {len(job.images.train)} images{versions}, computed once"
@@ -147,7 +147,9 @@ def _plan_deepest(
         if found.halves is None:
             continue
         spent = _time_image(job, stage, found.halves.lower) * (stage.epochs - copies)
-        moved = row_bytes(found.halves.feature_shape, FEATURE_TYPE) * (stage.epochs + copies) / _BYTES_PER_SECOND
+        moved = (
+            compute_row_bytes(found.halves.feature_shape, FEATURE_TYPE) * (stage.epochs + copies) / _BYTES_PER_SECOND
+        )
         if spent > moved:
             return found
         return FeaturePlan(f"features of {boundary} would take longer to read than to compute")
@@ -155,7 +157,7 @@ def _plan_deepest(
 
 
 def _time_image(job: TrainingJob, stage: StageConfig, lower: keras.Model) -> float:
-    with stage_batches(job, stage, epochs=1, workers=0) as batches:
+    with open_stage_batches(job, stage, epochs=1, workers=0) as batches:
         images = next(batches).images
     lower.predict_on_batch(images)  # the first call also compiles, which happens once anyway
     began = time.perf_counter()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
-from imagetune.model.trainable import leaf_layers
+from imagetune.model.trainable import list_leaf_layers
 
 # Means over several hundred images are precise enough; all of a large set would take as long as an epoch.
 MAX_BATCHES = 32
@@ -30,7 +30,7 @@ def reestimate_statistics(
     Returns:
         Number of BatchNorm layers that were changed.
     """
-    present = batch_norm_layers(model)
+    present = list_batch_norm_layers(model)
     layers = present if only is None else list(only)
     if not layers:
         return 0
@@ -45,9 +45,9 @@ def reestimate_statistics(
     return len(layers)
 
 
-def batch_norm_layers(model: keras.Model) -> list[keras.layers.Layer]:
+def list_batch_norm_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Return all BatchNorm layers of a model, nested ones included, from input to output."""
-    return [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    return [layer for layer in list_leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def _update_statistics(present: list[keras.layers.Layer], learning: list[keras.l
 
 @contextmanager
 def _silence_dropout(model: keras.Model) -> Iterator[None]:
-    before = [(layer, layer.rate) for layer in leaf_layers(model) if isinstance(layer, keras.layers.Dropout)]
+    before = [(layer, layer.rate) for layer in list_leaf_layers(model) if isinstance(layer, keras.layers.Dropout)]
     for layer, _ in before:
         layer.rate = 0.0
     try:

@@ -12,7 +12,12 @@ import keras
 
 from imagetune.errors import DivergedError
 from imagetune.recipe.metrics import is_lower_better
-from imagetune.training.loop.checkpoints import InitialWeights, checkpoint_path, commit_checkpoint, prune_checkpoints
+from imagetune.training.loop.checkpoints import (
+    InitialWeights,
+    commit_checkpoint,
+    get_checkpoint_path,
+    prune_checkpoints,
+)
 from imagetune.training.loop.resume import collect_arrays
 from imagetune.training.loop.state import BestEpoch, StageState, TrainingState
 from imagetune.training.loop.weight_averaging import KeptWeights
@@ -167,7 +172,7 @@ class StageCallback(keras.callbacks.Callback):
         best, watched = self.state.best, self._early_stopping
         improved = best is None or self._improves(record, best)
         if best is None or improved or watched.keep == "last":
-            best = BestEpoch(record, checkpoint_path(self.job.folder, self.state.step))
+            best = BestEpoch(record, get_checkpoint_path(self.job.folder, self.state.step))
         self._plateau.after_epoch(improved=improved)
         stalled = 0 if improved else self._stage.stalled_epochs + 1
         stage = replace(

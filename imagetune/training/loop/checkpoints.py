@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.files import disk_errors, sha256_file, write_json
+from imagetune.core.files import compute_file_sha256, convert_disk_errors, write_json
 from imagetune.errors import CheckpointError
 from imagetune.training.loop.state import TrainingState
 
@@ -65,13 +65,13 @@ def commit_checkpoint(
     Raises:
         ResourceError: The disk is full; earlier checkpoints are untouched and nothing temporary is left.
     """
-    target = checkpoint_path(folder, state.step)
+    target = get_checkpoint_path(folder, state.step)
     with _commit_folder(target) as temporary:
         _write(temporary, model, state, initial)
     return target
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
+def get_checkpoint_path(folder: Path, step: int) -> Path:
     """Return the folder of the checkpoint after a number of passes, whether it exists or not."""
     return folder / f"step-{step:08d}"
 
@@ -160,7 +160,7 @@ def prune_checkpoints(folder: Path, *, best: Path | None) -> None:
 def _commit_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes ``target`` when the block succeeds, and is removed otherwise."""
     folder = target.parent
-    with disk_errors(folder):
+    with convert_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".tmp-"))
         try:
@@ -196,7 +196,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
     """Write arrays and return the SHA-256 of their file."""
     np.savez(path, **arrays)  # type: ignore[arg-type]  # its stubs take the names for options
     _sync(path)
-    return sha256_file(path)
+    return compute_file_sha256(path)
 
 
 def _verify(path: Path) -> tuple[TrainingState, bool]:
@@ -210,7 +210,7 @@ def _verify(path: Path) -> tuple[TrainingState, bool]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{STATE} can't be read: {error}", where=str(path)) from error
     for name, digest in expected.items():
-        if not (path / name).is_file() or sha256_file(path / name) != digest:
+        if not (path / name).is_file() or compute_file_sha256(path / name) != digest:
             raise CheckpointError(f"{name} is missing or corrupted", where=str(path), hint="use an earlier checkpoint")
     return state, resumable
 

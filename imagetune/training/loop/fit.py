@@ -11,9 +11,9 @@ import numpy as np
 
 from imagetune.data.loading.pipeline import Batch
 from imagetune.errors import CheckpointError, ImagetuneError
-from imagetune.model.split_model import Halves
-from imagetune.model.traces import graphs_freed
-from imagetune.model.trainable import learning_places
+from imagetune.model.split_model import SplitModel
+from imagetune.model.traces import free_graphs
+from imagetune.model.trainable import find_trainable_positions
 from imagetune.recipe.train import StageConfig
 from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
 from imagetune.training.loop.batch_norm import reestimate_statistics
@@ -26,8 +26,14 @@ from imagetune.training.loop.weight_averaging import KeptWeights
 from imagetune.training.measure.lr_find import find_stage_learning_rate
 from imagetune.training.optimization.optimizer import Slots, find_trainable_variables, read_slots
 from imagetune.training.setup.events import EpochRecord, StageStarted
-from imagetune.training.setup.faults import memory_errors
-from imagetune.training.setup.job import TrainingJob, build_objective, build_targets, stage_batches, stage_model
+from imagetune.training.setup.faults import convert_memory_errors
+from imagetune.training.setup.job import (
+    TrainingJob,
+    build_objective,
+    build_stage_model,
+    build_targets,
+    open_stage_batches,
+)
 from imagetune.training.setup.keras_feed import Feed, IndexedBatch, TrainingTargets
 from imagetune.training.setup.stages import Objective, StageSetup, prepare_stage
 
@@ -85,7 +91,7 @@ def train(
     if state.best is not None and until_epoch is not None and state.epoch >= until_epoch:
         return _load_best(job, state)
     for stage in job.config.stages[first:]:
-        with graphs_freed():
+        with free_graphs():
             state, stopped = _train_stage(training, stage, state)
         if stopped:
             break
@@ -131,14 +137,14 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
     """
     if state.stage is not None and state.stage.finished:
         return _skip_stage(training, stage, state), False
-    job, model = training.job, stage_model(training.job, stage)
+    job, model = training.job, build_stage_model(training.job, stage)
     resolved, plan = _settle_stage(training, stage, model, state)
     begun = state.stage or _begin_stage(resolved, plan, state)
     state, done = replace(state, stage=begun), state.epoch - begun.epochs_before
     source = open_stage_source(job, resolved, plan, model, first_epoch=begun.epochs_before, done=done)
-    with memory_errors(job.config.pass_size), job.stop.deferred(), source:
+    with convert_memory_errors(job.config.pass_size), job.stop.deferred(), source:
         setup = _prepare(training, resolved, model, state.slots, plan.halves)
-        state = replace(state, learned=state.learned | learning_places(model))
+        state = replace(state, learned=state.learned | find_trainable_positions(model))
         weights = _build_kept_weights(job, resolved, model, setup, state.learned)
         state = _restore(state, setup, weights)
         job.listener.stage_started(_build_announcement(job, stage, begun, setup))
@@ -169,7 +175,7 @@ def _skip_stage(training: _Training, stage: StageConfig, state: TrainingState) -
 
 
 def _prepare(
-    training: _Training, stage: StageConfig, model: keras.Model, slots: Slots, halves: Halves | None = None
+    training: _Training, stage: StageConfig, model: keras.Model, slots: Slots, halves: SplitModel | None = None
 ) -> StageSetup:
     job = training.job
     return prepare_stage(
@@ -297,7 +303,7 @@ def _build_kept_weights(
 
 def _reestimate(job: TrainingJob, stage: StageConfig, model: keras.Model) -> None:
     """Re-estimate BatchNorm's statistics on training images without augmentation, in random order."""
-    with stage_batches(job, stage, epochs=1, augmentation="none", workers=0) as batches:
+    with open_stage_batches(job, stage, epochs=1, augmentation="none", workers=0) as batches:
         reestimate_statistics(model, _images(batches))
 
 

@@ -8,16 +8,16 @@ from typing import Protocol, Self
 
 import keras
 
-from imagetune.data.loading.pipeline import epoch_order
+from imagetune.data.loading.pipeline import compute_epoch_order
 from imagetune.model.inference import predict_probabilities
-from imagetune.model.split_model import Halves, cut_model
+from imagetune.model.split_model import SplitModel, split_model_at
 from imagetune.recipe.train import StageConfig
-from imagetune.training.feature_cache.features import FeatureBatch, compute_train_features, plain_features
+from imagetune.training.feature_cache.features import FeatureBatch, compute_plain_features, compute_train_features
 from imagetune.training.feature_cache.plan import FeaturePlan
 from imagetune.training.setup.events import FeaturesDone
-from imagetune.training.setup.job import TrainingJob, compute_draw_probabilities, stage_batches
+from imagetune.training.setup.job import TrainingJob, compute_draw_probabilities, open_stage_batches
 from imagetune.training.setup.keras_feed import IndexedBatch
-from imagetune.training.setup.validation import compute_metrics_of_validation, compute_validation_metrics
+from imagetune.training.setup.validation import compute_metrics_of_predictions, compute_validation_metrics
 
 
 class StageSource(Protocol):
@@ -49,7 +49,7 @@ class ImageSource:
     def __init__(self, job: TrainingJob, stage: StageConfig, *, first_epoch: int, done: int = 0) -> None:
         self._job = job
         first_step = (first_epoch + done) * job.steps_per_epoch
-        self._batches = stage_batches(job, stage, epochs=first_epoch + stage.epochs, start_step=first_step)
+        self._batches = open_stage_batches(job, stage, epochs=first_epoch + stage.epochs, start_step=first_step)
 
     def batches(self) -> Iterable[IndexedBatch]:
         """Return the batches of all epochs of the stage."""
@@ -86,8 +86,8 @@ class FeatureSource:
         job: TrainingJob,
         stage: StageConfig,
         plan: FeaturePlan,
-        halves: Halves,
-        final: Halves,
+        halves: SplitModel,
+        final: SplitModel,
         *,
         first_epoch: int,
         done: int = 0,
@@ -109,7 +109,7 @@ class FeatureSource:
         def progress(done: int, of: int) -> None:
             job.listener.features_done(FeaturesDone(self._stage.name, done, of))
 
-        self._val = plain_features(
+        self._val = compute_plain_features(
             self._final, job.images.val, job.images, batch_size=size, check=job.stop.check, progress=progress
         )
         features = compute_train_features(
@@ -117,7 +117,7 @@ class FeatureSource:
         )
         probabilities = compute_draw_probabilities(job)
         return features.batches(
-            lambda epoch: epoch_order(count, job.seed, epoch, probabilities),
+            lambda epoch: compute_epoch_order(count, job.seed, epoch, probabilities),
             batch_size=size,
             epochs=self._stage.epochs,
             done=self._done,
@@ -128,7 +128,7 @@ class FeatureSource:
         if not self._val:
             return {}
         predictions = predict_probabilities(self._final.predictions, self._val)
-        return compute_metrics_of_validation(predictions, self._job.model, self._job.images)
+        return compute_metrics_of_predictions(predictions, self._job.model, self._job.images)
 
     def __enter__(self) -> Self:
         return self
@@ -157,5 +157,5 @@ def open_stage_source(
     # Validation sees images of the final size, whatever the stage trains on.
     final = plan.halves
     if model is not job.model:
-        final = cut_model(job.model, job.backbone, plan.halves.boundary) or final
+        final = split_model_at(job.model, job.backbone, plan.halves.boundary) or final
     return FeatureSource(job, stage, plan, plan.halves, final, first_epoch=first_epoch, done=done)

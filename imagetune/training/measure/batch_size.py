@@ -22,16 +22,16 @@ from pydantic import Field
 from imagetune.core.messages import Say
 from imagetune.errors import ImagetuneError, RecipeError, ResourceError
 from imagetune.model.backbones.table import Backbone, get_backbone
-from imagetune.model.build import backbone_of, build_model
-from imagetune.model.trainable import chosen_layers
+from imagetune.model.build import build_model, find_backbone
+from imagetune.model.trainable import find_unfrozen_layers
 from imagetune.recipe.base import PositiveInt, Section
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
-from imagetune.training.measure.plan import peak_memory_bytes
+from imagetune.training.measure.plan import measure_peak_memory
 from imagetune.training.objectives.penalties import copy_pretrained_weights
-from imagetune.training.setup.faults import memory_errors
-from imagetune.training.setup.job import stage_data
+from imagetune.training.setup.faults import convert_memory_errors
+from imagetune.training.setup.job import resolve_stage_data
 from imagetune.training.setup.stages import Objective, prepare_stage
 
 WORKER = (sys.executable, "-m", "imagetune.training.measure.batch_size")
@@ -55,7 +55,7 @@ class Load(Section):
     """Number of images in a pass of this trial; by default a whole step."""
 
 
-def fitting_batch_size(load: Load, *, say: Say, worker: Sequence[str] = WORKER) -> TrainConfig:
+def find_batch_size(load: Load, *, say: Say, worker: Sequence[str] = WORKER) -> TrainConfig:
     """Return the ``train`` section with the largest batch size that fits in memory and the same images in a step.
 
     Args:
@@ -73,24 +73,24 @@ def fitting_batch_size(load: Load, *, say: Say, worker: Sequence[str] = WORKER) 
         say("batch", f"trying {size} images at a time")
         return fits_in_memory(load.model_copy(update={"batch_size": size}), worker=worker)
 
-    size = largest_fitting(candidate_sizes(whole), fits)
+    size = find_largest_fitting(list_candidate_sizes(whole), fits)
     passes = whole // size
     say("batch", f"{size} of {whole} fits" + (f"; {passes} passes a step" if passes > 1 else ""))
-    return with_batch_size(load.train, size)
+    return set_batch_size(load.train, size)
 
 
-def with_batch_size(train: TrainConfig, size: int) -> TrainConfig:
+def set_batch_size(train: TrainConfig, size: int) -> TrainConfig:
     """Return the ``train`` section with ``size`` images in a pass and as many in an optimizer step as before."""
     return train.model_copy(update={"batch_size": size, "effective_batch": train.step_size})
 
 
-def candidate_sizes(step_size: int) -> list[int]:
+def list_candidate_sizes(step_size: int) -> list[int]:
     """Return the batch sizes to try, largest first: the whole step and the powers of two that divide it."""
     powers = [1 << exponent for exponent in range(step_size.bit_length()) if step_size % (1 << exponent) == 0]
     return sorted({step_size, *powers}, reverse=True)
 
 
-def largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int:
+def find_largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int:
     """Return the first of the sizes that fits.
 
     Raises:
@@ -118,7 +118,7 @@ def fits_in_memory(load: Load, *, worker: Sequence[str] = WORKER) -> bool:
         RecipeError: A stage unfreezes what the backbone doesn't have.
         ImagetuneError: The process failed for another reason than memory.
     """
-    limit = int(MEMORY_SHARE * available_memory())
+    limit = int(MEMORY_SHARE * measure_available_memory())
     with tempfile.TemporaryFile("w+") as request, tempfile.TemporaryFile("w+") as output:
         request.write(load.model_dump_json())
         request.seek(0)
@@ -139,7 +139,7 @@ def fits_in_memory(load: Load, *, worker: Sequence[str] = WORKER) -> bool:
     return bool(reply["peak_bytes"] <= limit)
 
 
-def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
+def measure_available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the memory in bytes that this process may still use, of the machine or of its container.
 
     Args:
@@ -168,26 +168,26 @@ def measure(load: Load) -> int:
         RecipeError: A stage unfreezes what the backbone doesn't have.
     """
     size = load.batch_size or load.train.step_size
-    train = with_batch_size(load.train, size).model_copy(update={"teacher": None})
+    train = set_batch_size(load.train, size).model_copy(update={"teacher": None})
     keras.config.set_dtype_policy(train.precision)
     backbone = get_backbone(load.model.backbone)
-    with memory_errors(size):
+    with convert_memory_errors(size):
         first = _build_model(load, load.data)
-        for stage in demanding_stages(first, backbone, train.stages, load.data):
-            data = stage_data(load.data, stage)
+        for stage in find_demanding_stages(first, backbone, train.stages, load.data):
+            data = resolve_stage_data(load.data, stage)
             model = first if data.image == load.data.image else _build_model(load, data)
             _run_two_steps(model, backbone, stage, train, load.data)
-    return peak_memory_bytes()
+    return measure_peak_memory()
 
 
-def demanding_stages(
+def find_demanding_stages(
     model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig], data: DataConfig
 ) -> list[StageConfig]:
     """Return the stages that may need the most memory: no other trains all their layers on images as large."""
     needs = []
     for stage in stages:
-        image = stage_data(data, stage).image
-        needs.append((chosen_layers(model, backbone, stage.unfreeze), image.height * image.width))
+        image = resolve_stage_data(data, stage).image
+        needs.append((find_unfrozen_layers(model, backbone, stage.unfreeze), image.height * image.width))
     kept: list[int] = []
     for index in sorted(range(len(stages)), key=lambda index: (len(needs[index][0]), needs[index][1]), reverse=True):
         layers, pixels = needs[index]
@@ -219,7 +219,7 @@ def _run_two_steps(
     # Memory doesn't depend on the learning rate, and `auto` is not a number.
     stage = stage.model_copy(update={"learning_rate": 1e-3})
     outputs = model.output_shape[-1]
-    anchors = copy_pretrained_weights(backbone_of(model), train.regularisation)
+    anchors = copy_pretrained_weights(find_backbone(model), train.regularisation)
     objective = Objective(data.task, np.full(outputs, 1 / outputs), anchors)
     setup = prepare_stage(model, backbone, stage, train, steps_per_epoch=2, objective=objective)
     images = np.zeros((train.pass_size, *model.input_shape[1:]), np.uint8)

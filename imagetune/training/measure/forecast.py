@@ -187,7 +187,7 @@ def rank_changes(costs: Costs, changes: Sequence[Change]) -> list[Advice]:
     return sorted(found, key=lambda advice: advice.share, reverse=True)
 
 
-def best_advice(ranked: Sequence[Advice]) -> Advice | None:
+def choose_advice(ranked: Sequence[Advice]) -> Advice | None:
     """Return the one setting to change; None where none is worth it.
 
     A change that leaves the trained model as it is comes before larger savings that don't.

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from imagetune.errors import DivergedError
 from imagetune.recipe.train import ScheduleConfig, StageConfig
 from imagetune.training.optimization.optimizer import Slots, list_inner_optimizers
-from imagetune.training.setup.faults import memory_errors
-from imagetune.training.setup.job import TrainingJob, build_objective, build_targets, stage_batches
+from imagetune.training.setup.faults import convert_memory_errors
+from imagetune.training.setup.job import TrainingJob, build_objective, build_targets, open_stage_batches
 from imagetune.training.setup.keras_feed import Feed
 from imagetune.training.setup.stages import Objective, prepare_stage
 
@@ -123,7 +123,7 @@ def find_stage_learning_rate(
     """
     constant = ScheduleConfig(name="constant", warmup_epochs=0.0)
     plain = stage.model_copy(update={"learning_rate": 1.0, "schedule": constant})
-    with restore_afterwards(model), job.stop.deferred(), memory_errors(job.config.pass_size):
+    with restore_variables(model), job.stop.deferred(), convert_memory_errors(job.config.pass_size):
         setup = prepare_stage(
             model,
             job.backbone,
@@ -143,7 +143,7 @@ def run_range_test(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the learning rates and losses of training with a rising learning rate until the loss diverges.
 
-    Its variables change: see `restore_afterwards`.
+    Its variables change: see `restore_variables`.
 
     Args:
         learner: Model compiled with a learning rate of 1 for the head, and each group's share of it for the others.
@@ -166,7 +166,7 @@ def run_range_test(
         check()
         if not math.isfinite(losses[-1]):
             break
-        settled = smooth(np.array(losses))[UNSETTLED_STEPS:]
+        settled = smooth_losses(np.array(losses))[UNSETTLED_STEPS:]
         if len(settled) and settled[-1] > EXPLODED * settled.min():
             break
     return MIN_LEARNING_RATE * np.exp(np.arange(len(losses)) * _compute_growth()), np.array(losses)
@@ -176,13 +176,13 @@ def read_curve(stage: str, learning_rates: NDArray[np.float64], losses: NDArray[
     """Return the range test of a stage with its suggestions, from learning rates (n,) and losses (n,)."""
     finite = np.isfinite(losses)
     tried, losses = learning_rates[finite], losses[finite]
-    smoothed = smooth(losses)
+    smoothed = smooth_losses(losses)
     return RangeTest(
         stage, tried, losses, smoothed, _look_up(tried, find_valley(smoothed)), _look_up(tried, find_steepest(smoothed))
     )
 
 
-def smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+def smooth_losses(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the exponential moving average (n,) of losses, with its bias towards zero corrected as in Adam."""
     smoothed, mean = np.empty_like(losses), 0.0
     for index, loss in enumerate(losses):
@@ -221,7 +221,7 @@ def find_steepest(smoothed: NDArray[np.float64]) -> int | None:
 
 
 @contextmanager
-def restore_afterwards(model: keras.Model) -> Iterator[None]:
+def restore_variables(model: keras.Model) -> Iterator[None]:
     """Restore all variables of a model after the block, the random state of its dropout included."""
     before = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in model.variables]
     try:
@@ -237,7 +237,7 @@ def _open_passes(job: TrainingJob, stage: StageConfig) -> Iterator[Iterator[Sequ
     size = min(job.config.pass_size, len(job.images.train))
     whole = len(job.images.train) // size
     epochs = -(-MAX_STEPS * job.config.accumulation // whole)
-    with stage_batches(job, stage, epochs=epochs) as batches:
+    with open_stage_batches(job, stage, epochs=epochs) as batches:
         yield (batch for batch in Feed(batches, build_targets(job)) if len(batch[0]) == size)
 
 

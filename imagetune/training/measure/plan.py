@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from imagetune.recipe.train import StageConfig
 from imagetune.training.measure.timing import ANY_LEARNING_RATE, StageTimes, time_stage
-from imagetune.training.setup.job import TrainingJob, build_objective, build_targets, stage_model
+from imagetune.training.setup.job import TrainingJob, build_objective, build_stage_model, build_targets
 from imagetune.training.setup.stages import prepare_stage
 
 
@@ -56,7 +56,7 @@ def plan_stages(job: TrainingJob) -> list[StagePlan]:
         times = time_stage(job, stage, objective=objective, targets=targets)
         timed = _with_any_learning_rate(stage)
         setup = prepare_stage(
-            stage_model(job, stage), job.backbone, timed, job.config, steps_per_epoch=steps, objective=objective
+            build_stage_model(job, stage), job.backbone, timed, job.config, steps_per_epoch=steps, objective=objective
         )
         # With `auto` only the groups' shares of the learning rate are known yet.
         unit = ANY_LEARNING_RATE if stage.learning_rate == "auto" else 1.0
@@ -86,7 +86,7 @@ def _with_any_learning_rate(stage: StageConfig) -> StageConfig:
     return stage.model_copy(update={"learning_rate": ANY_LEARNING_RATE}) if stage.learning_rate == "auto" else stage
 
 
-def peak_memory_bytes() -> int:
+def measure_peak_memory() -> int:
     """Return the peak main memory of this process in bytes."""
     # Linux counts in KiB, macOS in bytes.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

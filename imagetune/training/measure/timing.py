@@ -13,11 +13,11 @@ import numpy as np
 
 from imagetune.data.loading.pipeline import Batch
 from imagetune.data.loading.timing import Timing
-from imagetune.model.split_model import cut_model, frozen_boundaries
+from imagetune.model.split_model import list_frozen_boundaries, split_model_at
 from imagetune.recipe.train import StageConfig
 from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
-from imagetune.training.setup.faults import memory_errors
-from imagetune.training.setup.job import TrainingJob, stage_batches, stage_model
+from imagetune.training.setup.faults import convert_memory_errors
+from imagetune.training.setup.job import TrainingJob, build_stage_model, open_stage_batches
 from imagetune.training.setup.keras_feed import Feed, TrainingTargets
 from imagetune.training.setup.stages import Objective, prepare_stage
 
@@ -70,7 +70,7 @@ def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, ta
         DataError: An image vanished.
     """
     stage = stage.model_copy(update={"learning_rate": ANY_LEARNING_RATE})
-    batch, model = first_batch(job, stage), stage_model(job, stage)
+    batch, model = load_first_batch(job, stage), build_stage_model(job, stage)
     count, prepared = len(batch.images), next(iter(Feed([batch], targets)))
     with _guard_measurement(job):
         plan = plan_features(job, stage, model)
@@ -147,9 +147,9 @@ def time_calls(work: Callable[[], object], images: int) -> tuple[Timing, float]:
     return timing, max(first - timing.seconds * images, 0.0)
 
 
-def first_batch(job: TrainingJob, stage: StageConfig) -> Batch:
+def load_first_batch(job: TrainingJob, stage: StageConfig) -> Batch:
     """Return the first training batch of a stage, loaded in this process."""
-    with stage_batches(job, stage, epochs=1, workers=0) as batches:
+    with open_stage_batches(job, stage, epochs=1, workers=0) as batches:
         return next(batches)
 
 
@@ -169,8 +169,8 @@ def _find_frozen_part(
 ) -> tuple[str, keras.Model | None]:
     if plan.halves is not None:
         return plan.halves.boundary, plan.halves.lower
-    for boundary in reversed(frozen_boundaries(model, job.backbone, stage.unfreeze)):
-        if (halves := cut_model(model, job.backbone, boundary)) is not None:
+    for boundary in reversed(list_frozen_boundaries(model, job.backbone, stage.unfreeze)):
+        if (halves := split_model_at(model, job.backbone, boundary)) is not None:
             return boundary, halves.lower
     return "", None
 
@@ -183,7 +183,7 @@ def _time_preparation(batch: Batch, targets: TrainingTargets) -> Timing | None:
 
 @contextmanager
 def _guard_measurement(job: TrainingJob) -> Iterator[None]:
-    with memory_errors(job.config.pass_size), job.stop.deferred():
+    with convert_memory_errors(job.config.pass_size), job.stop.deferred():
         yield
     job.stop.check()
 

@@ -26,9 +26,9 @@ from imagetune.training.measure.forecast import (
     forecast,
     use_processes,
 )
-from imagetune.training.measure.timing import StageTimes, find_smaller_size, first_batch, time_forward, time_stage
+from imagetune.training.measure.timing import StageTimes, find_smaller_size, load_first_batch, time_forward, time_stage
 from imagetune.training.measure.workers import MAX_WORKERS, START_SECONDS, measure_loading_speeds
-from imagetune.training.setup.job import TrainingJob, build_objective, build_targets, stage_model
+from imagetune.training.setup.job import TrainingJob, build_objective, build_stage_model, build_targets
 
 MIXED = "mixed_bfloat16"
 
@@ -50,7 +50,7 @@ class Measured:
     cache: str
 
 
-def possible_changes(job: TrainingJob, measured: Measured) -> list[Change]:
+def find_changes(job: TrainingJob, measured: Measured) -> list[Change]:
     """Return the settings that could be changed with their costs; some are measured first.
 
     Args:
@@ -160,7 +160,7 @@ def _try_plans(
         if stage is None:
             stages.append(costs)
             continue
-        plan = plan_features(job, stage, stage_model(job, stage))
+        plan = plan_features(job, stage, build_stage_model(job, stage))
         if plan.halves is None:
             stages.append(costs)
             continue
@@ -182,7 +182,7 @@ def _find_compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Chan
     stages = []
     for config, costs in zip(job.config.stages, measured.costs.stages, strict=True):
         times = time_stage(plain, config, objective=objective, targets=targets)
-        stages.append(device_costs(costs, times))
+        stages.append(add_device_times(costs, times))
     steps = [
         f"{1e3 * new.step:.3g} ms instead of {1e3 * old.step:.3g}"
         for new, old in zip(stages, measured.costs.stages, strict=True)
@@ -193,7 +193,7 @@ def _find_compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Chan
 
 def _find_device_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     """Yield changes that make the forward pass faster, measured; the whole step is assumed to change as much."""
-    images = first_batch(job, job.config.stages[0]).images
+    images = load_first_batch(job, job.config.stages[0]).images
     height, width = job.model.input_shape[1:3]
     pixels = np.zeros((len(images), height, width, 3), np.uint8)
     before = time_forward(job, job.model, pixels)[0].seconds
@@ -228,7 +228,7 @@ def _time_mixed_forward(job: TrainingJob, size: tuple[int, int], pixels: np.ndar
         keras.config.set_dtype_policy(policy)
 
 
-def device_costs(costs: StageCosts, times: StageTimes) -> StageCosts:
+def add_device_times(costs: StageCosts, times: StageTimes) -> StageCosts:
     """Return a stage's costs with the times measured on the device."""
     return replace(
         costs,
@@ -259,7 +259,7 @@ def _speed_up(costs: Costs, share: float) -> Costs:
     return replace(changed, forward=costs.forward * share)
 
 
-def stage_costs(
+def combine_stage_costs(
     config: StageConfig,
     times: StageTimes,
     loading: LoadingTimes,
@@ -296,4 +296,4 @@ def stage_costs(
         decoded=decoded,
         first_pass=first_pass,
     )
-    return device_costs(costs, times)
+    return add_device_times(costs, times)

@@ -9,14 +9,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from imagetune.core.processes import usable_cores
-from imagetune.data.loading.timing import Augmentation, spread_sample, thread_rate
+from imagetune.core.processes import count_usable_cores
+from imagetune.data.loading.timing import Augmentation, measure_thread_throughput, sample_evenly
 from imagetune.data.sources.records import Record
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import TrainConfig
 from imagetune.training.feature_cache.plan import read_feature_settings
 from imagetune.training.measure.forecast import CACHED_SHARE, PROCESS_SHARE
-from imagetune.training.setup.job import is_augmented, stage_data
+from imagetune.training.setup.job import is_augmented, resolve_stage_data
 
 MEASURED_IMAGES = 12
 # Disturbances only make a measurement slower, so the fastest of several is the most accurate.
@@ -82,12 +82,13 @@ def measure_loading_speeds(records: Sequence[Record], data: DataConfig, augmenta
     Raises:
         BadImageError: An image vanished.
     """
-    cores = usable_cores()
-    sample = spread_sample(records, MEASURED_IMAGES)
+    cores = count_usable_cores()
+    sample = sample_evenly(records, MEASURED_IMAGES)
 
     def fastest(threads: int, kind: Augmentation) -> float:
         return max(
-            thread_rate(sample, data.image, kind, max_pixels=data.max_pixels, threads=threads) for _ in range(ROUNDS)
+            measure_thread_throughput(sample, data.image, kind, max_pixels=data.max_pixels, threads=threads)
+            for _ in range(ROUNDS)
         )
 
     core = fastest(1, augmentation)
@@ -136,11 +137,11 @@ def count_reads(train: TrainConfig, data: DataConfig, count: int) -> Reads:
     """
     passes = 0
     for stage in train.stages:
-        settings, augmented = read_feature_settings(train, stage), is_augmented(stage_data(data, stage))
+        settings, augmented = read_feature_settings(train, stage), is_augmented(resolve_stage_data(data, stage))
         cached = settings.caches_backbone
         passes += settings.count_copies(stage.epochs, augmented=augmented) if cached else stage.epochs
     # Decoded images are kept by size: the first pass at each decodes them.
-    sizes = len({stage_data(data, stage).image for stage in train.stages})
+    sizes = len({resolve_stage_data(data, stage).image for stage in train.stages})
     fresh = passes if data.cache == "off" else min(sizes, passes)
     return Reads(fresh * count, (passes - fresh) * count, len(train.stages))
 

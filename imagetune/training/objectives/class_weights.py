@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.errors import DataError
-from imagetune.recipe.problems import did_you_mean
+from imagetune.recipe.problems import suggest_known_word
 
 # Cui et al. 2019 tried 0.9 to 0.9999; with this value classes of a few hundred images still get different weights.
 EFFECTIVE_NUMBER_BETA = 0.999
@@ -45,12 +45,12 @@ def class_weights(
         return weights
     for name in setting:
         if name not in class_names:
-            hint = did_you_mean(name, class_names)
+            hint = suggest_known_word(name, class_names)
             raise DataError(f"no class is called {name!r}", where="train.class_weights", hint=hint)
     return np.array([setting.get(name, 1.0) for name in class_names], dtype=np.float32)
 
 
-def sampling_shares(setting: str, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def compute_sampling_shares(setting: str, counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the share of an epoch's images that each class gets, (k,) float64 summing to 1.
 
     Args:
@@ -70,13 +70,13 @@ def compute_sampling_weights(
     """Return the sampling probability of each image, (n,) float64 summing to 1; None where each comes once an epoch.
 
     Args:
-        setting: As for ``sampling_shares``.
+        setting: As for ``compute_sampling_shares``.
         labels: Labels of the n images.
         class_names: Names of the k classes.
     """
     if setting == "natural":
         return None
     counts = count_classes(labels, class_names)
-    probability = sampling_shares(setting, counts) / np.maximum(counts, 1)
+    probability = compute_sampling_shares(setting, counts) / np.maximum(counts, 1)
     position = {name: index for index, name in enumerate(class_names)}
     return np.array([probability[position[label]] for label in labels])

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.plugins import LOSSES, load_plugin, plugin_errors
+from imagetune.core.plugins import LOSSES, convert_plugin_errors, load_plugin
 from imagetune.recipe.data import Task
 from imagetune.recipe.learning import LOSS_NAMES, LossConfig, TeacherConfig
 
@@ -113,7 +113,7 @@ def _load_plugin_loss(name: str, task: Task, *, smoothing: float) -> SampleLoss:
         soft = (
             y_true * (1.0 - smoothing) + smoothing / 2 if task == "multi_label" else _smooth_labels(y_true, smoothing)
         )
-        with plugin_errors(LOSSES, name):
+        with convert_plugin_errors(LOSSES, name):
             losses = loss(soft, logits)
             if len(losses.shape) != 1:
                 raise ValueError(f"it returned the shape {tuple(losses.shape)}, expected (batch,)")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.loading.targets import ValueScale, median_class
+from imagetune.data.loading.targets import ValueScale, compute_median_class
 from imagetune.recipe.data import Task
 
 # Error at which Huber's loss turns from square to absolute (Huber 1964), in standard deviations of the labels.
@@ -69,7 +69,7 @@ class ConfusionTally(Tally):
 
     def metrics(self, loss: float) -> dict[str, float]:
         """Return loss, accuracy and macro-averaged precision, recall and F1."""
-        return metrics_of(self.matrix(), loss)
+        return compute_class_metrics(self.matrix(), loss)
 
 
 class OrdinalTally(ConfusionTally):
@@ -83,7 +83,7 @@ class OrdinalTally(ConfusionTally):
     def metrics(self, loss: float) -> dict[str, float]:
         """Return the metrics of classes, and the mean absolute error in ranks (``mae``)."""
         matrix = self.matrix()
-        return {**metrics_of(matrix, loss), "mae": rank_error(matrix)}
+        return {**compute_class_metrics(matrix, loss), "mae": compute_rank_error(matrix)}
 
 
 class LabelTally(Tally):
@@ -126,7 +126,7 @@ class LabelTally(Tally):
             np.asarray(keras.ops.convert_to_numpy(count), np.float64)
             for count in (self.right, self.true, self.predicted)
         ]
-        return {"loss": float(loss), "accuracy": float(self.result()), **macro_averages(*counts)}
+        return {"loss": float(loss), "accuracy": float(self.result()), **average_over_classes(*counts)}
 
 
 class ValueTally(Tally):
@@ -179,7 +179,7 @@ def build_tally(task: Task, outputs: int, scale: ValueScale | None = None) -> Ta
     return {"single_label": ConfusionTally, "ordinal": OrdinalTally, "multi_label": LabelTally}[task](outputs)
 
 
-def metrics_of_predictions(
+def compute_prediction_metrics(
     task: Task, targets: NDArray[np.float32], predictions: NDArray[np.float32], scale: ValueScale | None = None
 ) -> dict[str, float]:
     """Return the metrics of predictions by name, loss included.
@@ -200,13 +200,13 @@ def metrics_of_predictions(
     labels = targets.argmax(axis=1).astype(np.int32)
     if task == "ordinal":
         gap = np.cumsum(predictions.astype(np.float64) - targets, axis=1)
-        matrix = confusion_matrix(labels, predictions, median_class(predictions))
+        matrix = count_confusions(labels, predictions, compute_median_class(predictions))
         loss = float(np.square(gap).sum(axis=1).mean()) if len(labels) else 0.0
-        return {**metrics_of(matrix, loss), "mae": rank_error(matrix)}
-    return metrics_of(confusion_matrix(labels, predictions), log_loss(labels, predictions))
+        return {**compute_class_metrics(matrix, loss), "mae": compute_rank_error(matrix)}
+    return compute_class_metrics(count_confusions(labels, predictions), log_loss(labels, predictions))
 
 
-def confusion_matrix(
+def count_confusions(
     labels: NDArray[np.int32], probabilities: NDArray[np.float32], predicted: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
     """Return the confusion matrix (k, k): counts, rows true and columns predicted.
@@ -222,7 +222,7 @@ def confusion_matrix(
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.float64)
 
 
-def metrics_of(matrix: NDArray[np.float64], loss: float) -> dict[str, float]:
+def compute_class_metrics(matrix: NDArray[np.float64], loss: float) -> dict[str, float]:
     """Return loss, accuracy and macro-averaged precision, recall and F1 from a confusion matrix (k, k).
 
     A class without images is left out of the averages; one that is never predicted has precision 0, as in
@@ -230,11 +230,11 @@ def metrics_of(matrix: NDArray[np.float64], loss: float) -> dict[str, float]:
     """
     right = np.diag(matrix)
     accuracy = float(right.sum() / max(matrix.sum(), 1.0))
-    averages = macro_averages(right, matrix.sum(axis=1), matrix.sum(axis=0))
+    averages = average_over_classes(right, matrix.sum(axis=1), matrix.sum(axis=0))
     return {"loss": float(loss), "accuracy": accuracy, **averages}
 
 
-def macro_averages(
+def average_over_classes(
     right: NDArray[np.float64], true: NDArray[np.float64], predicted: NDArray[np.float64]
 ) -> dict[str, float]:
     """Return precision, recall and F1, macro-averaged over the classes that occur.
@@ -253,7 +253,7 @@ def macro_averages(
     return {name: float(values[present].mean()) if present.any() else 0.0 for name, values in averages.items()}
 
 
-def rank_error(matrix: NDArray[np.float64]) -> float:
+def compute_rank_error(matrix: NDArray[np.float64]) -> float:
     """Return the mean absolute error in ranks between true and predicted class, from a confusion matrix (k, k)."""
     ranks = np.arange(len(matrix))
     return float((np.abs(ranks[:, None] - ranks) * matrix).sum() / max(matrix.sum(), 1.0))
@@ -271,7 +271,7 @@ def _compute_label_metrics(targets: NDArray[np.float32], probabilities: NDArray[
     sure = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
     losses = -np.where(true, np.log(sure), np.log1p(-sure))
     counts = ((true & predicted).sum(axis=0), true.sum(axis=0), predicted.sum(axis=0))
-    averages = macro_averages(*(count.astype(np.float64) for count in counts))
+    averages = average_over_classes(*(count.astype(np.float64) for count in counts))
     if not len(targets):
         return {"loss": 0.0, "accuracy": 0.0, **averages}
     return {"loss": float(losses.mean()), "accuracy": float((true == predicted).all(axis=1).mean()), **averages}

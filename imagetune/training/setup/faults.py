@@ -13,7 +13,7 @@ _MEMORY_SIGNS = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "Ou
 
 
 @contextmanager
-def memory_errors(batch_size: int) -> Iterator[None]:
+def convert_memory_errors(batch_size: int) -> Iterator[None]:
     """Turn an out-of-memory error of the block into a ResourceError that suggests a batch size.
 
     TensorFlow, JAX and PyTorch each have an error class of their own; all derive from RuntimeError or Exception and

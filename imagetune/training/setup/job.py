@@ -11,11 +11,11 @@ import keras
 import numpy as np
 
 from imagetune.data.loading.image_cache import ImageCaches
-from imagetune.data.loading.pipeline import Batches, steps_per_epoch, training_batches
+from imagetune.data.loading.pipeline import Batches, compute_steps_per_epoch, load_training_batches
 from imagetune.data.loading.targets import encode_targets
 from imagetune.data.sources.records import Record
 from imagetune.model.backbones.table import Backbone
-from imagetune.model.build import backbone_of, value_scale_of
+from imagetune.model.build import find_backbone, find_value_scale
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.objectives.class_weights import class_weights, compute_sampling_weights, count_classes
@@ -87,7 +87,7 @@ class TrainingJob:
     @property
     def steps_per_epoch(self) -> int:
         """Number of passes in an epoch: optimizer steps where gradients aren't accumulated."""
-        return steps_per_epoch(len(self.images.train), self.config.pass_size)
+        return compute_steps_per_epoch(len(self.images.train), self.config.pass_size)
 
 
 def build_objective(job: TrainingJob) -> Objective:
@@ -97,8 +97,8 @@ def build_objective(job: TrainingJob) -> Objective:
     if task in CLASS_TASKS:
         counts = count_classes(images.train_labels, images.class_names)
         priors = counts / counts.sum()
-    anchors = copy_pretrained_weights(backbone_of(job.model), job.config.regularisation)
-    return Objective(task, priors, anchors, value_scale_of(job.model))
+    anchors = copy_pretrained_weights(find_backbone(job.model), job.config.regularisation)
+    return Objective(task, priors, anchors, find_value_scale(job.model))
 
 
 def build_targets(job: TrainingJob) -> TrainingTargets:
@@ -110,7 +110,7 @@ def build_targets(job: TrainingJob) -> TrainingTargets:
     images, labels = job.images, job.images.train_labels
     data = images.config
     targets = encode_targets(labels, images.class_names, data.task, separator=data.label_separator)
-    if (scale := value_scale_of(job.model)) is not None:
+    if (scale := find_value_scale(job.model)) is not None:
         # Numbers are normalised: the loss of large ones would need another learning rate.
         targets = (targets - np.float32(scale.mean)) / np.float32(scale.std)
     weights = None
@@ -121,7 +121,7 @@ def build_targets(job: TrainingJob) -> TrainingTargets:
     return TrainingTargets(targets, weights, job.config.mix, job.teacher, job.seed)
 
 
-def stage_batches(
+def open_stage_batches(
     job: TrainingJob,
     stage: StageConfig,
     *,
@@ -142,10 +142,10 @@ def stage_batches(
         workers: Number of loading processes in the place of the recipe's.
         natural: Whether every image comes once an epoch, whatever ``train.sampling`` says.
     """
-    data = stage_data(job.images.config, stage)
+    data = resolve_stage_data(job.images.config, stage)
     # One more: validation or the final predictions read the images again.
-    cache = job.images.caches.opened(data, reads=epochs + 1)
-    return training_batches(
+    cache = job.images.caches.open_cache(data, reads=epochs + 1)
+    return load_training_batches(
         job.images.train,
         job.images.class_names,
         image=data.image,
@@ -161,13 +161,13 @@ def stage_batches(
     )
 
 
-def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
+def build_stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
     """Return the model that a stage trains: the job's own, or a copy for the stage's image size.
 
     Raises:
         ValueError: The job can't rebuild the model for another image size.
     """
-    image = stage_data(job.images.config, stage).image
+    image = resolve_stage_data(job.images.config, stage).image
     size = (image.height, image.width)
     if size == tuple(job.model.input_shape[1:3]):
         return job.model
@@ -180,7 +180,7 @@ def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
     return copy
 
 
-def stage_data(data: DataConfig, stage: StageConfig) -> DataConfig:
+def resolve_stage_data(data: DataConfig, stage: StageConfig) -> DataConfig:
     """Return the ``data`` section of a stage: with the stage's own image size and augmentation, if it has any."""
     own = {"image_size": stage.image_size, "augmentation": stage.augmentation}
     return data.model_copy(update={key: value for key, value in own.items() if value is not None})

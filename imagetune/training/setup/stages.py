@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import RecipeError
 from imagetune.model.backbones.table import Backbone
-from imagetune.model.build import backbone_of, logits_model
+from imagetune.model.build import build_logits_model, find_backbone
 from imagetune.model.devices import find_device
-from imagetune.model.split_model import Halves, frozen_boundaries
-from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
+from imagetune.model.split_model import SplitModel, list_frozen_boundaries
+from imagetune.model.trainable import list_blocks, list_leaf_layers, set_trainable
 from imagetune.recipe.data import Task
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.objectives.losses import build_loss
@@ -83,7 +83,7 @@ def prepare_stage(
     steps_per_epoch: int,
     objective: Objective | None = None,
     slots: Slots | None = None,
-    halves: Halves | None = None,
+    halves: SplitModel | None = None,
 ) -> StageSetup:
     """Return a stage ready to train: the model's layers frozen and unfrozen, and the learner compiled.
 
@@ -102,13 +102,13 @@ def prepare_stage(
     """
     objective, slots = objective or Objective(), slots or Slots()
     summary = set_trainable(model, backbone, stage.unfreeze, batch_norm=stage.batch_norm, freeze_head=stage.freeze_head)
-    set_penalties(backbone_of(model), train.regularisation, objective.anchors)
+    set_penalties(find_backbone(model), train.regularisation, objective.anchors)
     blocks = _group_variables(model, backbone, decayed=stage.layer_decay < 1.0)
     learning_rates = decay_learning_rates(list(blocks), stage)
     updates = steps_per_epoch / train.accumulation
     schedule = StageSchedule(stage.peak_rate, stage.schedule, steps_per_epoch=updates, epochs=stage.epochs)
     groups = _build_groups(blocks, learning_rates, schedule, slots, train.accumulation)
-    learner = logits_model(model) if halves is None else halves.logits
+    learner = build_logits_model(model) if halves is None else halves.logits
     tally = build_tally(objective.task, int(learner.output_shape[-1]), objective.scale)
     _compile(learner, train, objective, groups, slots, tally)
     return StageSetup(
@@ -150,7 +150,7 @@ def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageC
     """
     for index, stage in enumerate(stages):
         try:
-            boundaries = frozen_boundaries(model, backbone, stage.unfreeze)
+            boundaries = list_frozen_boundaries(model, backbone, stage.unfreeze)
         except RecipeError as error:
             raise RecipeError(error.what, where=f"train.stages[{index}].unfreeze", hint=error.hint) from error
         if stage.cache not in (None, "auto", "off", *boundaries):
@@ -211,14 +211,14 @@ def _group_variables(model: keras.Model, backbone: Backbone, *, decayed: bool) -
     everything = find_trainable_variables(model)
     if not decayed:
         return {HEAD: everything}
-    layers = {layer.name: layer for layer in leaf_layers(backbone_of(model))}
+    layers = {layer.name: layer for layer in list_leaf_layers(find_backbone(model))}
     block_of = {
         id(variable): block.name
-        for block in blocks_of(model, backbone)
+        for block in list_blocks(model, backbone)
         for name in block.layers
         for variable in layers[name].trainable_variables
     }
-    names = [*(block.name for block in blocks_of(model, backbone)), HEAD]
+    names = [*(block.name for block in list_blocks(model, backbone)), HEAD]
     blocks: dict[str, dict[int, keras.Variable]] = {name: {} for name in names}
     for position, variable in everything.items():
         blocks[block_of.get(id(variable), HEAD)][position] = variable

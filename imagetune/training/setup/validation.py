@@ -5,11 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from imagetune.data.loading.pipeline import evaluation_batches
+from imagetune.data.loading.pipeline import load_evaluation_batches
 from imagetune.data.loading.targets import encode_targets
-from imagetune.model.build import value_scale_of
+from imagetune.model.build import find_value_scale
 from imagetune.model.inference import predict_probabilities
-from imagetune.training.objectives.metrics import metrics_of_predictions
+from imagetune.training.objectives.metrics import compute_prediction_metrics
 from imagetune.training.setup.job import TrainingImages
 
 
@@ -27,20 +27,20 @@ def compute_validation_metrics(model: keras.Model, images: TrainingImages, *, ba
     if not images.val:
         return {}
     data = images.config
-    with evaluation_batches(
+    with load_evaluation_batches(
         images.val,
         images.class_names,
         image=data.image,
         batch_size=batch_size,
         workers=data.workers,
         max_pixels=data.max_pixels,
-        cache=images.caches.opened(data),
+        cache=images.caches.open_cache(data),
     ) as batches:
         predictions = predict_probabilities(model, batches)
-    return compute_metrics_of_validation(predictions, model, images)
+    return compute_metrics_of_predictions(predictions, model, images)
 
 
-def compute_metrics_of_validation(
+def compute_metrics_of_predictions(
     predictions: np.ndarray, model: keras.Model, images: TrainingImages
 ) -> dict[str, float]:
     """Return the metrics of a model's predictions of the validation images, by name.
@@ -53,4 +53,4 @@ def compute_metrics_of_validation(
     data = images.config
     labels = [record.label for record in images.val]
     targets = encode_targets(labels, images.class_names, data.task, separator=data.label_separator)
-    return metrics_of_predictions(data.task, targets, predictions, value_scale_of(model))
+    return compute_prediction_metrics(data.task, targets, predictions, find_value_scale(model))

@@ -1,4 +1,4 @@
-from imagetune.cli.render.evaluation import evaluation_lines, run_lines, use_line
+from imagetune.cli.render.evaluation import format_evaluation, format_run, format_use
 
 
 def metric(value, low=None, high=None):
@@ -11,7 +11,7 @@ def document(**more):
 
 
 def test_metrics_come_with_their_intervals_and_missing_ones_are_left_out():
-    lines = list(evaluation_lines(document(verdict={"text": "The model is right."})))
+    lines = list(format_evaluation(document(verdict={"text": "The model is right."})))
     assert lines[1:] == [
         "  accuracy           0.800  [0.700, 0.900]",
         "  balanced accuracy  0.750",
@@ -20,12 +20,12 @@ def test_metrics_come_with_their_intervals_and_missing_ones_are_left_out():
 
 
 def test_without_a_test_split_there_is_nothing_to_show():
-    assert list(evaluation_lines({})) == []
+    assert list(format_evaluation({})) == []
 
 
 def test_a_requirement_that_is_met_is_shown_with_its_threshold():
     met = {"metric": "accuracy", "lower_bound": 0.6, "upper_bound": None, "value": None, "found": 0.7, "met": True}
-    lines = list(evaluation_lines(document(requirements=[met, met | {"met": False}])))
+    lines = list(format_evaluation(document(requirements=[met, met | {"met": False}])))
     assert [line for line in lines if line.startswith("required")] == [
         "required    accuracy: lower bound 0.7000 meets the threshold 0.6"
     ]
@@ -33,16 +33,16 @@ def test_a_requirement_that_is_met_is_shown_with_its_threshold():
 
 def test_folds_have_mean_interval_and_range():
     metrics = {"f1": {"mean": 0.5, "low": 0.4, "high": 0.6, "least": 0.45, "most": 0.55}}
-    lines = list(evaluation_lines(document(folds={"count": 3, "images": 30, "metrics": metrics})))
+    lines = list(format_evaluation(document(folds={"count": 3, "images": 30, "metrics": metrics})))
     assert lines[-3].startswith("folds       3 folds, 30 images")
     assert lines[-1].split() == ["f1", "0.500", "[0.400,", "0.600]", "0.450", "0.550"]
 
 
 def test_what_was_averaged_is_named():
-    lines = list(evaluation_lines(document(tta=["horizontal_flip"])))
+    lines = list(format_evaluation(document(tta=["horizontal_flip"])))
     assert "tta         mean over test-time augmentations: horizontal_flip" in lines
     members = [{"run": "runs/a", "tta": []}, {"run": "runs/b", "tta": ["zoom_in"]}]
-    lines = list(evaluation_lines(document(members=members, tta=["zoom_in"])))
+    lines = list(format_evaluation(document(members=members, tta=["zoom_in"])))
     assert [line for line in lines if line.startswith(("member", "tta"))] == [
         "member      runs/a",
         "member      runs/b, test-time augmentation: zoom_in",
@@ -50,5 +50,5 @@ def test_what_was_averaged_is_named():
 
 
 def test_a_run_is_shown_with_the_commands_that_come_next(tmp_path):
-    assert list(run_lines(tmp_path)) == [f"report      {tmp_path / 'report.html'}", "review      imagetune ui"]
-    assert use_line(tmp_path).startswith(f"use         imagetune predict {tmp_path} ")
+    assert list(format_run(tmp_path)) == [f"report      {tmp_path / 'report.html'}", "review      imagetune ui"]
+    assert format_use(tmp_path).startswith(f"use         imagetune predict {tmp_path} ")

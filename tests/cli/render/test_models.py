@@ -1,4 +1,4 @@
-from imagetune.cli.render.models import layer_lines, model_lines
+from imagetune.cli.render.models import format_layers, format_models
 from imagetune.model.describe import LayerRow, ModelRow
 
 BLOCKS = [LayerRow("stem", ("conv",), 1000, (), 0), LayerRow("block1", ("a", "b"), 2000, ("b",), 500)]
@@ -6,7 +6,7 @@ BLOCKS = [LayerRow("stem", ("conv",), 1000, (), 0), LayerRow("block1", ("a", "b"
 
 def test_backbones_are_a_table():
     rows = [ModelRow("vgg16", 14_714_688, 58.9, 71.3, 224, "absent"), ModelRow("own", 1_000, 0.0, None, 96, "packaged")]
-    assert model_lines(rows) == [
+    assert format_models(rows) == [
         "backbone  parameters  top-1 %  pixels  weights",
         "vgg16         14.7 M     71.3     224  absent",
         "own            0.0 M        -      96  packaged",
@@ -14,7 +14,7 @@ def test_backbones_are_a_table():
 
 
 def test_blocks_are_summed():
-    assert layer_lines(BLOCKS, every_layer=False) == [
+    assert format_layers(BLOCKS, every_layer=False) == [
         "block   layers  parameters  trainable",
         "stem         1       1,000          0",
         "block1       2       2,000        500",
@@ -23,5 +23,5 @@ def test_blocks_are_summed():
 
 
 def test_layers_follow_their_block():
-    lines = layer_lines(BLOCKS, every_layer=True)
+    lines = format_layers(BLOCKS, every_layer=True)
     assert [line.strip() for line in lines if line.startswith("  ")] == ["conv", "a", "b  (trainable)"]

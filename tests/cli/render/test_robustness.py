@@ -1,4 +1,4 @@
-from imagetune.cli.render.robustness import robustness_lines, say_tenths
+from imagetune.cli.render.robustness import build_tenth_callback, format_robustness
 
 
 def metric(value, low=None, high=None):
@@ -17,7 +17,7 @@ DOCUMENT = {
 
 
 def test_each_corruption_shows_the_metric_and_its_decrease():
-    assert list(robustness_lines(DOCUMENT)) == [
+    assert list(format_robustness(DOCUMENT)) == [
         "corrupted   12 test images at severity 1, 5",
         "                  balanced accuracy     decrease",
         "  uncorrupted     0.900 [0.800, 1.000]",
@@ -29,14 +29,14 @@ def test_each_corruption_shows_the_metric_and_its_decrease():
 
 def test_an_error_increases_and_has_no_common_mean():
     document = DOCUMENT | {"measure": "mae", "mean_corruption_error": None}
-    lines = list(robustness_lines(document))
+    lines = list(format_robustness(document))
     assert lines[1].split() == ["mae", "increase"]
     assert not any(line.startswith("mean error") for line in lines)
 
 
 def test_each_tenth_is_said_once():
     said = []
-    progress = say_tenths(lambda *message: said.append(message))
+    progress = build_tenth_callback(lambda *message: said.append(message))
     for done in range(0, 101, 5):
         progress(done, 100)
     assert said[0] == ("corrupted", "10 of 100 images")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from imagetune.cli.render.search import file_lines, nothing_left_line, search_lines
+from imagetune.cli.render.search import format_files, format_nothing_left, format_search
 from imagetune.recipe.loading import load_recipe
-from imagetune.search.proposers.finalists import ranking
+from imagetune.search.proposers.finalists import rank_candidates
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.search.refit import Refit
 from imagetune.search.session import Search
@@ -33,10 +33,10 @@ def told(tmp_path):
     def told(*results, width=None):
         (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
         recipe = load_recipe(tmp_path / "recipe.yaml").recipe
-        candidates = tuple(ranking(results, "max"))
+        candidates = tuple(rank_candidates(results, "max"))
         best = Refit(tmp_path / "best", None, ())
         search = Search(tmp_path, recipe, (RATE, BATCH), results, candidates, best, len(results))
-        return list(search_lines(search, recipe_file=tmp_path / "recipe.yaml", width=width))
+        return list(format_search(search, recipe_file=tmp_path / "recipe.yaml", width=width))
 
     return told
 
@@ -85,8 +85,8 @@ def test_finalists_are_told_with_mean_and_spread(told):
     ("algorithm", "key"), [("random", "search.trials=N"), ("grid", "search.trials=N"), ("sweep", "search.repeats=N")]
 )
 def test_a_finished_search_names_the_key_that_gives_it_more_to_do(algorithm, key):
-    assert nothing_left_line(algorithm).endswith(f"with -o {key}")
-    assert nothing_left_line("hyperband") == "nothing was left to do"
+    assert format_nothing_left(algorithm).endswith(f"with -o {key}")
+    assert format_nothing_left("hyperband") == "nothing was left to do"
 
 
 def test_a_hundred_trials_do_not_fill_the_screen(told):
@@ -97,4 +97,4 @@ def test_a_hundred_trials_do_not_fill_the_screen(told):
 
 def test_only_files_that_are_there_are_named(tmp_path):
     (tmp_path / "search.csv").touch()
-    assert list(file_lines(tmp_path, tmp_path / "best")) == [f"all trials  {Path(tmp_path / 'search.csv')}"]
+    assert list(format_files(tmp_path, tmp_path / "best")) == [f"all trials  {Path(tmp_path / 'search.csv')}"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagetune.cli.render.trial_rows import Row, joined, laid_out
+from imagetune.cli.render.trial_rows import Row, join_parts, lay_out_rows
 
 NAMES = ("augmentation", "head.learning_rate", "unfreeze")
 ROWS = [
@@ -12,7 +12,7 @@ ROWS = [
 
 
 def lines(width):
-    return [line for line, _ in laid_out(ROWS, ("trial", "state"), NAMES, width=width)]
+    return [line for line, _ in lay_out_rows(ROWS, ("trial", "state"), NAMES, width=width)]
 
 
 def test_settings_stand_in_columns_where_there_is_room():
@@ -43,9 +43,9 @@ def test_no_line_is_wider_than_the_screen(width):
 
 
 def test_a_row_keeps_its_style():
-    assert [style for line, style in laid_out(ROWS, ("trial", "state"), NAMES, width=None)][-2:] == ["cyan", ""]
+    assert [style for line, style in lay_out_rows(ROWS, ("trial", "state"), NAMES, width=None)][-2:] == ["cyan", ""]
 
 
 def test_parts_are_joined_as_far_as_they_fit_and_never_broken():
-    assert joined(["aa", "bb", "cc dd ee"], ", ", 6) == ["aa, bb", "cc dd ee"]
-    assert joined([], ", ", 6) == []
+    assert join_parts(["aa", "bb", "cc dd ee"], ", ", 6) == ["aa, bb", "cc dd ee"]
+    assert join_parts([], ", ", 6) == []

@@ -81,7 +81,7 @@ def test_type_and_camera_are_reported_by_content(tmp_path):
     exif[0x010F], exif[0x0110] = "Maker \0", "Model 5\0\0"
     path = tmp_path / "a.png"
     Image.fromarray(scene(0)).save(path, "JPEG", exif=exif)
-    statistics = inspect_image(str(path), background=(255, 255, 255), max_pixels=10**7, look=False).facts
+    statistics = inspect_image(str(path), background=(255, 255, 255), max_pixels=10**7, descriptors=False).statistics
     assert (statistics.kind, statistics.camera, statistics.width, statistics.height) == (
         "JPEG",
         "Maker Model 5",
@@ -91,7 +91,7 @@ def test_type_and_camera_are_reported_by_content(tmp_path):
     assert statistics.appearance is not None
     assert statistics.appearance.ratio == pytest.approx(320 / 240, abs=1e-4)
     Image.fromarray(scene(0)).save(path, "JPEG", exif=b"Exif\0\0MM\0*\0\0\xff\xff broken")
-    statistics = inspect_image(str(path), background=(255, 255, 255), max_pixels=10**7, look=False).facts
+    statistics = inspect_image(str(path), background=(255, 255, 255), max_pixels=10**7, descriptors=False).statistics
     assert (statistics.camera, statistics.error) == ("", None)
 
 
@@ -99,7 +99,9 @@ def test_the_shape_is_that_which_is_seen(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(scene(0)).save(tmp_path / "a.jpg", exif=exif)
-    statistics = inspect_image(str(tmp_path / "a.jpg"), background=(255, 255, 255), max_pixels=10**7, look=False).facts
+    statistics = inspect_image(
+        str(tmp_path / "a.jpg"), background=(255, 255, 255), max_pixels=10**7, descriptors=False
+    ).statistics
     assert (statistics.width, statistics.height) == (320, 240)
     assert statistics.appearance is not None
     assert statistics.appearance.ratio == pytest.approx(240 / 320)

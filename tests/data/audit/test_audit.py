@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagetune.cli.render.audit import audit_lines
+from imagetune.cli.render.audit import format_audit
 from imagetune.data.audit import inspection
 from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.check_document import audit_document
+from imagetune.data.check_document import build_audit_document
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.read import read_catalog
@@ -59,10 +59,10 @@ def test_a_clean_source_has_no_findings(class_folders: Path, config_for: ConfigF
     catalog, audit = checked(config_for(class_folders))
     assert audit.findings == ()
     assert audit.duplicate_groups == tuple(range(36))
-    fact = audit.facts[0]
+    fact = audit.statistics[0]
     assert fact.sha256 == hashlib.sha256(Path(fact.path).read_bytes()).hexdigest()
     assert (fact.width, fact.height, fact.size_bytes) == (48, 40, Path(fact.path).stat().st_size)
-    assert [fact.path for fact in audit.facts] == [record.path for record in catalog.records]
+    assert [fact.path for fact in audit.statistics] == [record.path for record in catalog.records]
     enforce_audit(audit)
 
 
@@ -97,7 +97,7 @@ def test_every_bad_image_is_named_with_its_reason(class_folders: Path, config_fo
     assert found.title == "6 images can't be used"
     for name, words in reasons.items():
         assert words in found.reasons[str(class_folders / "cat" / name)]
-    document = json.loads(json.dumps(audit_document(catalog, audit)))
+    document = json.loads(json.dumps(build_audit_document(catalog, audit)))
     assert {Path(bad["path"]).name for bad in document["bad"]} == set(reasons)
     assert (document["images"], document["usable"], document["ok"]) == (42, 36, True)
     splits = split_catalog(catalog, audit, config_for(class_folders), seed=0)
@@ -269,8 +269,8 @@ def test_allowed_codes_are_reported_in_the_document_only(class_folders: Path, co
     catalog, audit = checked(config)
     enforce_audit(audit)
     assert "bad-image" not in codes(audit)
-    assert "bad-image" not in "\n".join(audit_lines(catalog, audit))
-    document = json.loads(json.dumps(audit_document(catalog, audit)))
+    assert "bad-image" not in "\n".join(format_audit(catalog, audit))
+    document = json.loads(json.dumps(build_audit_document(catalog, audit)))
     assert document["ok"]
     assert [(allowed["code"], allowed["count"]) for allowed in document["allowed"]] == [("bad-image", 6)]
     assert "bad-image" not in {reported["code"] for reported in document["findings"]}
@@ -355,7 +355,7 @@ def test_processes_find_what_one_process_finds(class_folders: Path, config_for: 
     alone = checked(config_for(class_folders))[1]
     monkeypatch.setattr(inspection, "_ALONE_COUNT", 1)
     monkeypatch.setattr(inspection, "_ALONE_BYTES", 1)
-    monkeypatch.setattr(inspection, "usable_cores", lambda: 2)
+    monkeypatch.setattr(inspection, "count_usable_cores", lambda: 2)
     assert checked(config_for(class_folders))[1] == alone
 
 
@@ -364,13 +364,13 @@ def test_lines_show_classes_splits_and_findings(class_folders: Path, config_for:
     config = config_for(class_folders)
     catalog, audit = checked(config)
     splits = split_catalog(catalog, audit, config, seed=1)
-    text = "\n".join(audit_lines(catalog, audit, splits))
+    text = "\n".join(format_audit(catalog, audit, splits))
     assert text.startswith(f"{class_folders}: 42 images, 3 classes, 6 can't be used\n  class  train  val  test\n")
     assert "warning [bad-image] 6 images can't be used" in text
     assert "cat/empty.png (the file is empty)" in text
     assert "and 1 more (--json names them all)" in text
     assert "splits made by hash with seed 1" in text
-    assert audit_document(catalog, audit, splits)["splits"]["train"]["dog"] == splits.counts()["train"]["dog"]
+    assert build_audit_document(catalog, audit, splits)["splits"]["train"]["dog"] == splits.counts()["train"]["dog"]
 
 
 def test_a_symlink_loop_and_a_bomb_take_no_time(class_folders: Path, config_for: ConfigFor) -> None:

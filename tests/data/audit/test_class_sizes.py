@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imagetune.data.audit.class_sizes import check_class_sizes
-from imagetune.data.audit.image_statistics import ImageFacts
+from imagetune.data.audit.image_statistics import ImageStatistics
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
 
@@ -12,7 +12,7 @@ def found(counts: dict[str, int], *, bad: int = 0, rule: LabelRule | None = None
     labels = [label for label, count in counts.items() for _ in range(count)]
     records = [Record(f"/set/{at}.png", label) for at, label in enumerate(labels)]
     statistics = [
-        ImageFacts(one.path, "", 1, 9, 9, None, "bad" if at < bad else None) for at, one in enumerate(records)
+        ImageStatistics(one.path, "", 1, 9, 9, None, "bad" if at < bad else None) for at, one in enumerate(records)
     ]
     return {one.code: one for one in check_class_sizes(records, statistics, rule or LabelRule())}
 

@@ -10,7 +10,13 @@ import pytest
 from PIL import Image
 
 from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.audit.cleaning import LEFT_OUT, Cleaning, clean, require_outside, write_cleaning
+from imagetune.data.audit.cleaning import (
+    LEFT_OUT,
+    Cleaning,
+    build_cleaned_table,
+    require_outside_source,
+    write_cleaning,
+)
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.splits import split_catalog
@@ -27,7 +33,7 @@ def checked(config: DataConfig) -> tuple[Catalog, Audit]:
 
 
 def cleaned(config: DataConfig) -> Cleaning:
-    return clean(*checked(config))
+    return build_cleaned_table(*checked(config))
 
 
 def changes(cleaning: Cleaning) -> dict[str, tuple[str, str]]:
@@ -78,7 +84,7 @@ def test_near_duplicates_get_a_group_and_others_none(dirty: Path, config_for: Co
 
 def test_a_clean_source_stays_as_it_is(class_folders: Path, config_for: ConfigFor) -> None:
     catalog, audit = checked(config_for(class_folders))
-    cleaning = clean(catalog, audit)
+    cleaning = build_cleaned_table(catalog, audit)
     assert cleaning.records == catalog.records
     assert cleaning.changes == ()
 
@@ -110,7 +116,7 @@ def test_a_duplicate_group_across_splits_goes_where_most_of_it_is(split_folders:
     catalog, audit = checked(config)
     with pytest.raises(DataError, match="in more than one split"):
         enforce_audit(audit)
-    cleaning = clean(catalog, audit)
+    cleaning = build_cleaned_table(catalog, audit)
     reported = changes(cleaning)
     assert reported.keys() == {"one.jpg", "three.jpg", "4.png"}
     assert reported["one.jpg"][0] == "moved to train"
@@ -189,7 +195,7 @@ def test_nothing_is_written_over_or_among_the_images(dirty: Path, config_for: Co
     with pytest.raises(DataError, match="imagetune never writes"):
         write_cleaning(cleaning, dirty / "cat" / "fixed", config)
     with pytest.raises(DataError, match="imagetune never writes"):
-        require_outside(dirty / "page.html", config)
+        require_outside_source(dirty / "page.html", config)
     assert (tmp_path / "fixed" / "cleaned.csv").read_bytes() == first
     after = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in dirty.rglob("*") if path.is_file()}
     assert after == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imagetune.data.audit.audit import Audit, audit_catalog
-from imagetune.data.duplicates.groups import components
+from imagetune.data.duplicates.groups import find_components
 from imagetune.data.sources.read import read_catalog
 from imagetune.recipe.data import DataConfig
 
@@ -36,7 +36,7 @@ def joined(duplicate_groups: Iterable[Iterable[str]]) -> dict[str, int]:
     names = sorted({name for group in listed for name in group})
     place = {name: at for at, name in enumerate(names)}
     pairs = [(place[group[0]], place[name]) for group in listed for name in group[1:]]
-    return dict(zip(names, components(len(names), pairs), strict=True))
+    return dict(zip(names, find_components(len(names), pairs), strict=True))
 
 
 def links_kept(duplicate_groups: Iterable[Iterable[str]], other: dict[str, int]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 from imagetune.data.audit.appearance import measure_appearance
-from imagetune.data.audit.image_statistics import ImageFacts, Inspection
+from imagetune.data.audit.image_statistics import ImageStatistics, Inspection
 from imagetune.data.audit.inspection import inspect_image
 from imagetune.data.audit.outliers import find_outlier_images, find_placeholders
 from imagetune.data.duplicates.perceptual import shrink_image
@@ -18,9 +18,11 @@ from imagetune.data.duplicates.perceptual import shrink_image
 SHIPPED = sorted((Path(__file__).parents[3] / "recipes" / "clipart").glob("*/*.png"))
 
 
-def statistics_of(name: str, image: np.ndarray) -> ImageFacts:
+def statistics_of(name: str, image: np.ndarray) -> ImageStatistics:
     height, width = image.shape[:2]
-    return ImageFacts(name, name, 1000, width, height, None, None, appearance=measure_appearance(shrink_image(image)))
+    return ImageStatistics(
+        name, name, 1000, width, height, None, None, appearance=measure_appearance(shrink_image(image))
+    )
 
 
 def photographs(count: int) -> list[np.ndarray]:
@@ -122,7 +124,7 @@ def inspected(folder: Path, images: dict[str, np.ndarray]) -> list[Inspection]:
     for name, image in images.items():
         path = folder / f"{name}.png"
         cv2.imwrite(str(path), image[:, :, ::-1])
-        found.append(inspect_image(str(path), background=(255, 255, 255), max_pixels=10**7, look=True))
+        found.append(inspect_image(str(path), background=(255, 255, 255), max_pixels=10**7, descriptors=True))
     return found
 
 
@@ -140,7 +142,7 @@ def test_one_drawing_under_unrelated_names_is_a_placeholder(tmp_path, names, sta
     found = list(find_placeholders(inspections, [list(range(len(names)))]))
     assert [finding.code for finding in found] == ["placeholder"] * stand_in
     if stand_in:
-        assert set(found[0].paths) == {one.facts.path for one in inspections}
+        assert set(found[0].paths) == {one.statistics.path for one in inspections}
 
 
 def test_copies_of_a_photograph_are_no_placeholders(tmp_path):

@@ -15,7 +15,7 @@ from planted import CLASSES, NEAR, ODD, Planted, on_white, plant, scene
 from sklearn.datasets import load_sample_images
 
 from imagetune.data.audit.audit import Audit, audit_catalog
-from imagetune.data.duplicates.groups import members
+from imagetune.data.duplicates.groups import list_group_members
 from imagetune.data.sources.read import read_catalog
 from imagetune.recipe.data import DataConfig
 
@@ -112,7 +112,9 @@ def pairs_of(duplicate_groups: list[list[str]]) -> set[tuple[str, str]]:
 def test_near_duplicates_of_the_shipped_set_are_those_that_a_person_sees(config_for: ConfigFor) -> None:
     paths, audit = audited(config_for(CLIPART))
     names = [str(Path(path).relative_to(CLIPART)) for path in paths]
-    duplicate_groups = [[names[at] for at in group] for group in members(audit.duplicate_groups) if len(group) > 1]
+    duplicate_groups = [
+        [names[at] for at in group] for group in list_group_members(audit.duplicate_groups) if len(group) > 1
+    ]
     found = pairs_of(duplicate_groups)
     wanted = pairs_of(BY_EYE["near_duplicates"])
     right = wanted | pairs_of(BY_EYE["variants"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from imagetune.data.audit.image_statistics import Appearance, ImageFacts
+from imagetune.data.audit.image_statistics import Appearance, ImageStatistics
 from imagetune.data.audit.shift import compare_shares, compare_splits, find_split_shift
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import LabelRule
@@ -16,7 +16,7 @@ from imagetune.data.sources.records import Record
 
 def source(
     splits: list[str | None], *, seed: int = 0, labels: list[str] | None = None, rule: LabelRule | None = None
-) -> tuple[Catalog, list[ImageFacts]]:
+) -> tuple[Catalog, list[ImageStatistics]]:
     rng = np.random.default_rng(seed)
     records, statistics = [], []
     for at, split in enumerate(splits):
@@ -28,7 +28,9 @@ def source(
         )
         records.append(Record(path, labels[at] if labels else ["a", "b"][int(rng.integers(2))], split))
         statistics.append(
-            ImageFacts(path, str(at), int(rng.integers(10**5)), width, height, at, None, (), "JPEG", "", appearance)
+            ImageStatistics(
+                path, str(at), int(rng.integers(10**5)), width, height, at, None, (), "JPEG", "", appearance
+            )
         )
     return Catalog(Path("/set"), tuple(records), (), rule or LabelRule()), statistics
 
@@ -36,7 +38,7 @@ def source(
 SPLITS = ["train"] * 120 + ["val"] * 40 + ["test"] * 60
 
 
-def found(catalog: Catalog, statistics: list[ImageFacts]) -> dict[str, str]:
+def found(catalog: Catalog, statistics: list[ImageStatistics]) -> dict[str, str]:
     return {one.title.split()[0]: one.title for one in find_split_shift(catalog, statistics, range(len(statistics)))}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from imagetune.data.audit.image_statistics import Appearance, ImageFacts
+from imagetune.data.audit.image_statistics import Appearance, ImageStatistics
 from imagetune.data.audit.shortcuts import (
     _score_classes,
     encode_one_hot,
@@ -25,7 +25,7 @@ ROOT = Path("/set")
 
 def source(
     labels: list[str], *, seed: int = 0, rule: LabelRule | None = None, where: list[str] | None = None, **values: list
-) -> tuple[Catalog, list[ImageFacts]]:
+) -> tuple[Catalog, list[ImageStatistics]]:
     """Images of random size, shape and colour, but for what ``values`` gives of each."""
     rng = np.random.default_rng(seed)
     records, statistics = [], []
@@ -39,12 +39,12 @@ def source(
         camera = values["camera"][at] if "camera" in values else ""
         records.append(Record(path, label))
         statistics.append(
-            ImageFacts(path, str(at), 1000, int(width), int(height), at, None, (), kind, camera, appearance),
+            ImageStatistics(path, str(at), 1000, int(width), int(height), at, None, (), kind, camera, appearance),
         )
     return Catalog(ROOT, tuple(records), (), rule or LabelRule()), statistics
 
 
-def reported(catalog: Catalog, statistics: list[ImageFacts]) -> dict[str, str]:
+def reported(catalog: Catalog, statistics: list[ImageStatistics]) -> dict[str, str]:
     return {
         one.code: one.title for one in find_shortcuts(measure_shortcuts(catalog, statistics, range(len(statistics))))
     }

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from imagetune.core.row_store import cache_root
+from imagetune.core.row_store import find_cache_root
 from imagetune.data.audit import statistics_cache
 from imagetune.data.audit.inspection import inspect_images
 from imagetune.data.audit.statistics_cache import StatisticsCache, read_file_stamp
 
-SETTINGS = {"background": (255, 255, 255), "max_pixels": 10**8, "look": True}
+SETTINGS = {"background": (255, 255, 255), "max_pixels": 10**8, "descriptors": True}
 # What is opened below a folder, reported by the interpreter itself; hooks stay for ever.
 _watched: dict[str, list[str]] = {}
 
@@ -63,8 +63,8 @@ def test_a_second_look_opens_nothing_and_tells_the_same(paths, opened):
     opened.clear()
     assert inspect_images(paths, **SETTINGS) == first
     assert opened == []
-    assert first[0].facts.perceptual_hash is not None
-    assert first[2].facts.error == "is an HTML page"
+    assert first[0].statistics.perceptual_hash is not None
+    assert first[2].statistics.error == "is an HTML page"
 
 
 @pytest.mark.parametrize("how", ["content", "modified", "replaced"])
@@ -91,9 +91,9 @@ def test_other_settings_are_another_entry(paths, opened):
     inspect_images(paths, **SETTINGS)
     opened.clear()
     small = inspect_images(paths, **{**SETTINGS, "max_pixels": 100})
-    assert "pixels" in small[0].facts.error
+    assert "pixels" in small[0].statistics.error
     assert opened
-    assert inspect_images(paths, **SETTINGS)[0].facts.error is None
+    assert inspect_images(paths, **SETTINGS)[0].statistics.error is None
 
 
 def test_a_file_that_was_changed_just_now_is_not_kept(paths, opened, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_file_that_was_changed_just_now_is_not_kept(paths, opened, monkeypatch
 
 def test_nothing_is_kept_where_it_must_not(paths, opened):
     inspect_images(paths, **SETTINGS, keep=False)
-    assert not cache_root().exists()
+    assert not find_cache_root().exists()
     inspect_images(paths, **SETTINGS)
     opened.clear()
     inspect_images(paths, **SETTINGS, keep=False)
@@ -118,14 +118,14 @@ def test_nothing_is_kept_where_it_must_not(paths, opened):
 
 def test_a_file_that_is_not_there_is_looked_for_each_time(paths):
     gone = [*paths, str(Path(paths[0]).with_name("later.png"))]
-    assert inspect_images(gone, **SETTINGS)[-1].facts.error == "no such file"
+    assert inspect_images(gone, **SETTINGS)[-1].statistics.error == "no such file"
     write_image(Path(gone[-1]), seed=5)
-    assert inspect_images(gone, **SETTINGS)[-1].facts.error is None
+    assert inspect_images(gone, **SETTINGS)[-1].statistics.error is None
 
 
 def test_a_corrupted_database_makes_room_for_a_new_one(paths, opened):
     first = inspect_images(paths, **SETTINGS)
-    database = cache_root() / statistics_cache.NAME
+    database = find_cache_root() / statistics_cache.NAME
     database.write_bytes(b"x" * 5000)
     assert inspect_images(paths, **SETTINGS) == first
     opened.clear()
@@ -135,7 +135,7 @@ def test_a_corrupted_database_makes_room_for_a_new_one(paths, opened):
 
 def test_a_corrupted_row_is_not_believed(paths):
     first = inspect_images(paths, **SETTINGS)
-    with sqlite3.connect(cache_root() / statistics_cache.NAME) as connection:
+    with sqlite3.connect(find_cache_root() / statistics_cache.NAME) as connection:
         connection.execute("UPDATE images SET statistics = replace(statistics, '64', '65')")
     connection.close()
     assert inspect_images(paths, **SETTINGS) == first
@@ -144,7 +144,7 @@ def test_a_corrupted_row_is_not_believed(paths):
 def test_a_locked_or_unwritable_database_is_done_without(paths, monkeypatch, tmp_path):
     monkeypatch.setattr(statistics_cache, "WAIT_SECONDS", 0.05)
     first = inspect_images(paths, **SETTINGS)
-    connection = sqlite3.connect(cache_root() / statistics_cache.NAME, isolation_level=None)
+    connection = sqlite3.connect(find_cache_root() / statistics_cache.NAME, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     assert inspect_images(paths, **SETTINGS) == first
     connection.close()
@@ -159,11 +159,11 @@ from imagetune.data.audit import statistics_cache
 statistics_cache.SETTLED_SECONDS = 0.0
 from imagetune.data.audit.inspection import inspect_images
 for _ in range(20):
-    assert len(inspect_images({paths!r}, background=(255, 255, 255), max_pixels=10**8, look=True)) == 3
+    assert len(inspect_images({paths!r}, background=(255, 255, 255), max_pixels=10**8, descriptors=True)) == 3
 """
     others = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
     assert [(other.communicate()[1], other.returncode) for other in others] == [(b"", 0)] * 2
-    with sqlite3.connect(cache_root() / statistics_cache.NAME) as connection:
+    with sqlite3.connect(find_cache_root() / statistics_cache.NAME) as connection:
         assert connection.execute("SELECT count(*) FROM images").fetchone() == (3,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()

@@ -10,7 +10,7 @@ from planted import NEAR, scene
 from sklearn.datasets import load_digits
 
 from imagetune.data.duplicates import lsh_index
-from imagetune.data.duplicates.groups import DisjointSets, components, equal_pairs, members
+from imagetune.data.duplicates.groups import DisjointSets, find_components, find_equal_pairs, list_group_members
 from imagetune.data.duplicates.lsh_index import ORIENTATIONS, LshIndex
 from imagetune.data.duplicates.perceptual import (
     _DESCRIPTOR,
@@ -32,7 +32,7 @@ def alike(one: np.ndarray, other: np.ndarray) -> bool:
 def found_again(images: list[np.ndarray], changed: list[np.ndarray]) -> float:
     """The share of changed images that are in one group with their original, all of them looked at together."""
     descriptors = [compute_perceptual_hash(image)[1] for image in [*images, *changed]]
-    roots = components(len(descriptors), find_near_duplicate_pairs(descriptors))
+    roots = find_components(len(descriptors), find_near_duplicate_pairs(descriptors))
     return float(np.mean([roots[at] == roots[at + len(images)] for at in range(len(images))]))
 
 
@@ -86,7 +86,7 @@ def test_small_digits_are_no_duplicate_group() -> None:
         compute_perceptual_hash(cv2.resize(np.dstack([digit] * 3), (64, 64), interpolation=cv2.INTER_CUBIC))[1]
         for digit in digits
     ]
-    assert np.bincount(components(len(descriptors), find_near_duplicate_pairs(descriptors))).max() <= 32
+    assert np.bincount(find_components(len(descriptors), find_near_duplicate_pairs(descriptors))).max() <= 32
 
 
 def test_plain_images_have_no_hash() -> None:
@@ -151,7 +151,7 @@ def films(scenes: int, frames: int, seed: int = 0) -> list[bytes]:
 def test_pairs_connect_what_looks_alike_and_nothing_else() -> None:
     descriptors = films(12, 9)
     pairs = list(find_near_duplicate_pairs(descriptors))
-    assert components(len(descriptors), pairs) == [at // 9 * 9 for at in range(len(descriptors))]
+    assert find_components(len(descriptors), pairs) == [at // 9 * 9 for at in range(len(descriptors))]
     assert len(pairs) == 12 * 8
 
 
@@ -188,11 +188,11 @@ def test_a_duplicate_group_grows_to_its_limit() -> None:
 
 
 def test_components_join_over_any_number_of_steps() -> None:
-    assert components(6, [(4, 5), (1, 4), (0, 2)]) == [0, 1, 0, 3, 1, 1]
-    assert components(3, iter([])) == [0, 1, 2]
-    assert components(2, iter([(1, 1), (0, 1), (1, 0)])) == [0, 0]
-    assert components(0, []) == []
-    assert list(equal_pairs(["a", None, "b", "a", None, "a"])) == [(0, 3), (0, 5)]
-    assert list(members([])) == []
-    assert list(members([9, 7, 9, 3, 7])) == [[0, 2], [1, 4], [3]]
-    assert list(members([0, 1, 0, 3, 1])) == [[0, 2], [1, 4], [3]]
+    assert find_components(6, [(4, 5), (1, 4), (0, 2)]) == [0, 1, 0, 3, 1, 1]
+    assert find_components(3, iter([])) == [0, 1, 2]
+    assert find_components(2, iter([(1, 1), (0, 1), (1, 0)])) == [0, 0]
+    assert find_components(0, []) == []
+    assert list(find_equal_pairs(["a", None, "b", "a", None, "a"])) == [(0, 3), (0, 5)]
+    assert list(list_group_members([])) == []
+    assert list(list_group_members([9, 7, 9, 3, 7])) == [[0, 2], [1, 4], [3]]
+    assert list(list_group_members([0, 1, 0, 3, 1])) == [[0, 2], [1, 4], [3]]

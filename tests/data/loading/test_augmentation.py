@@ -13,8 +13,13 @@ import pytest
 from PIL import Image
 from plugin_packages import install_module
 
-from imagetune.core.plugins import AUGMENTATIONS, plugin_names
-from imagetune.data.loading.augmentation import PRESETS, augmentation_problems, augmentation_transforms, build_augmenter
+from imagetune.core.plugins import AUGMENTATIONS, list_plugin_names
+from imagetune.data.loading.augmentation import (
+    PRESETS,
+    build_augmenter,
+    find_augmentation_problems,
+    resolve_augmentation,
+)
 from imagetune.recipe.data import DataConfig, ImageSettings
 
 IMAGE = ImageSettings(height=32, width=40, background=(255, 255, 255))
@@ -28,8 +33,8 @@ def image(seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_work_and_keep_the_shape(name: str) -> None:
-    assert augmentation_problems(name) == ()
-    assert augmentation_problems(PRESETS[name], size=SIZE) == ()
+    assert find_augmentation_problems(name) == ()
+    assert find_augmentation_problems(PRESETS[name], size=SIZE) == ()
     DataConfig.model_validate({"source": "x", "augmentation": name})
     augmenter = build_augmenter(name, IMAGE)
     views = [augmenter(image(), seed=(7, epoch, 3)) for epoch in range(30)]
@@ -72,7 +77,7 @@ def test_uncovered_corners_show_the_background_unless_set_otherwise() -> None:
 
 def test_a_transform_that_changes_the_size_is_fitted_again() -> None:
     crop: list[dict[str, Any]] = [{"RandomCrop": {"height": 16, "width": 16, "p": 1.0}}]
-    assert augmentation_problems(crop, size=SIZE) == ()
+    assert find_augmentation_problems(crop, size=SIZE) == ()
     assert build_augmenter(crop, IMAGE)(image(), seed=(0, 0, 0)).shape == (32, 40, 3)
 
 
@@ -87,7 +92,7 @@ def test_nested_compositions_work() -> None:
         {"SomeOf": {"transforms": [{"HorizontalFlip": {"p": 1}}, {"ToGray": {"p": 1}}], "n": 1}},
         {"Rotate": {"interpolation": "INTER_CUBIC", "border_mode": "BORDER_REFLECT_101"}},
     ]
-    assert augmentation_problems(spec, size=SIZE) == ()
+    assert find_augmentation_problems(spec, size=SIZE) == ()
     assert build_augmenter(spec, IMAGE)(image(), seed=(0, 0, 0)).shape == (32, 40, 3)
 
 
@@ -139,7 +144,7 @@ def test_nested_compositions_work() -> None:
     ],
 )
 def test_mistakes_say_where_and_what(spec: Any, where: tuple[str | int, ...], words: str) -> None:
-    problem = augmentation_problems(spec, size=SIZE)[0]
+    problem = find_augmentation_problems(spec, size=SIZE)[0]
     assert problem.where == where
     assert words in problem.what
     assert "\n" not in problem.what
@@ -147,7 +152,7 @@ def test_mistakes_say_where_and_what(spec: Any, where: tuple[str | int, ...], wo
 
 def test_all_mistakes_are_reported_at_once() -> None:
     spec = [{"Blurr": None}, {"Rotate": {"limits": 3, "pp": 1}}, {"ToGray": {"p": -1}}]
-    assert len(augmentation_problems(spec)) == 4
+    assert len(find_augmentation_problems(spec)) == 4
 
 
 def test_most_transforms_are_repeatable() -> None:
@@ -155,7 +160,7 @@ def test_most_transforms_are_repeatable() -> None:
     names += ["GlassBlur", "PixelDropout", "GridDropout", "RandomGridShuffle", "PiecewiseAffine", "Spatter", "FancyPCA"]
     for name in names:
         spec = [{name: {"p": 1.0}}]
-        assert augmentation_problems(spec, size=SIZE) == ()
+        assert find_augmentation_problems(spec, size=SIZE) == ()
         views = [build_augmenter(spec, IMAGE)(image(), seed=(1, 2, 3)) for _ in range(2)]
         assert np.array_equal(*views), name
 
@@ -167,8 +172,8 @@ def test_the_module_starts_without_albumentations_and_without_network() -> None:
         "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
         "import imagetune.data.loading.augmentation as a\n"
         "assert not {'albumentations', 'cv2', 'pydantic'} & set(sys.modules)\n"
-        "assert a.augmentation_problems('medium') == ()\n"
-        "assert a.augmentation_problems([{'HorizontalFlip': {'p': 0.5}}]) == ()\n"
+        "assert a.find_augmentation_problems('medium') == ()\n"
+        "assert a.find_augmentation_problems([{'HorizontalFlip': {'p': 0.5}}]) == ()\n"
     )
     subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True)
 
@@ -220,15 +225,15 @@ def plugin_presets(tmp_path, monkeypatch):
 
 
 def test_a_plugins_preset_depends_on_the_size(plugin_presets):
-    assert augmentation_problems("half", size=SIZE) == ()
-    assert augmentation_transforms("half", (40, 60)) == ({"RandomCrop": {"height": 20, "width": 30}},)
+    assert find_augmentation_problems("half", size=SIZE) == ()
+    assert resolve_augmentation("half", (40, 60)) == ({"RandomCrop": {"height": 20, "width": 30}},)
 
 
 def test_an_augmenter_needs_no_plugin_once_it_is_pickled(plugin_presets, monkeypatch):
     packed = pickle.dumps(build_augmenter("half", IMAGE))
     monkeypatch.syspath_prepend("")
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(plugin_presets)])
-    assert plugin_names(AUGMENTATIONS) == ()
+    assert list_plugin_names(AUGMENTATIONS) == ()
     assert pickle.loads(packed)._spec[0].keys() == {"RandomCrop"}
 
 
@@ -240,5 +245,5 @@ def test_an_augmenter_needs_no_plugin_once_it_is_pickled(plugin_presets, monkeyp
     ],
 )
 def test_a_plugins_preset_that_is_wrong_is_reported(plugin_presets, name, reason):
-    (problem,) = augmentation_problems(name, size=SIZE)
+    (problem,) = find_augmentation_problems(name, size=SIZE)
     assert re.search(reason, problem.what)

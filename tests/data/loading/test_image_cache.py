@@ -15,7 +15,7 @@ import pytest
 from imagetune.core.row_store import MemoryRows
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.image_cache import ImageCache, ImageCaches, open_image_cache
-from imagetune.data.loading.pipeline import Batch, evaluation_batches, training_batches
+from imagetune.data.loading.pipeline import Batch, load_evaluation_batches, load_training_batches
 from imagetune.data.sources.records import Record
 from imagetune.recipe.data import DataConfig
 
@@ -42,7 +42,7 @@ def trained_on(
     records: Sequence[Record], cache: ImageCache | None, *, workers: int = 0, epochs: int = 3
 ) -> list[Batch]:
     settings = config()
-    with training_batches(
+    with load_training_batches(
         records,
         NAMES,
         image=settings.image,
@@ -58,7 +58,7 @@ def trained_on(
 
 
 def evaluated_on(records: Sequence[Record], cache: ImageCache | None) -> np.ndarray:
-    with evaluation_batches(
+    with load_evaluation_batches(
         records, NAMES, image=config().image, batch_size=8, workers=0, max_pixels=10**8, cache=cache
     ) as batches:
         return np.concatenate([batch.images for batch in batches])
@@ -259,5 +259,5 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(
 
 def test_a_run_opens_each_size_once(hashes: dict[str, str]) -> None:
     caches = ImageCaches(hashes)
-    assert caches.opened(config()) is caches.opened(config(augmentation="strong"))
-    assert caches.opened(config()) is not caches.opened(config(image_size=40))
+    assert caches.open_cache(config()) is caches.open_cache(config(augmentation="strong"))
+    assert caches.open_cache(config()) is not caches.open_cache(config(image_size=40))

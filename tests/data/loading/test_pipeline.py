@@ -19,10 +19,10 @@ from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.pipeline import (
     Batch,
     _choose_workers,
-    epoch_order,
-    evaluation_batches,
-    steps_per_epoch,
-    training_batches,
+    compute_epoch_order,
+    compute_steps_per_epoch,
+    load_evaluation_batches,
+    load_training_batches,
 )
 from imagetune.data.sources.records import Record
 from imagetune.errors import BadImageError, DataError, ResourceError
@@ -54,32 +54,32 @@ def same(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
 
 
 def test_each_epoch_has_every_image_once_in_another_order(records: list[Record]) -> None:
-    batches = gathered(training_batches(records, NAMES, **TRAINING, workers=0))
+    batches = gathered(load_training_batches(records, NAMES, **TRAINING, workers=0))
     assert [len(batch.labels) for batch in batches] == [8, 8, 8, 6] * 2
-    assert steps_per_epoch(30, 8) == 4
+    assert compute_steps_per_epoch(30, 8) == 4
     orders = [np.concatenate([batch.indices for batch in batches[start : start + 4]]) for start in (0, 4)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(30))
     assert not np.array_equal(orders[0], orders[1])
 
 
 def test_labels_and_types_are_right(records: list[Record]) -> None:
-    for batch in gathered(training_batches(records, NAMES, **TRAINING, workers=0)):
+    for batch in gathered(load_training_batches(records, NAMES, **TRAINING, workers=0)):
         assert (batch.images.dtype, batch.labels.dtype, batch.indices.dtype) == (np.uint8, np.int32, np.int64)
         assert batch.images.shape == (len(batch.labels), 32, 32, 3)
         assert [NAMES[label] for label in batch.labels] == [records[index].label for index in batch.indices]
 
 
 def test_pixels_and_order_do_not_depend_on_the_workers(records: list[Record]) -> None:
-    alone = gathered(training_batches(records, NAMES, **TRAINING, workers=0))
-    assert same(alone, gathered(training_batches(records, NAMES, **TRAINING, workers=0)))
-    assert same(alone, gathered(training_batches(records, NAMES, **TRAINING, workers=2)))
-    assert not same(alone, gathered(training_batches(records, NAMES, **{**TRAINING, "seed": 4}, workers=0)))
+    alone = gathered(load_training_batches(records, NAMES, **TRAINING, workers=0))
+    assert same(alone, gathered(load_training_batches(records, NAMES, **TRAINING, workers=0)))
+    assert same(alone, gathered(load_training_batches(records, NAMES, **TRAINING, workers=2)))
+    assert not same(alone, gathered(load_training_batches(records, NAMES, **{**TRAINING, "seed": 4}, workers=0)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_step_can_be_the_first(records: list[Record], workers: int) -> None:
-    whole = gathered(training_batches(records, NAMES, **TRAINING, workers=0))
-    rest = training_batches(records, NAMES, **TRAINING, workers=workers, start_step=5)
+    whole = gathered(load_training_batches(records, NAMES, **TRAINING, workers=0))
+    rest = load_training_batches(records, NAMES, **TRAINING, workers=workers, start_step=5)
     assert len(rest) == 3
     assert same(whole[5:], gathered(rest))
 
@@ -87,51 +87,51 @@ def test_any_step_can_be_the_first(records: list[Record], workers: int) -> None:
 def test_chances_decide_how_often_an_image_comes(records: list[Record]) -> None:
     chances = np.full(len(records), 0.5 / (len(records) - 1))
     chances[4] = 0.5
-    batches = gathered(training_batches(records, NAMES, **{**TRAINING, "epochs": 4}, workers=0, chances=chances))
+    batches = gathered(load_training_batches(records, NAMES, **{**TRAINING, "epochs": 4}, workers=0, chances=chances))
     drawn = np.concatenate([batch.indices for batch in batches])
     assert len(drawn) == 4 * len(records)
     assert np.mean(drawn == 4) == pytest.approx(0.5, abs=0.05)
-    again = gathered(training_batches(records, NAMES, **{**TRAINING, "epochs": 4}, workers=0, chances=chances))
+    again = gathered(load_training_batches(records, NAMES, **{**TRAINING, "epochs": 4}, workers=0, chances=chances))
     assert same(batches, again)
 
 
 def test_an_image_that_is_drawn_twice_is_augmented_in_two_ways(records: list[Record]) -> None:
     chances = np.zeros(len(records))
     chances[0] = 1.0
-    (batch, *_) = gathered(training_batches(records, NAMES, **TRAINING, workers=0, chances=chances))
+    (batch, *_) = gathered(load_training_batches(records, NAMES, **TRAINING, workers=0, chances=chances))
     assert len(np.unique(batch.images.reshape(len(batch.images), -1), axis=0)) > 1
 
 
 def test_the_order_of_an_epoch_can_be_asked_for(records: list[Record]) -> None:
     chances = np.full(len(records), 1 / len(records))
     for given in (None, chances):
-        batches = gathered(training_batches(records, NAMES, **TRAINING, workers=0, chances=given))
+        batches = gathered(load_training_batches(records, NAMES, **TRAINING, workers=0, chances=given))
         for epoch in range(2):
             order = np.concatenate([batch.indices for batch in batches[4 * epoch : 4 * epoch + 4]])
-            assert np.array_equal(order, epoch_order(len(records), TRAINING["seed"], epoch, given))
+            assert np.array_equal(order, compute_epoch_order(len(records), TRAINING["seed"], epoch, given))
 
 
 def test_loading_begins_before_the_first_batch_is_asked_for(records: list[Record]) -> None:
-    with training_batches(records, NAMES, **{**TRAINING, "epochs": 100}, workers=1) as batches:
+    with load_training_batches(records, NAMES, **{**TRAINING, "epochs": 100}, workers=1) as batches:
         deadline = time.monotonic() + 60
         while not multiprocessing.active_children() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert multiprocessing.active_children()
     assert multiprocessing.active_children() == []
-    with training_batches(records, NAMES, **TRAINING, workers=0) as batches:
+    with load_training_batches(records, NAMES, **TRAINING, workers=0) as batches:
         time.sleep(1)
-        Path(records[int(epoch_order(len(records), TRAINING["seed"], 0)[0])].path).unlink()
+        Path(records[int(compute_epoch_order(len(records), TRAINING["seed"], 0)[0])].path).unlink()
         assert len(next(batches).labels) == 8
 
 
 def test_starting_after_the_end_gives_nothing(records: list[Record]) -> None:
-    assert gathered(training_batches(records, NAMES, **TRAINING, workers=0, start_step=8)) == []
+    assert gathered(load_training_batches(records, NAMES, **TRAINING, workers=0, start_step=8)) == []
 
 
 def test_evaluation_keeps_the_order_and_the_pixels(records: list[Record]) -> None:
     strange = [*records, Record(records[0].path, "yak")]
     for workers in (0, 2):
-        batches = gathered(evaluation_batches(strange, NAMES, **COMMON, workers=workers))
+        batches = gathered(load_evaluation_batches(strange, NAMES, **COMMON, workers=workers))
         assert np.concatenate([batch.indices for batch in batches]).tolist() == list(range(31))
         assert batches[-1].labels[-1] == -1
         assert np.array_equal(batches[1].images[2], load_image(records[10].path, IMAGE, max_pixels=10**8))
@@ -139,7 +139,7 @@ def test_evaluation_keeps_the_order_and_the_pixels(records: list[Record]) -> Non
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_vanishes_is_named_in_the_main_process(records: list[Record], workers: int) -> None:
-    batches = training_batches(records, NAMES, **{**TRAINING, "epochs": 50}, workers=workers)
+    batches = load_training_batches(records, NAMES, **{**TRAINING, "epochs": 50}, workers=workers)
     with batches, pytest.raises(DataError, match="no such file") as caught:
         next(batches)
         Path(records[17].path).unlink()
@@ -153,7 +153,7 @@ def test_an_image_that_vanishes_is_named_in_the_main_process(records: list[Recor
 
 def test_prediction_goes_on_without_bad_images(records: list[Record]) -> None:
     Path(records[3].path).write_bytes(b"junk")
-    batches = gathered(evaluation_batches(records, NAMES, **COMMON, workers=0, keep_going=True))
+    batches = gathered(load_evaluation_batches(records, NAMES, **COMMON, workers=0, keep_going=True))
     assert batches[0].indices.tolist() == [0, 1, 2, 4, 5, 6, 7]
     assert batches[0].images.shape[0] == 7
     assert batches[0].errors == ((3, "is not an image that can be read"),)
@@ -161,7 +161,7 @@ def test_prediction_goes_on_without_bad_images(records: list[Record]) -> None:
 
 
 def test_leaving_the_block_stops_the_workers(records: list[Record]) -> None:
-    with training_batches(records, NAMES, **{**TRAINING, "epochs": 100}, workers=2) as batches:
+    with load_training_batches(records, NAMES, **{**TRAINING, "epochs": 100}, workers=2) as batches:
         next(batches)
         assert len(multiprocessing.active_children()) == 2
     assert multiprocessing.active_children() == []
@@ -170,7 +170,7 @@ def test_leaving_the_block_stops_the_workers(records: list[Record]) -> None:
 
 def test_a_worker_that_is_killed_is_reported(records: list[Record]) -> None:
     with (
-        training_batches(records, NAMES, **{**TRAINING, "epochs": 1000}, workers=1) as batches,
+        load_training_batches(records, NAMES, **{**TRAINING, "epochs": 1000}, workers=1) as batches,
         pytest.raises(ResourceError, match="a worker process that loads images died"),
     ):
         next(batches)
@@ -189,13 +189,13 @@ def test_automatic_workers_are_none_for_little_work() -> None:
 SCRIPT = """
 import signal, sys, time
 from imagetune.data.sources.records import Record
-from imagetune.data.loading.pipeline import training_batches
+from imagetune.data.loading.pipeline import load_training_batches
 from imagetune.recipe.data import ImageSettings
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     records = [Record(sys.argv[1], "cat")] * 32
-    batches = training_batches(records, ("cat",), image=ImageSettings(height=32, width=32), augmentation="none",
+    batches = load_training_batches(records, ("cat",), image=ImageSettings(height=32, width=32), augmentation="none",
                                batch_size=8, seed=0, epochs=10**6, workers=2, max_pixels=10**8)
     import multiprocessing
     next(batches)

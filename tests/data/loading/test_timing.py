@@ -2,13 +2,13 @@ import time
 
 import pytest
 
-from imagetune.data.loading.pipeline import training_batches
+from imagetune.data.loading.pipeline import load_training_batches
 from imagetune.data.loading.timing import (
     PASSES,
     Timing,
     format_transform_name,
-    spread_sample,
-    thread_rate,
+    measure_thread_throughput,
+    sample_evenly,
     time_each,
     time_loading,
     time_pipeline,
@@ -28,7 +28,12 @@ def records(images):
 
 def test_a_timing_tells_its_middle_and_its_spread():
     timing = Timing((0.3, 0.1, 0.2))
-    assert (timing.seconds, timing.min_seconds, timing.max_seconds, timing.rate) == (0.2, 0.1, 0.3, pytest.approx(5))
+    assert (timing.seconds, timing.min_seconds, timing.max_seconds, timing.images_per_second) == (
+        0.2,
+        0.1,
+        0.3,
+        pytest.approx(5),
+    )
 
 
 def test_each_item_is_worked_on_in_every_round_after_a_first_call_that_does_not_count():
@@ -51,8 +56,8 @@ def test_slow_work_is_done_on_fewer_items():
 
 
 def test_a_sample_comes_from_everywhere(records):
-    assert spread_sample(records, 3) == [records[0], records[10], records[20]]
-    assert spread_sample(records, 1000) == records
+    assert sample_evenly(records, 3) == [records[0], records[10], records[20]]
+    assert sample_evenly(records, 1000) == records
 
 
 def test_loading_is_reported_in_pieces_and_by_transform(records):
@@ -76,15 +81,15 @@ def test_a_choice_is_named_with_what_it_chooses_from():
 
 
 def test_threads_load_images_and_a_vanished_one_is_named(records, tmp_path):
-    assert thread_rate(records[:4], IMAGE, "light", max_pixels=10**7, threads=2) > 0
+    assert measure_thread_throughput(records[:4], IMAGE, "light", max_pixels=10**7, threads=2) > 0
     with pytest.raises(BadImageError) as caught:
-        thread_rate([Record(str(tmp_path / "gone.png"), "a")], IMAGE, "none", max_pixels=10**7, threads=2)
+        measure_thread_throughput([Record(str(tmp_path / "gone.png"), "a")], IMAGE, "none", max_pixels=10**7, threads=2)
     assert "gone.png" in caught.value.where
 
 
 def test_a_pipeline_is_timed_after_its_buffers_and_closed(records):
     names = sorted({record.label for record in records})
-    batches = training_batches(
+    batches = load_training_batches(
         records,
         names,
         image=IMAGE,

@@ -4,12 +4,12 @@ import pytest
 
 from imagetune.data.sources.labels import (
     LabelRule,
+    build_label_rule,
     canonicalize_labels,
+    format_exact_number,
     join_labels,
-    label_rule,
-    number_of,
-    number_text,
     order_classes,
+    parse_number,
     require_plain,
     split_labels,
 )
@@ -49,17 +49,17 @@ def test_a_number_has_one_text(text: str, told: str) -> None:
 
 @pytest.mark.parametrize("text", ["old", "", "nan", "inf", "1e39", "1,5"])
 def test_what_is_no_finite_number_is_refused_with_its_image(text: str) -> None:
-    assert number_of(text) is None
+    assert parse_number(text) is None
     with pytest.raises(DataError, match="not a finite number") as caught:
         canonical(text, task="regression")
     assert caught.value.where == "/data/1.png"
 
 
 def test_a_rule_names_the_classes_of_a_label() -> None:
-    assert label_rule(config()).names("a;b") == ("a;b",)
-    assert label_rule(config(task="multi_label", label_separator="|")).names("b|a") == ("a", "b")
-    assert label_rule(config(task="regression")).names("3") == ("value",)
-    assert label_rule(config(task="regression", columns={"label": "age"})).names("3") == ("age",)
+    assert build_label_rule(config()).names("a;b") == ("a;b",)
+    assert build_label_rule(config(task="multi_label", label_separator="|")).names("b|a") == ("a", "b")
+    assert build_label_rule(config(task="regression")).names("3") == ("value",)
+    assert build_label_rule(config(task="regression", columns={"label": "age"})).names("3") == ("age",)
 
 
 def test_images_with_several_labels_count_for_each() -> None:
@@ -68,10 +68,10 @@ def test_images_with_several_labels_count_for_each() -> None:
 
 
 def test_labels_are_reported_as_people_read_them() -> None:
-    assert LabelRule("multi_label").told("a;b") == "a, b"
-    assert LabelRule("multi_label").told("") == "none"
-    assert LabelRule().told("a;b") == "a;b"
-    assert LabelRule("regression").told("160.191666") == "160.192"
+    assert LabelRule("multi_label").describe("a;b") == "a, b"
+    assert LabelRule("multi_label").describe("") == "none"
+    assert LabelRule().describe("a;b") == "a;b"
+    assert LabelRule("regression").describe("160.191666") == "160.192"
 
 
 def test_ordered_classes_need_an_order_unless_they_are_numbers() -> None:
@@ -90,4 +90,4 @@ def test_a_label_with_the_separator_is_refused() -> None:
 
 def test_number_texts_give_the_number_back() -> None:
     for value in (0.1, 1 / 3, 12345678901234567890.0, -7.0, 5e-324):
-        assert float(number_text(value)) == value
+        assert float(format_exact_number(value)) == value

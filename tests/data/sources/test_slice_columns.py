@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from imagetune.data.audit.audit import Audit, ImageFacts
+from imagetune.data.audit.audit import Audit, ImageStatistics
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import read_splits_csv, split_catalog, write_splits_csv
@@ -31,7 +31,7 @@ def test_records_carry_the_columns_and_splits_csv_keeps_them(source: Path, confi
     config = config_for(source, columns={"slices": ["camera", "age"]})
     catalog = read_catalog(config)
     assert catalog.records[9].slices == (("camera", "y"), ("age", "9"))
-    facts = tuple(ImageFacts(r.path, f"sha {r.path}", 1, 1, 1, None, None) for r in catalog.records)
+    facts = tuple(ImageStatistics(r.path, f"sha {r.path}", 1, 1, 1, None, None) for r in catalog.records)
     splits = split_catalog(catalog, Audit(facts, (), tuple(range(16))), config, seed=0)
     write_splits_csv(splits, source.parent / "splits.csv")
     header = (source.parent / "splits.csv").read_text(encoding="utf-8").splitlines()[0]

@@ -11,8 +11,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from imagetune.data.audit.audit import Audit, ImageFacts
-from imagetune.data.check_document import audit_document
+from imagetune.data.audit.audit import Audit, ImageStatistics
+from imagetune.data.check_document import build_audit_document
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
@@ -35,7 +35,7 @@ def labels(config: DataConfig) -> list[str]:
 
 
 def audit(records: list[Record]) -> Audit:
-    facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
+    facts = tuple(ImageStatistics(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
     return Audit(facts, (), tuple(range(len(records))))
 
 
@@ -114,7 +114,7 @@ def test_several_labels_are_split_and_counted(config_for: ConfigFor, method: str
     assert 20 <= splits.test_count <= 60
     assert any(record.label == "" for record in splits.train)
     assert any(record.label == "" for record in open_holdout(splits))
-    assert splits.told_labels() == "3 labels: a, b, c"
+    assert splits.describe_targets() == "3 labels: a, b, c"
 
 
 def test_a_label_of_one_image_is_learned_rather_than_tested(config_for: ConfigFor) -> None:
@@ -131,7 +131,7 @@ def test_numbers_are_split_without_classes(config_for: ConfigFor, method: str) -
     assert splits.class_names == ("age",)
     assert 20 <= splits.test_count <= 60
     assert splits.counts()["test"] == {"age": splits.test_count}
-    assert splits.told_labels().startswith("age from ")
+    assert splits.describe_targets().startswith("age from ")
 
 
 def test_stratified_numbers_are_alike_in_every_split(config_for: ConfigFor) -> None:
@@ -160,4 +160,4 @@ def test_a_label_that_training_never_saw_is_refused(config_for: ConfigFor) -> No
 def test_the_check_counts_labels_and_not_their_combinations(tmp_path: Path, config_for: ConfigFor) -> None:
     source = table(tmp_path / "t.csv", "a.png,dog;cat", "b.png,", "c.png,cat")
     catalog = read_catalog(config_for(source, task="multi_label"))
-    assert audit_document(catalog, audit(list(catalog.records)))["classes"] == {"cat": 2, "dog": 1}
+    assert build_audit_document(catalog, audit(list(catalog.records)))["classes"] == {"cat": 2, "dog": 1}

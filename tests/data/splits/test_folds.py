@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from imagetune.data.audit.audit import Audit, ImageFacts
+from imagetune.data.audit.audit import Audit, ImageStatistics
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.sources.labels import label_rule
+from imagetune.data.sources.labels import build_label_rule
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.assignment import Unit
-from imagetune.data.splits.folds import assign_folds, fold_splits, selection_folds
+from imagetune.data.splits.folds import assign_folds, build_cross_validation_folds, build_selection_folds
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits, split_catalog
 from imagetune.errors import DataError
@@ -29,11 +29,11 @@ def made(
     seed: int = 0,
     duplicate_groups: dict[int, int] | None = None,
 ) -> tuple[Splits, tuple[Splits, ...]]:
-    facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
+    facts = tuple(ImageStatistics(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
     roots = tuple((duplicate_groups or {}).get(index, index) for index in range(len(records)))
-    catalog, audit = Catalog(ROOT, tuple(records), rule=label_rule(config)), Audit(facts, (), roots)
+    catalog, audit = Catalog(ROOT, tuple(records), rule=build_label_rule(config)), Audit(facts, (), roots)
     splits = split_catalog(catalog, audit, config, seed=seed)
-    return splits, fold_splits(catalog, audit, splits, folds=folds, seed=seed)
+    return splits, build_cross_validation_folds(catalog, audit, splits, folds=folds, seed=seed)
 
 
 def records(counts: dict[str, int], *, groups: int | None = None, split: str | None = None) -> list[Record]:
@@ -145,11 +145,11 @@ def chosen(
     seed: int = 0,
     duplicate_groups: dict[int, int] | None = None,
 ) -> tuple[Splits, tuple[Splits, ...]]:
-    facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in images)
+    facts = tuple(ImageStatistics(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in images)
     roots = tuple((duplicate_groups or {}).get(index, index) for index in range(len(images)))
-    catalog, audit = Catalog(ROOT, tuple(images), rule=label_rule(config)), Audit(facts, (), roots)
+    catalog, audit = Catalog(ROOT, tuple(images), rule=build_label_rule(config)), Audit(facts, (), roots)
     splits = split_catalog(catalog, audit, config, seed=seed)
-    return splits, selection_folds(catalog, audit, splits, folds=folds, seed=seed)
+    return splits, build_selection_folds(catalog, audit, splits, folds=folds, seed=seed)
 
 
 def test_trials_are_judged_by_every_image_but_those_of_the_test_once(config: DataConfig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagetune.data.audit.audit import Audit, ImageFacts
+from imagetune.data.audit.audit import Audit, ImageStatistics
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
@@ -31,7 +31,7 @@ def source(
 
 
 def made(records: list[Record], config: DataConfig, *, seed: int = 0, families: dict[int, int] | None = None) -> Splits:
-    facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
+    facts = tuple(ImageStatistics(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
     roots = tuple((families or {}).get(index, index) for index in range(len(records)))
     return split_catalog(Catalog(ROOT, tuple(records)), Audit(facts, (), roots), config, seed=seed)
 
@@ -73,7 +73,7 @@ def test_adding_images_moves_none(config: DataConfig) -> None:
 
 def test_the_split_depends_on_content_not_on_names(config: DataConfig) -> None:
     records = source({"a": 50, "b": 50})
-    facts = tuple(ImageFacts(r.path, f"sha {n}", 1, 1, 1, None, None) for n, r in enumerate(records))
+    facts = tuple(ImageStatistics(r.path, f"sha {n}", 1, 1, 1, None, None) for n, r in enumerate(records))
     renamed = tuple(Record(r.path.replace("/data/", "/data/x"), r.label) for r in records)
     roots = tuple(range(100))
     first = sides(split_catalog(Catalog(ROOT, tuple(records)), Audit(facts, (), roots), config, seed=0))
@@ -128,7 +128,7 @@ def test_bad_images_are_left_out_and_a_class_of_bad_images_is_an_error(config: D
 
     def audit(bad: range) -> Audit:
         errors = ["truncated" if number in bad else None for number in range(20)]
-        facts = [ImageFacts(r.path, f"{r.path}", 1, 1, 1, None, e) for r, e in zip(records, errors, strict=True)]
+        facts = [ImageStatistics(r.path, f"{r.path}", 1, 1, 1, None, e) for r, e in zip(records, errors, strict=True)]
         return Audit(tuple(facts), (), tuple(range(20)))
 
     catalog = Catalog(ROOT, tuple(records))

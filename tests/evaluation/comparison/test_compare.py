@@ -6,18 +6,18 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, mean_ab
 from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.comparison.compare import compare_predictions
-from imagetune.evaluation.comparison.document import ComparedRun, comparison_document, rounded_up
-from imagetune.evaluation.comparison.metrics import metrics_of, predictions_of
+from imagetune.evaluation.comparison.document import ComparedRun, build_comparison_document, round_up
+from imagetune.evaluation.comparison.metrics import build_metric_function, prepare_predictions
 from imagetune.evaluation.comparison.results import Churn, Closeness
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import Bootstrap
 from imagetune.evaluation.statistics.paired_tests import (
-    drawn_swap_p,
-    images_to_tell,
-    mcnemar_p,
-    min_detectable_difference,
-    swap_p,
-    swapped_differences,
+    compute_images_needed,
+    compute_mcnemar_p_value,
+    compute_min_detectable_difference,
+    compute_monte_carlo_p_value,
+    compute_permutation_p_value,
+    permute_differences,
 )
 
 NAMES = ("blue", "green", "red")
@@ -39,7 +39,7 @@ def compare(first, second, *, groups=None, samples=400, **arguments):
 
 def document_of(comparison, **runs):
     compared = [ComparedRun(key, f"runs/{key}", "recipe", "backbone", comparison.images) for key in runs]
-    return comparison_document(comparison, runs, runs=compared, matched_by="path")
+    return build_comparison_document(comparison, runs, runs=compared, matched_by="path")
 
 
 def right_and_wrong(generator, count, only_first, only_second, both_right):
@@ -55,9 +55,9 @@ def right_and_wrong(generator, count, only_first, only_second, both_right):
 def test_mcnemars_test_is_that_of_a_published_example():
     # Airway hyper-responsiveness before and after stem cell transplantation (Bentur and others 2009): Fagerland,
     # Lydersen and Laake, BMC Medical Research Methodology 13:91, 2013, give 0.0703 for the exact conditional test.
-    assert mcnemar_p(1, 7) == pytest.approx(0.0703, abs=5e-5)
-    assert mcnemar_p(7, 1) == mcnemar_p(1, 7)
-    assert mcnemar_p(0, 0) == 1.0
+    assert compute_mcnemar_p_value(1, 7) == pytest.approx(0.0703, abs=5e-5)
+    assert compute_mcnemar_p_value(7, 1) == compute_mcnemar_p_value(1, 7)
+    assert compute_mcnemar_p_value(0, 0) == 1.0
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -66,35 +66,37 @@ def test_all_swaps_are_counted_as_scipy_counts_them(seed):
     expected = permutation_test(
         (differences, np.zeros(11)), lambda a, b: (a - b).sum(), permutation_type="samples", n_resamples=np.inf
     )
-    assert swap_p(differences) == pytest.approx(expected.pvalue)
+    assert compute_permutation_p_value(differences) == pytest.approx(expected.pvalue)
 
 
 def test_swaps_of_right_and_wrong_are_mcnemars_test():
-    assert swap_p(np.array([1] * 3 + [-1] * 12 + [0] * 9)) == pytest.approx(mcnemar_p(3, 12))
-    assert swap_p(np.zeros(4, np.int64)) == 1.0
+    assert compute_permutation_p_value(np.array([1] * 3 + [-1] * 12 + [0] * 9)) == pytest.approx(
+        compute_mcnemar_p_value(3, 12)
+    )
+    assert compute_permutation_p_value(np.zeros(4, np.int64)) == 1.0
 
 
 def test_many_swaps_take_no_time_and_stay_chances():
     differences = np.random.default_rng(0).integers(-4, 5, 50_000)
-    assert 0 < swap_p(differences) <= 1
+    assert 0 < compute_permutation_p_value(differences) <= 1
 
 
 def test_drawn_swaps_agree_with_counted_ones():
     generator = np.random.default_rng(3)
     scores = generator.normal(size=(2, 40)) + [[0.25], [0.0]]
     stacked = np.concatenate(scores)
-    swapped = swapped_differences(np.arange(40), lambda weights: stacked @ weights / 40, seed=1)
+    swapped = permute_differences(np.arange(40), lambda weights: stacked @ weights / 40, seed=1)
     expected = permutation_test(
         tuple(scores), lambda a, b, axis: (a - b).mean(axis=axis), permutation_type="samples", n_resamples=20_000
     )
-    found = drawn_swap_p(float(scores[0].mean() - scores[1].mean()), swapped)
+    found = compute_monte_carlo_p_value(float(scores[0].mean() - scores[1].mean()), swapped)
     assert found == pytest.approx(expected.pvalue, abs=0.03)
 
 
 def test_a_group_is_swapped_whole():
     stacked = np.arange(12.0)
     seen = []
-    swapped_differences(
+    permute_differences(
         np.array([0, 0, 0, 1, 1, 1]), lambda weights: (seen.append(weights), stacked @ weights)[1], seed=0
     )
     kept = np.concatenate(seen[::2], axis=1)
@@ -104,18 +106,18 @@ def test_a_group_is_swapped_whole():
 
 @pytest.mark.parametrize(("difference", "discordant"), [(0.05, 0.15), (0.1, 0.2), (0.04, 0.05)])
 def test_so_many_images_do_find_the_difference_in_four_of_five_tests(difference, discordant):
-    images = round(images_to_tell(difference, discordant, confidence=0.95))
+    images = round(compute_images_needed(difference, discordant, confidence=0.95))
     chances = [(discordant + difference) / 2, (discordant - difference) / 2, 1 - discordant]
     draws = np.random.default_rng(0).multinomial(images, chances, 1500)
-    found = np.mean([mcnemar_p(int(one), int(other)) < 0.05 for one, other, _ in draws])
+    found = np.mean([compute_mcnemar_p_value(int(one), int(other)) < 0.05 for one, other, _ in draws])
     # Connor's formula is for the usual test; the exact one is a little more careful.
     assert 0.72 < found < 0.84
-    assert min_detectable_difference(images, discordant, confidence=0.95) == pytest.approx(difference, rel=0.01)
+    assert compute_min_detectable_difference(images, discordant, confidence=0.95) == pytest.approx(difference, rel=0.01)
 
 
 def test_no_difference_needs_no_number_and_a_rough_number_is_rounded_up():
-    assert images_to_tell(0.0, 0.1, confidence=0.95) is None
-    assert [rounded_up(number) for number in (0.4, 7.2, 431.0, 1999.0, 2000.0)] == [1, 8, 440, 2000, 2000]
+    assert compute_images_needed(0.0, 0.1, confidence=0.95) is None
+    assert [round_up(number) for number in (0.4, 7.2, 431.0, 1999.0, 2000.0)] == [1, 8, 440, 2000, 2000]
 
 
 def test_metrics_of_repeated_images_are_those_of_scikit_learn():
@@ -123,7 +125,7 @@ def test_metrics_of_repeated_images_are_those_of_scikit_learn():
     labels, predicted = generator.integers(0, 3, (2, 60))
     weights = generator.integers(0, 4, (60, 2)).astype(np.float32)
     predictions = class_predictions(labels, predicted)
-    metrics, recalls = metrics_of(predictions_of(predictions), samples=1)(weights)
+    metrics, recalls = build_metric_function(prepare_predictions(predictions), samples=1)(weights)
     for column in range(2):
         drawn = np.repeat(np.arange(60), weights[:, column].astype(int))
         true, given = labels[drawn], predicted[drawn]
@@ -145,7 +147,7 @@ def test_two_runs_that_differ_are_compared_by_class_and_by_image():
     comparison = compare(*runs.values())
     pair = comparison.pairs[0]
     assert pair.test.method == "McNemar's exact test"
-    assert pair.test.p_value == pytest.approx(mcnemar_p(3, 20))
+    assert pair.test.p_value == pytest.approx(compute_mcnemar_p_value(3, 20))
     churn = pair.churn
     assert isinstance(churn, Churn)
     found = (churn.changed, churn.right_to_wrong, churn.wrong_to_right, churn.both_right, churn.both_wrong)
@@ -154,9 +156,9 @@ def test_two_runs_that_differ_are_compared_by_class_and_by_image():
     assert difference.value == pytest.approx(-17 / 120)
     assert difference.low < -17 / 120 < difference.high < 0
     blue, green, red = pair.classes
-    assert (blue.only_first, blue.only_second, blue.p_value) == (0, 20, mcnemar_p(0, 20))
+    assert (blue.only_first, blue.only_second, blue.p_value) == (0, 20, compute_mcnemar_p_value(0, 20))
     assert blue.metric.difference.value == pytest.approx(-0.5)
-    assert blue.corrected == pytest.approx(3 * mcnemar_p(0, 20))
+    assert blue.corrected == pytest.approx(3 * compute_mcnemar_p_value(0, 20))
     assert green.p_value == pytest.approx(0.25)
     assert red.metric.difference.value == 0
     document = document_of(comparison, **runs)
@@ -273,7 +275,9 @@ def test_groups_are_drawn_whole_so_that_intervals_and_tests_hold():
         held += difference.low <= 0 <= difference.high
         false_alarms += pair.test.p_value < 0.05
         naive_alarms += (
-            mcnemar_p(int((first == labels)[second != labels].sum()), int((second == labels)[first != labels].sum()))
+            compute_mcnemar_p_value(
+                int((first == labels)[second != labels].sum()), int((second == labels)[first != labels].sum())
+            )
             < 0.05
         )
     assert 0.92 <= held / repeats <= 0.975
@@ -314,7 +318,7 @@ def test_ordinal_runs_are_compared_by_how_far_off_they_are():
     distances = np.abs(near - labels) - np.abs(far - labels)
     assert pair.metric("mae").difference.value == pytest.approx(distances.mean())
     assert pair.test.method == "exact swap test"
-    assert pair.test.p_value == pytest.approx(swap_p(distances))
+    assert pair.test.p_value == pytest.approx(compute_permutation_p_value(distances))
     assert document_of(comparison, **runs)["pairs"][0]["better"] == "A"
 
 
@@ -338,7 +342,7 @@ def test_runs_with_several_labels_are_compared_by_their_f1():
     assert pair.metric("f1").difference.value == pytest.approx(expected[0] - expected[1])
     right = [(run.given == (targets >= 0.5))[:, 0] for run in runs.values()]
     assert pair.classes[0].p_value == pytest.approx(
-        mcnemar_p(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()))
+        compute_mcnemar_p_value(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()))
     )
     assert document_of(comparison, **runs)["pairs"][0]["better"] == "B"
 

@@ -5,7 +5,11 @@ import pytest
 from scipy.stats import fisher_exact
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.evaluation.errors.label_confusions import label_confusions_part, pair_rows, told
+from imagetune.evaluation.errors.label_confusions import (
+    analyse_label_confusions,
+    compare_label_pairs,
+    describe_confusion,
+)
 
 NAMES = ("boat", "sea", "sky")
 
@@ -23,7 +27,7 @@ def found(rows, kind, label, other):
 
 def test_each_pair_is_fishers_exact_test_of_its_table():
     true, given = drawn(150, seed=0)
-    rows = pair_rows(true, given, NAMES, 0.95)
+    rows = compare_label_pairs(true, given, NAMES, 0.95)
     assert len(rows) == 3 * 6
     boat, sea = 0, 1
     there, wrong = true[:, sea], given[:, boat] & ~true[:, boat]
@@ -56,20 +60,22 @@ def test_what_was_planted_is_told_first(examined):
         task="multi_label",
         classes=NAMES,
     )
-    part = label_confusions_part(run)
+    part = analyse_label_confusions(run)
     json.dumps(part, allow_nan=False)
     first = part["pairs"][0]
-    assert told(first) == "boat wrongly predicted where sea is present"
+    assert describe_confusion(first) == "boat wrongly predicted where sea is present"
     assert first["more"]
     assert [row["more"] for row in part["pairs"][1:]] == [False] * (len(part["pairs"]) - 1)
-    assert told(first) in part["text"]
-    assert told({**first, "kind": "missed"}) == "boat missed where sea is present"
-    assert told({**first, "kind": "swapped"}) == "boat wrongly predicted where sea is missed"
+    assert describe_confusion(first) in part["text"]
+    assert describe_confusion({**first, "kind": "missed"}) == "boat missed where sea is present"
+    assert describe_confusion({**first, "kind": "swapped"}) == "boat wrongly predicted where sea is missed"
 
 
 def test_mistakes_by_chance_are_seldom_told():
     """Over 200 sets of 18 tables each, some pair is told in at most 5% (Holm), within what chance allows."""
-    told_sets = [any(row["more"] for row in pair_rows(*drawn(150, seed=seed), NAMES, 0.95)) for seed in range(200)]
+    told_sets = [
+        any(row["more"] for row in compare_label_pairs(*drawn(150, seed=seed), NAMES, 0.95)) for seed in range(200)
+    ]
     assert sum(told_sets) <= 17
 
 
@@ -79,7 +85,7 @@ def test_swapped_labels_are_reported_as_such():
     given = true.copy()
     swap = true[:, 1] & ~true[:, 0] & (random.random(300) < 0.4)
     given[swap, 1], given[swap, 0] = False, True
-    row = found(pair_rows(true, given, NAMES, 0.95), "swapped", "boat", "sea")
+    row = found(compare_label_pairs(true, given, NAMES, 0.95), "swapped", "boat", "sea")
     assert row["more"]
     assert row["share"]["value"] == 1.0
     assert row["rest"]["value"] == 0.0
@@ -87,12 +93,12 @@ def test_swapped_labels_are_reported_as_such():
 
 def test_other_tasks_and_labels_without_mistakes_have_none(examined):
     run = examined({"test": ["a", "b"]}, {"test": np.zeros((2, 2))}, {"test": np.eye(2)}, classes=("a", "b"))
-    assert label_confusions_part(run) is None
+    assert analyse_label_confusions(run) is None
     true, _ = drawn(100, seed=3)
-    assert pair_rows(true, true, NAMES, 0.95) == []
+    assert compare_label_pairs(true, true, NAMES, 0.95) == []
 
 
 def test_many_labels_are_looked_at_by_their_images_and_quickly():
     true, given = drawn(400, seed=4, k=60)
-    rows = pair_rows(true, given, tuple(f"label {index}" for index in range(60)), 0.95)
+    rows = compare_label_pairs(true, given, tuple(f"label {index}" for index in range(60)), 0.95)
     assert len(rows) == 300

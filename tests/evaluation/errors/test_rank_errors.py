@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from imagetune.evaluation.errors.mistakes import wrong_images
-from imagetune.evaluation.errors.rank_errors import rank_errors_part
+from imagetune.evaluation.errors.mistakes import find_mistakes
+from imagetune.evaluation.errors.rank_errors import analyse_rank_errors
 
 SIZES = ("tiny", "small", "large")
 
@@ -23,7 +23,7 @@ def run_of(examined, labels, predictions, groups=None):
 
 def test_distances_worked_by_hand(examined):
     labels, predictions = [0, 0, 0, 1, 1, 1, 2, 2], [0, 1, 2, 1, 1, 2, 2, 1]
-    part = rank_errors_part(run_of(examined, labels, predictions))
+    part = analyse_rank_errors(run_of(examined, labels, predictions))
     json.dumps(part, allow_nan=False)
     assert {row["off"]: row["images"] for row in part["distances"]} == {-2: 0, -1: 1, 0: 4, 1: 2, 2: 1}
     assert sum(row["share"]["value"] for row in part["distances"]) == pytest.approx(1)
@@ -38,12 +38,12 @@ def test_distances_worked_by_hand(examined):
 def test_predictions_that_are_too_high_are_reported(examined):
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, 120)
-    part = rank_errors_part(run_of(examined, labels, labels + (random.random(120) < 0.3)))
+    part = analyse_rank_errors(run_of(examined, labels, labels + (random.random(120) < 0.3)))
     assert part["bias"]["low"] > 0
     assert "too high" in part["text"]
     # A class without images, and one that is always right, claim nothing.
     assert part["classes"][2]["error"]["value"] is None
-    right = rank_errors_part(run_of(examined, labels, labels))
+    right = analyse_rank_errors(run_of(examined, labels, labels))
     assert (right["bias"]["value"], right["bias"]["low"]) == (0.0, None)
     assert right["bias"]["reason"]
     assert "100.0% of the predictions are right" in right["text"]
@@ -53,19 +53,21 @@ def test_groups_widen_the_intervals(examined):
     random = np.random.default_rng(1)
     wrong = np.repeat(random.random(20) < 0.4, 8)
     labels = np.zeros(160, int)
-    alone = rank_errors_part(run_of(examined, labels, wrong.astype(int)))
-    grouped = rank_errors_part(run_of(examined, labels, wrong.astype(int), [f"g{place // 8}" for place in range(160)]))
+    alone = analyse_rank_errors(run_of(examined, labels, wrong.astype(int)))
+    grouped = analyse_rank_errors(
+        run_of(examined, labels, wrong.astype(int), [f"g{place // 8}" for place in range(160)])
+    )
     widths = [part["bias"]["high"] - part["bias"]["low"] for part in (alone, grouped)]
     assert widths[1] > 1.8 * widths[0]
 
 
 def test_classes_without_an_order_have_none(examined):
     run = examined({"test": ["a", "b"]}, {"test": np.zeros((2, 2))}, {"test": np.eye(2)}, classes=("a", "b"))
-    assert rank_errors_part(run) is None
+    assert analyse_rank_errors(run) is None
 
 
 def test_the_mistake_that_is_most_ranks_off_comes_first(examined):
     run = run_of(examined, [0, 0, 1, 2], [1, 2, 2, 2])
     split = run.splits["test"].predictions
     split.probabilities[0] = [0.0, 1.0, 0.0]  # the surest, but one rank off
-    assert wrong_images(split).tolist() == [1, 0, 2]
+    assert find_mistakes(split).tolist() == [1, 0, 2]

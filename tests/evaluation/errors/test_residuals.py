@@ -5,13 +5,13 @@ import pytest
 from scipy.stats import linregress, spearmanr, ttest_1samp
 
 from imagetune.evaluation.errors.residuals import (
-    bias_p,
-    bias_words,
-    error_quantile,
-    residuals_part,
-    truth_on_prediction,
+    analyse_residuals,
+    compute_bias_p_value,
+    compute_error_quantile,
+    describe_bias,
+    fit_calibration_line,
 )
-from imagetune.evaluation.metrics.regression import ranges_of
+from imagetune.evaluation.metrics.regression import bin_numbers
 
 
 def run_of(examined, true, given, groups=None):
@@ -35,20 +35,20 @@ def test_the_line_is_that_of_min_squares_in_every_resampling():
     true, given = normal(60, seed=0)
     true = 10 + 0.5 * true
     weights = np.random.default_rng(1).integers(0, 4, (60, 3))
-    slopes, intercepts = truth_on_prediction(true, given, weights)
+    slopes, intercepts = fit_calibration_line(true, given, weights)
     for column in range(3):
         drawn = np.repeat(np.arange(60), weights[:, column])
         expected = linregress(given[drawn], true[drawn])
         assert slopes[column] == pytest.approx(expected.slope)
         assert intercepts[column] == pytest.approx(expected.intercept)
-    assert np.isnan(truth_on_prediction(true, np.full(60, 7.0), weights)[0]).all()
+    assert np.isnan(fit_calibration_line(true, np.full(60, 7.0), weights)[0]).all()
 
 
 def test_a_quantile_of_errors_is_that_of_the_images_drawn():
     errors = np.random.default_rng(0).exponential(size=37)
     weights = np.random.default_rng(1).integers(0, 4, (37, 3))
     for share in (0.5, 0.9, 0.95):
-        found = error_quantile(errors, share, weights)
+        found = compute_error_quantile(errors, share, weights)
         for column in range(3):
             drawn = np.repeat(errors, weights[:, column])
             assert found[column] == np.quantile(drawn, share, method="inverted_cdf")
@@ -56,29 +56,29 @@ def test_a_quantile_of_errors_is_that_of_the_images_drawn():
 
 def test_bias_is_tested_by_students_t_of_images_or_of_groups():
     residuals = np.random.default_rng(0).normal(0.5, 1, 30)
-    assert bias_p(residuals, None) == pytest.approx(ttest_1samp(residuals, 0).pvalue)
+    assert compute_bias_p_value(residuals, None) == pytest.approx(ttest_1samp(residuals, 0).pvalue)
     groups = np.arange(30) // 5
     means = residuals.reshape(6, 5).mean(axis=1)
-    assert bias_p(residuals, groups) == pytest.approx(ttest_1samp(means, 0).pvalue)
-    assert bias_p(residuals[:1], None) == 1.0
+    assert compute_bias_p_value(residuals, groups) == pytest.approx(ttest_1samp(means, 0).pvalue)
+    assert compute_bias_p_value(residuals[:1], None) == 1.0
 
 
 def test_ranges_have_about_as_many_numbers_and_equal_ones_stay_together():
-    codes, names = ranges_of(np.arange(50.0), most=5, least=10)
+    codes, names = bin_numbers(np.arange(50.0), most=5, least=10)
     assert np.bincount(codes).tolist() == [10] * 5
     assert names[0] == "up to 9.8"
     assert names[-1] == "above 39.2"
     grades = np.repeat([1.0, 2.0, 3.0], [40, 40, 5])
-    codes, names = ranges_of(grades, most=5, least=10)
+    codes, names = bin_numbers(grades, most=5, least=10)
     assert names == ("up to 1", "above 1")
     np.testing.assert_array_equal(codes, grades > 1)
-    assert ranges_of(np.full(50, 3.0), most=5, least=10)[1] == ("all",)
-    assert ranges_of(np.arange(19.0), most=5, least=10)[1] == ("all",)
+    assert bin_numbers(np.full(50, 3.0), most=5, least=10)[1] == ("all",)
+    assert bin_numbers(np.arange(19.0), most=5, least=10)[1] == ("all",)
 
 
 def test_a_right_model_is_told_to_be_neither_too_high_nor_too_low(examined):
     true, given = normal(200, seed=3)
-    part = residuals_part(run_of(examined, true, given))
+    part = analyse_residuals(run_of(examined, true, given))
     json.dumps(part, allow_nan=False)
     assert part["bias"]["low"] < 0 < part["bias"]["high"]
     assert part["slope"]["low"] < 1 < part["slope"]["high"]
@@ -95,7 +95,7 @@ def test_a_right_model_is_told_to_be_neither_too_high_nor_too_low(examined):
 
 def test_planted_bias_is_told_by_its_range_with_its_size(examined):
     true, given = normal(200, seed=4)
-    part = residuals_part(run_of(examined, true, given + 8 * (given > 68)))
+    part = analyse_residuals(run_of(examined, true, given + 8 * (given > 68)))
     assert [row["off"] for row in part["by_prediction"]] == ["", "", "", "", "too high"]
     last = part["by_prediction"][-1]
     assert last["bias"]["low"] < 8 < last["bias"]["high"]
@@ -106,11 +106,11 @@ def test_planted_bias_is_told_by_its_range_with_its_size(examined):
 
 def test_a_timid_model_and_errors_that_grow_are_reported(examined):
     true, given = normal(200, seed=5)
-    timid = residuals_part(run_of(examined, true, 50 + 0.5 * (given - 50)))
+    timid = analyse_residuals(run_of(examined, true, 50 + 0.5 * (given - 50)))
     assert timid["slope"]["value"] == pytest.approx(2, rel=0.1)
     assert "stay too near the middle" in timid["text"]
     random = np.random.default_rng(6)
-    part = residuals_part(run_of(examined, given + 0.1 * given * random.normal(size=200), given))
+    part = analyse_residuals(run_of(examined, given + 0.1 * given * random.normal(size=200), given))
     assert part["growth"]["low"] > 0
     assert "Errors grow with the prediction" in part["text"]
 
@@ -119,7 +119,7 @@ def test_growth_is_the_rank_correlation_of_prediction_and_distance(examined):
     true, given = normal(80, seed=7)
     line = linregress(given, true)
     far = np.abs(true - line.intercept - line.slope * given)
-    part = residuals_part(run_of(examined, true, given))
+    part = analyse_residuals(run_of(examined, true, given))
     assert part["growth"]["value"] == pytest.approx(spearmanr(given, far).statistic)
 
 
@@ -132,8 +132,8 @@ def test_groups_are_taken_whole(examined):
     shifts = np.repeat(random.normal(0, 5, 20), 10)
     given = random.uniform(20, 80, 200)
     true = given + shifts
-    alone = residuals_part(run_of(examined, true, given))
-    grouped = residuals_part(run_of(examined, true, given, [f"g{place // 10}" for place in range(200)]))
+    alone = analyse_residuals(run_of(examined, true, given))
+    grouped = analyse_residuals(run_of(examined, true, given, [f"g{place // 10}" for place in range(200)]))
     assert width(grouped["bias"]) > 2 * width(alone["bias"])
     assert width(grouped["by_prediction"][0]["bias"]) > width(alone["by_prediction"][0]["bias"])
 
@@ -144,14 +144,14 @@ def test_intervals_of_small_ranges_hold_the_truth_as_often_as_they_say(examined)
     for seed in range(200):
         random = np.random.default_rng(seed)
         given = np.arange(20.0)
-        part = residuals_part(run_of(examined, given - random.normal(1, 2, 20), given))
+        part = analyse_residuals(run_of(examined, given - random.normal(1, 2, 20), given))
         hits += [row["bias"]["low"] < 1 < row["bias"]["high"] for row in part["by_prediction"]]
     assert len(hits) == 400
     assert 0.93 <= np.mean(hits) <= 0.975, np.mean(hits)
 
 
 def test_one_prediction_for_all_and_few_images_have_no_line_and_no_ranges(examined):
-    part = residuals_part(run_of(examined, [1.0, 2.0, 3.0], [2.0, 2.0, 2.0]))
+    part = analyse_residuals(run_of(examined, [1.0, 2.0, 3.0], [2.0, 2.0, 2.0]))
     assert part["slope"]["value"] is None
     assert part["growth"]["reason"] == "all predictions are the same"
     assert part["by_true"] == part["by_prediction"] == []
@@ -160,9 +160,9 @@ def test_one_prediction_for_all_and_few_images_have_no_line_and_no_ranges(examin
 
 def test_classes_have_no_residuals(examined):
     run = examined({"test": ["a", "b"]}, {"test": np.zeros((2, 2))}, {"test": np.eye(2)}, classes=("a", "b"))
-    assert residuals_part(run) is None
+    assert analyse_residuals(run) is None
 
 
 def test_bias_is_told_with_its_side_and_ends():
-    told = bias_words({"value": -3.0, "low": -4.0, "high": -2.0}, unit=" ranks")
+    told = describe_bias({"value": -3.0, "low": -4.0, "high": -2.0}, unit=" ranks")
     assert told == "Overall the predictions are too low, by 3 ranks on average (2 to 4)."

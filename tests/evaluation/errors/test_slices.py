@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact, hypergeom, mannwhitneyu, rankdata
 
-from imagetune.evaluation.errors.regression_slices import compare_errors, larger_within_p
-from imagetune.evaluation.errors.slices import column_values, compare_slices, pairs_of, slices_by, worse_p
+from imagetune.evaluation.errors.regression_slices import compare_errors, compute_van_elteren_p_value
+from imagetune.evaluation.errors.slices import (
+    compare_slices,
+    compute_worse_p_value,
+    intersect_slices,
+    iterate_slices,
+    parse_column,
+)
 from imagetune.evaluation.statistics.intervals import Bootstrap
 
 
@@ -19,13 +25,13 @@ def test_without_classes_it_is_fishers_exact_test(count):
     for _ in range(20):
         right, inside = random.random(count) < 0.8, random.random(count) < 0.3
         expected = fisher_exact(table(right, inside), alternative="less").pvalue
-        assert worse_p(right, inside, np.zeros(count, np.int64)) == pytest.approx(expected)
+        assert compute_worse_p_value(right, inside, np.zeros(count, np.int64)) == pytest.approx(expected)
 
 
 def test_fishers_tea_tasting():
     # The Design of Experiments, 1935: three of four cups; 16 + 1 of 70 ways are as good or better.
     right = np.array([1, 1, 1, 0, 1, 0, 0, 0], bool)
-    assert worse_p(~right, np.arange(8) < 4, np.zeros(8, np.int64)) == pytest.approx(17 / 70)
+    assert compute_worse_p_value(~right, np.arange(8) < 4, np.zeros(8, np.int64)) == pytest.approx(17 / 70)
 
 
 def test_within_classes_it_counts_all_exchanges():
@@ -38,7 +44,7 @@ def test_within_classes_it_counts_all_exchanges():
         for one in combinations(range(5), 2)
         for other in combinations(range(5), 2)
     ]
-    assert worse_p(right, inside, classes) == pytest.approx(np.mean(np.array(ways) <= found))
+    assert compute_worse_p_value(right, inside, classes) == pytest.approx(np.mean(np.array(ways) <= found))
 
 
 def test_many_images_are_nearly_as_if_counted():
@@ -47,7 +53,7 @@ def test_many_images_are_nearly_as_if_counted():
     right &= ~inside | (random.random(3000) < 0.96)
     hits, size, drawn = (int(values.sum()) for values in (right, right | True, inside))
     expected = hypergeom.cdf((right & inside).sum(), size, hits, drawn)
-    assert worse_p(right, inside, np.zeros(3000, np.int64)) == pytest.approx(expected, rel=0.02)
+    assert compute_worse_p_value(right, inside, np.zeros(3000, np.int64)) == pytest.approx(expected, rel=0.02)
 
 
 def test_a_class_that_is_harder_is_told_from_a_slice_that_is():
@@ -93,7 +99,7 @@ def test_without_a_worse_slice_few_are_called_so():
 
 def test_thirds_have_as_many_images_and_unknown_numbers_are_in_none():
     numbers = np.array([*range(30), np.nan, np.nan], dtype=float)
-    thirds = list(slices_by("size", numbers))
+    thirds = list(iterate_slices("size", numbers))
     assert [part.inside.sum() for part in thirds] == [10, 10, 10]
     assert not any(part.inside[-2:].any() for part in thirds)
     assert [part.name.split(" (")[0] for part in thirds] == ["size: low", "size: middle", "size: high"]
@@ -101,19 +107,19 @@ def test_thirds_have_as_many_images_and_unknown_numbers_are_in_none():
 
 def test_small_slices_are_left_out():
     names = np.array(["a"] * 30 + ["b"] * 4, dtype=object)
-    assert not list(slices_by("site", names))
-    assert not list(slices_by("size", np.full(30, 7.0)))
+    assert not list(iterate_slices("site", names))
+    assert not list(iterate_slices("size", np.full(30, 7.0)))
 
 
 def test_a_pair_that_is_all_of_one_slice_is_not_asked_twice():
     camera, site = (np.array(list(text), dtype=object) for text in ("a" * 20 + "b" * 20, "x" * 20 + "y" * 20))
-    assert not pairs_of([*slices_by("camera", camera), *slices_by("site", site)])
+    assert not intersect_slices([*iterate_slices("camera", camera), *iterate_slices("site", site)])
 
 
 def test_a_column_of_many_numbers_is_cut_into_thirds_and_one_of_few_is_not():
-    assert column_values([str(n / 2) for n in range(20)]).dtype == float
-    assert column_values(["1", "2"] * 10).dtype == object
-    assert column_values(["1", "x"] * 10).dtype == object
+    assert parse_column([str(n / 2) for n in range(20)]).dtype == float
+    assert parse_column(["1", "2"] * 10).dtype == object
+    assert parse_column(["1", "x"] * 10).dtype == object
 
 
 def test_slices_by_nothing_are_none():
@@ -142,7 +148,7 @@ def test_with_one_stratum_van_elterens_test_is_mann_and_whitneys():
     expected = mannwhitneyu(
         errors[inside], errors[~inside], alternative="greater", method="asymptotic", use_continuity=False
     )
-    assert larger_within_p(errors, inside, np.zeros(80, np.int64)) == pytest.approx(expected.pvalue)
+    assert compute_van_elteren_p_value(errors, inside, np.zeros(80, np.int64)) == pytest.approx(expected.pvalue)
 
 
 def test_within_strata_the_p_value_is_that_of_exchanging_images():
@@ -165,8 +171,8 @@ def test_within_strata_the_p_value_is_that_of_exchanging_images():
             chosen[strata == stratum] = random.permutation(inside[strata == stratum])
         exchanged.append(statistic(chosen))
     expected = np.mean(np.array(exchanged) >= statistic(inside))
-    assert larger_within_p(errors, inside, strata) == pytest.approx(expected, abs=0.02)
-    assert larger_within_p(errors, strata == 0, strata) == 1.0
+    assert compute_van_elteren_p_value(errors, inside, strata) == pytest.approx(expected, abs=0.02)
+    assert compute_van_elteren_p_value(errors, strata == 0, strata) == 1.0
 
 
 def test_a_slice_of_hard_numbers_is_worse_but_not_beside_its_own():

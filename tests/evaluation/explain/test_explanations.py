@@ -8,9 +8,9 @@ from examined import examined_of
 
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
-from imagetune.evaluation.context import ExaminedSplit
-from imagetune.evaluation.explain.explanations import explained_mistakes, explained_outputs
-from imagetune.evaluation.predictions import Predictions, predictions_of
+from imagetune.evaluation.context import EvaluatedSplit
+from imagetune.evaluation.explain.explanations import choose_explained_outputs, explain_mistakes
+from imagetune.evaluation.predictions import Predictions, build_predictions
 from imagetune.model.build import build_model
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.evaluate import EvaluateConfig
@@ -39,13 +39,13 @@ def examined(model, images, tmp_path):
     outputs = np.full((len(records), 3), 0.1)
     outputs[np.arange(len(records)), np.where(wrong, (labels + 1) % 3, labels)] = 0.5 + 0.01 * np.arange(len(records))
     paths, texts = [record.path for record in records], [record.label for record in records]
-    predictions = predictions_of(paths, texts, outputs, CLASSES, rule=LabelRule("single_label", ";"))
+    predictions = build_predictions(paths, texts, outputs, CLASSES, rule=LabelRule("single_label", ";"))
     recipe = Recipe(data=DataConfig(source=str(images), image_size=64), evaluate=EvaluateConfig(explain=3))
-    return examined_of(model, recipe, {"test": ExaminedSplit(records, predictions, None)}, images, tmp_path / "run")
+    return examined_of(model, recipe, {"test": EvaluatedSplit(records, predictions, None)}, images, tmp_path / "run")
 
 
 def test_the_worst_mistakes_are_explained_for_prediction_and_truth(examined):
-    document = explained_mistakes(examined)
+    document = explain_mistakes(examined)
     json.dumps(document, allow_nan=False)
     assert document["split"] == "test"
     assert document["cells"] == [2, 2]
@@ -66,16 +66,16 @@ def test_the_worst_mistakes_are_explained_for_prediction_and_truth(examined):
 
 
 def test_explaining_again_leaves_no_old_images(examined):
-    explained_mistakes(examined)
-    explained_mistakes(replace(examined, evaluate=EvaluateConfig(explain=1)))
+    explain_mistakes(examined)
+    explain_mistakes(replace(examined, evaluate=EvaluateConfig(explain=1)))
     assert len(list((examined.folder / "explanations").iterdir())) == 5
 
 
 def test_there_is_nothing_to_explain_without_mistakes_or_the_wish(examined):
-    assert explained_mistakes(replace(examined, evaluate=EvaluateConfig(explain=0))) is None
+    assert explain_mistakes(replace(examined, evaluate=EvaluateConfig(explain=0))) is None
     split = examined.splits["test"]
     right = replace(split.predictions, probabilities=np.eye(3)[split.predictions.labels])
-    assert explained_mistakes(replace(examined, splits={"test": replace(split, predictions=right)})) is None
+    assert explain_mistakes(replace(examined, splits={"test": replace(split, predictions=right)})) is None
 
 
 def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined, images):
@@ -84,15 +84,15 @@ def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined
     records = examined.splits["test"].records[:3]
     rule = LabelRule("regression", value_name="age")
     outputs = np.array([[9.0], [1.0], [5.0]])
-    predictions = predictions_of([one.path for one in records], ["5", "5", "5"], outputs, ("age",), rule=rule)
+    predictions = build_predictions([one.path for one in records], ["5", "5", "5"], outputs, ("age",), rule=rule)
     run = replace(
         examined,
         model=model,
         data=examined.data.model_copy(update={"task": "regression"}),
         evaluate=EvaluateConfig(explain=2),
-        splits={"test": ExaminedSplit(records, predictions, None)},
+        splits={"test": EvaluatedSplit(records, predictions, None)},
     )
-    document = explained_mistakes(run)
+    document = explain_mistakes(run)
     json.dumps(document, allow_nan=False)
     assert [image["predicted"] for image in document["images"]] == ["9", "1"]
     named = [[saliency["class"] for saliency in image["saliency"]] for image in document["images"]]
@@ -113,17 +113,17 @@ def test_of_several_labels_the_one_that_is_wrong_by_most_is_explained():
         np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
     )
     # y is wrongly predicted, and z is the most probable true label.
-    assert explained_outputs(predictions, 0) == (1, 2)
+    assert choose_explained_outputs(predictions, 0) == (1, 2)
     # x is missed, and no other label is true: the most probable of the others.
-    assert explained_outputs(predictions, 1)[0] == 0
+    assert choose_explained_outputs(predictions, 1)[0] == 0
     # No label is true: the predicted one, and the most probable of the others.
-    assert explained_outputs(predictions, 2) == (1, 0)
+    assert choose_explained_outputs(predictions, 2) == (1, 0)
 
 
 def test_the_report_shows_them_and_stays_small(run_folder, examined):
     evaluation = json.loads((run_folder / "evaluation.json").read_text())
     assert "Saliency maps" not in write_report(run_folder).read_text(encoding="utf-8")
-    evaluation["explanations"] = explained_mistakes(replace(examined, tiles=RunTiles(run_folder)))
+    evaluation["explanations"] = explain_mistakes(replace(examined, tiles=RunTiles(run_folder)))
     evaluation["explanations"]["images"] *= 20
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report(run_folder).read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ from scipy.stats import spearmanr
 from sklearn.datasets import load_sample_image
 from sklearn.linear_model import LogisticRegression
 
-from imagetune.evaluation.explain.grad_cam import grad_cam, heat_map
+from imagetune.evaluation.explain.grad_cam import build_heat_map, compute_grad_cam
 from imagetune.evaluation.explain.saliency import compute_saliency
-from imagetune.model.build import backbone_of, build_model
-from imagetune.model.gradients import feature_maps, split_for_saliency
+from imagetune.model.build import build_model, find_backbone
+from imagetune.model.gradients import compute_feature_maps, split_for_saliency
 from imagetune.model.weights.load import load_weights
 from imagetune.recipe.model import ModelConfig
 
@@ -37,7 +37,7 @@ def photograph(name, left):
 
 def maps_of(model, images, targets):
     split = split_for_saliency(model)
-    return grad_cam(split, feature_maps(split, images), np.array(targets))
+    return compute_grad_cam(split, compute_feature_maps(split, images), np.array(targets))
 
 
 def correlation(one, other):
@@ -62,7 +62,7 @@ def square_looks():
     model = build_model(ModelConfig(), num_classes=3, image_size=(SIZE, SIZE))
     load_weights(model, ModelConfig())
     images, labels, _ = squares(96, seed=1)
-    pooled = feature_maps(split_for_saliency(model), images).mean(axis=(1, 2))
+    pooled = compute_feature_maps(split_for_saliency(model), images).mean(axis=(1, 2))
     fitted = LogisticRegression(max_iter=2000).fit(pooled, labels)
     model.get_layer("logits").set_weights([fitted.coef_.T, fitted.intercept_])
     images, labels, places = squares(15, seed=2)
@@ -76,7 +76,7 @@ def square_looks():
 def test_the_map_lies_on_what_decides_the_class(square_looks, method):
     on_it, outside, hits = [], [], []
     for look, (top, left) in zip(*square_looks, strict=True):
-        heat = heat_map(getattr(look, method), (SIZE, SIZE))
+        heat = build_heat_map(getattr(look, method), (SIZE, SIZE))
         # A map has 5 x 5 places: half a place around the square still belongs to it.
         around = np.zeros_like(heat, dtype=bool)
         around[max(0, top - 16) : top + SIDE + 16, max(0, left - 16) : left + SIDE + 16] = True
@@ -95,8 +95,8 @@ def test_two_classes_of_one_image_are_in_two_places(imagenet_model):
     halves = [cv2.resize(image, (SIZE // 2, SIZE), interpolation=cv2.INTER_AREA) for image in (flower, palace)]
     both = np.concatenate(halves, axis=1)[None]
     daisy, building = maps_of(imagenet_model, both, [[DAISY, PALACE]])[0]
-    assert heat_map(daisy, (2, 2))[:, 0].sum() > 3 * heat_map(daisy, (2, 2))[:, 1].sum()
-    assert heat_map(building, (2, 2))[:, 1].sum() > 3 * heat_map(building, (2, 2))[:, 0].sum()
+    assert build_heat_map(daisy, (2, 2))[:, 0].sum() > 3 * build_heat_map(daisy, (2, 2))[:, 1].sum()
+    assert build_heat_map(building, (2, 2))[:, 1].sum() > 3 * build_heat_map(building, (2, 2))[:, 0].sum()
 
 
 def randomised(layers, seed=0):
@@ -121,7 +121,7 @@ def similarity_after(model, images, targets, layers):
 def test_random_weights_change_the_map_of_the_flat_backbone(imagenet_model):
     images = np.stack([photograph("flower.jpg", 150), photograph("china.jpg", 100)])
     targets = [[DAISY], [PALACE]]
-    network = backbone_of(imagenet_model)
+    network = find_backbone(imagenet_model)
     last = [layer for layer in network.layers if layer.weights][-2:]
     assert similarity_after(imagenet_model, images, targets, []) == pytest.approx(1.0)
     assert similarity_after(imagenet_model, images, targets, [imagenet_model.get_layer("logits")]) < 0.6
@@ -133,7 +133,7 @@ def test_random_weights_change_the_map_of_a_nested_backbone():
     model = build_model(ModelConfig(backbone="mobilenet_v2", weights="random"), num_classes=3, image_size=(SIZE, SIZE))
     images, _, _ = squares(4, seed=4)
     targets = [[0], [1], [2], [0]]
-    last = [layer for layer in backbone_of(model).layers if layer.weights][-4:]
+    last = [layer for layer in find_backbone(model).layers if layer.weights][-4:]
     assert similarity_after(model, images, targets, []) == pytest.approx(1.0)
     assert similarity_after(model, images, targets, [model.get_layer("logits")]) < 0.6
     assert similarity_after(model, images, targets, last) < 0.6
@@ -141,9 +141,9 @@ def test_random_weights_change_the_map_of_a_nested_backbone():
 
 def test_a_heat_map_shows_only_what_speaks_for_the_class():
     values = np.array([[-1.0, 0.0], [2.0, -3.0]], np.float32)
-    heat = heat_map(values, (40, 20))
+    heat = build_heat_map(values, (40, 20))
     assert heat.shape == (40, 20)
     assert heat.min() == 0
     assert heat.max() == 1
     assert heat[30:, :5].min() > 0.4
-    assert not heat_map(-np.abs(values), (40, 20)).any()
+    assert not build_heat_map(-np.abs(values), (40, 20)).any()

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from imagetune.evaluation.explain.occlusion import GRID, PATCH_SHARE, covered, occlusion
-from imagetune.evaluation.explain.saliency import compute_saliency, rank_agreement
+from imagetune.evaluation.explain.occlusion import GRID, PATCH_SHARE, compute_occlusion, cover_patches
+from imagetune.evaluation.explain.saliency import compute_rank_agreement, compute_saliency
 from imagetune.model.gradients import SaliencyModel
 
 
@@ -27,7 +27,7 @@ def red_corner():
 
 
 def test_covering_tells_what_a_logit_loses(redness, red_corner):
-    falls = occlusion(redness, red_corner[None], np.array([[0, 1]]))
+    falls = compute_occlusion(redness, red_corner[None], np.array([[0, 1]]))
     assert falls.shape == (1, 2, GRID, GRID)
     # 12 x 15 pixels become the image's mean colour, the whole corner and some black: 240 on a twentieth is 12.
     lost = 10 * (12 * 12 * 240 - 12 * 15 * 12) / 255 / (48 * 60)
@@ -40,7 +40,7 @@ def test_covering_tells_what_a_logit_loses(redness, red_corner):
 def test_covers_reach_every_pixel_and_have_the_size():
     image = np.zeros((48, 60, 3), np.uint8)
     image[::2] = 255
-    changed = np.stack([(version != image).any(axis=2) for version in covered(image)])
+    changed = np.stack([(version != image).any(axis=2) for version in cover_patches(image)])
     assert len(changed) == GRID**2
     assert changed.any(axis=0).all()
     inner = changed[GRID + 1]
@@ -66,6 +66,6 @@ def test_no_images_need_no_looks(redness):
 
 def test_agreement_is_the_correlation_of_the_ranks():
     values = np.random.default_rng(0).normal(size=(GRID, GRID)).astype(np.float32)
-    assert rank_agreement(values, np.exp(values)) == pytest.approx(1)
-    assert rank_agreement(values, -values) == pytest.approx(-1)
-    assert rank_agreement(values, np.ones_like(values)) is None
+    assert compute_rank_agreement(values, np.exp(values)) == pytest.approx(1)
+    assert compute_rank_agreement(values, -values) == pytest.approx(-1)
+    assert compute_rank_agreement(values, np.ones_like(values)) is None

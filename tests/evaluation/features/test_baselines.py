@@ -3,9 +3,9 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_absolute_error
 
 from imagetune.core.files import write_json
-from imagetune.evaluation.features.baselines import baselines, errors, paired_difference
+from imagetune.evaluation.features.baselines import analyse_baselines, compute_errors, estimate_paired_difference
 from imagetune.evaluation.statistics.intervals import Bootstrap
-from imagetune.reports.sections.baselines import baselines_view
+from imagetune.reports.sections.baselines import view_baselines
 from imagetune.run_folder.reader import read_run
 
 CLASSES = ("ant", "bee", "cat")
@@ -38,7 +38,7 @@ def by_name(document):
 
 
 def test_the_largest_class_is_right_as_often_as_it_occurs(run):
-    found = by_name(baselines(run))["prior"]
+    found = by_name(analyse_baselines(run))["prior"]
     labels = run.splits["test"].predictions.labels
     assert found["metrics"]["accuracy"]["value"] == pytest.approx(accuracy_score(labels, np.zeros_like(labels)))
     assert found["metrics"]["balanced_accuracy"]["value"] == pytest.approx(
@@ -47,7 +47,7 @@ def test_the_largest_class_is_right_as_often_as_it_occurs(run):
 
 
 def test_probe_and_neighbours_beat_a_model_that_guesses(run):
-    document = baselines(run)
+    document = analyse_baselines(run)
     models = by_name(document)
     for name in ("neighbours", "probe"):
         assert models[name]["metrics"]["accuracy"]["value"] > 0.6
@@ -59,16 +59,16 @@ def test_probe_and_neighbours_beat_a_model_that_guesses(run):
 
 
 def test_choices_are_made_on_validation_and_never_on_the_test(examined, run):
-    chosen = [model["chosen"] for model in baselines(run)["models"]]
+    chosen = [model["chosen"] for model in analyse_baselines(run)["models"]]
     poisoned = {"train": images(150, seed=1), "val": images(60, seed=2), "test": images(90, seed=3)}
     labels, features, outputs = poisoned["test"]
     poisoned["test"] = (labels[::-1], features * 100, outputs)
-    assert [model["chosen"] for model in baselines(run_of(examined, poisoned))["models"]] == chosen
+    assert [model["chosen"] for model in analyse_baselines(run_of(examined, poisoned))["models"]] == chosen
 
 
 def test_the_difference_is_paired_and_has_the_right_sign(run):
     predictions = run.splits["test"].predictions
-    found = by_name(baselines(run))["prior"]
+    found = by_name(analyse_baselines(run))["prior"]
     own = accuracy_score(predictions.labels, predictions.predicted)
     assert found["difference"]["value"] == pytest.approx(own - found["metrics"]["accuracy"]["value"])
     assert found["difference"]["low"] < found["difference"]["value"] < found["difference"]["high"]
@@ -76,29 +76,29 @@ def test_the_difference_is_paired_and_has_the_right_sign(run):
 
 def test_a_model_does_not_differ_from_itself(run):
     predictions = run.splits["test"].predictions
-    same = paired_difference(predictions, predictions, Bootstrap(samples=100))
+    same = estimate_paired_difference(predictions, predictions, Bootstrap(samples=100))
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_the_paired_interval_is_narrower_than_that_of_two_independent_tests(made_up):
     one = made_up(300, 3, seed=1, sharpness=3)
     other = made_up(300, 3, seed=1, sharpness=2.9)
-    gap = paired_difference(one, other, Bootstrap(samples=500))
-    spread = np.sqrt(2 * errors(one).var() / 300) * 1.96 * 2
+    gap = estimate_paired_difference(one, other, Bootstrap(samples=500))
+    spread = np.sqrt(2 * compute_errors(one).var() / 300) * 1.96 * 2
     assert gap.high - gap.low < 0.6 * spread
 
 
 def test_without_validation_customary_settings_are_used(examined):
     run = run_of(examined, {"train": images(80, seed=1), "test": images(40, seed=2)})
-    document = baselines(run)
+    document = analyse_baselines(run)
     assert not document["validated"]
     assert by_name(document)["neighbours"]["chosen"] == {"neighbours": 1}
 
 
 def test_without_features_or_against_the_recipe_there_are_none(examined):
     parts = {"train": images(30, seed=1), "test": images(20, seed=2)}
-    assert baselines(run_of(examined, parts, evaluate=", baselines: false")) is None
-    assert baselines(run_of(examined, {"test": images(20, seed=2)})) is None
+    assert analyse_baselines(run_of(examined, parts, evaluate=", baselines: false")) is None
+    assert analyse_baselines(run_of(examined, {"test": images(20, seed=2)})) is None
 
 
 def test_numbers_have_a_median_neighbours_and_ridge_regression(examined):
@@ -110,7 +110,7 @@ def test_numbers_have_a_median_neighbours_and_ridge_regression(examined):
         parts[name] = ([f"{value:.6f}" for value in values], features, np.full((n, 1), 10.0))
     labels, features, outputs = ({name: part[place] for name, part in parts.items()} for place in range(3))
     run = examined(labels, features, outputs, task="regression", classes=("weight",))
-    document = baselines(run)
+    document = analyse_baselines(run)
     models = by_name(document)
     true = run.splits["test"].predictions.targets[:, 0]
     median = np.median(run.splits["train"].predictions.targets)
@@ -129,7 +129,7 @@ def test_several_labels_have_their_thresholds_from_validation(examined):
         labels[name] = [";".join(x for x, on in (("ant", row[0] > 0), ("bee", row[1] > 1)) if on) for row in seen]
         features[name], outputs[name] = seen, random.uniform(size=(n, 2))
     run = examined(labels, features, outputs, task="multi_label", classes=("ant", "bee"))
-    document = baselines(run)
+    document = analyse_baselines(run)
     models = by_name(document)
     assert models["probe"]["metrics"]["f1"]["value"] > 0.85
     assert models["probe"]["metrics"]["hamming_loss"]["value"] < 0.12
@@ -141,7 +141,7 @@ def test_several_labels_have_their_thresholds_from_validation(examined):
 def test_ordered_classes_are_predicted_by_their_median(examined):
     parts = {"train": images(90, seed=1), "val": images(40, seed=2), "test": images(60, seed=3)}
     run = run_of(examined, parts, task="ordinal")
-    models = by_name(baselines(run))
+    models = by_name(analyse_baselines(run))
     labels = run.splits["test"].predictions.labels
     shares = np.bincount(run.splits["train"].predictions.labels, minlength=3) / 90
     middle = int((np.cumsum(shares) < 0.5).sum())
@@ -163,10 +163,10 @@ def test_the_section_says_which_models_are_as_good(run_folder, evaluation):
     ]
     part = {"tested": "test", "task": "single_label", "compared": "accuracy", "models": models}
     write_json(run_folder / "evaluation.json", {**evaluation, "baselines": part})
-    view = baselines_view(read_run(run_folder))
+    view = view_baselines(read_run(run_folder))
     assert [row["told"] for row in view["rows"]] == ["", "better", "not to be told apart", "worse"]
     assert "worse than a linear probe" in view["verdict"]
     assert view["rows"][2]["how"].startswith("the 3 nearest")
-    assert baselines_view(read_run(run_folder)) is not None
+    assert view_baselines(read_run(run_folder)) is not None
     write_json(run_folder / "evaluation.json", evaluation)
-    assert baselines_view(read_run(run_folder)) is None
+    assert view_baselines(read_run(run_folder)) is None

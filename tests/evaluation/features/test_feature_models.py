@@ -8,11 +8,11 @@ from sklearn.preprocessing import StandardScaler
 from imagetune.evaluation.features.feature_models import (
     MAX_ROWS,
     LabelledFeatures,
+    collect_labelled_features,
+    find_nearest,
     fit_probe,
-    labelled_features,
-    nearest,
-    neighbour_predictions,
-    rows_to_learn_from,
+    predict_by_neighbours,
+    sample_training_rows,
 )
 
 
@@ -64,10 +64,10 @@ def test_the_probe_of_several_labels_predictions_each_for_itself():
 def test_neighbours_are_those_of_scikit_learn(count):
     taught, asked = classes(), classes(seed=1)
     known = KNeighborsClassifier(n_neighbors=count, metric="cosine").fit(taught.features, taught.labels)
-    predictions = neighbour_predictions(taught, asked.features, [1, 3, 7])[count]
+    predictions = predict_by_neighbours(taught, asked.features, [1, 3, 7])[count]
     assert predictions == pytest.approx(known.predict_proba(asked.features), abs=1e-5)
     distances, indices = known.kneighbors(asked.features)
-    found, cosines = nearest(asked.features, taught.features, count)
+    found, cosines = find_nearest(asked.features, taught.features, count)
     assert (found == indices).all()
     assert cosines == pytest.approx(1 - distances, abs=1e-5)
 
@@ -76,7 +76,7 @@ def test_between_equal_votes_the_nearer_neighbour_decides():
     features = np.array([[1.0, 0.0], [0.9, 0.5], [0.0, 1.0]], np.float32)
     labels = np.array([1, 0, 0])
     taught = LabelledFeatures(features, np.eye(2)[labels], labels, np.arange(3), "single_label")
-    predictions = neighbour_predictions(taught, np.array([[1.0, 0.1]]), [2])[2]
+    predictions = predict_by_neighbours(taught, np.array([[1.0, 0.1]]), [2])[2]
     assert predictions.argmax() == 1
     assert predictions == pytest.approx(0.5, abs=1e-5)
 
@@ -87,11 +87,11 @@ def test_neighbours_of_numbers_are_averaged():
     taught = LabelledFeatures(features, values[:, None], np.full(40, -1), np.arange(40), "regression")
     known = KNeighborsRegressor(n_neighbors=5, metric="cosine").fit(features, values)
     asked = random.normal(size=(10, 3))
-    assert neighbour_predictions(taught, asked, [5])[5][:, 0] == pytest.approx(known.predict(asked))
+    assert predict_by_neighbours(taught, asked, [5])[5][:, 0] == pytest.approx(known.predict(asked))
 
 
 def test_features_without_length_are_near_to_nothing():
-    found, cosines = nearest(np.zeros((1, 2)), np.array([[1.0, 0.0], [0.0, 1.0]]), 2)
+    found, cosines = find_nearest(np.zeros((1, 2)), np.array([[1.0, 0.0], [0.0, 1.0]]), 2)
     assert cosines.tolist() == [[0.0, 0.0]]
     assert sorted(found[0].tolist()) == [0, 1]
 
@@ -100,16 +100,16 @@ def test_many_images_are_drawn_from_without_repetition():
     many = LabelledFeatures(
         np.zeros((5000, 2), np.float32), np.ones((5000, 1)), np.zeros(5000, int), np.arange(5000), "ordinal"
     )
-    rows = rows_to_learn_from(many, seed=1)
+    rows = sample_training_rows(many, seed=1)
     assert len(rows) == len(set(rows.tolist())) == MAX_ROWS
-    assert (rows == rows_to_learn_from(many, seed=1)).all()
+    assert (rows == sample_training_rows(many, seed=1)).all()
 
 
 def test_images_with_unknown_labels_are_left_out(examined):
     run = examined(
         {"test": ["a", "what", "b"]}, {"test": np.eye(3)}, {"test": np.full((3, 2), 0.5)}, classes=("a", "b")
     )
-    found = labelled_features(run.splits["test"])
+    found = collect_labelled_features(run.splits["test"])
     assert found.rows.tolist() == [0, 2]
     assert found.targets.tolist() == [[1, 0], [0, 1]]
-    assert labelled_features(None) is None
+    assert collect_labelled_features(None) is None

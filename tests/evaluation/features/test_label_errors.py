@@ -7,7 +7,7 @@ import numpy as np
 from imagetune.core.files import write_json
 from imagetune.core.run_files import LABEL_ERRORS
 from imagetune.evaluation.features.feature_models import LabelledFeatures
-from imagetune.evaluation.features.label_errors import label_errors, wrong_labels
+from imagetune.evaluation.features.label_errors import analyse_label_errors, find_wrong_labels
 
 BY_EYE = Path(__file__).parents[2] / "data" / "clipart_by_eye.json"
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -35,7 +35,7 @@ def run_of(examined, parts, **keywords):
 def test_of_planted_errors_nearly_all_are_found_and_little_else(examined):
     parts = {"train": blobs(400, seed=1, flipped=0.1), "val": blobs(100, seed=2, flipped=0.1)}
     run = run_of(examined, parts)
-    document = label_errors(run)
+    document = analyse_label_errors(run)
     names = {f"{name}-{place}.png": part[2][place] for name, part in parts.items() for place in range(len(part[2]))}
     for sure, min_recall, min_precision in ((False, 0.98, 0.8), (True, 0.8, 0.95)):
         found = [suspect["path"] for suspect in document["learned"]["suspects"] if suspect["confident"] or not sure]
@@ -48,7 +48,7 @@ def test_of_planted_errors_nearly_all_are_found_and_little_else(examined):
 def test_the_likely_label_of_a_planted_error_is_the_true_one(examined):
     parts = {"train": blobs(400, seed=1, flipped=0.1)}
     run = run_of(examined, parts)
-    suspects = label_errors(run)["learned"]["suspects"]
+    suspects = analyse_label_errors(run)["learned"]["suspects"]
     _, _, wrong, true = parts["train"]
     right = [
         suspect["likely"] == CLASSES[true[int(suspect["path"].removesuffix(".png").split("-")[1])]]
@@ -63,15 +63,15 @@ def test_the_likely_label_of_a_planted_error_is_the_true_one(examined):
 
 def test_clean_labels_are_hardly_suspected(examined):
     run = run_of(examined, {"train": blobs(400, seed=3), "val": blobs(100, seed=4)})
-    document = label_errors(run)
+    document = analyse_label_errors(run)
     assert document["learned"]["found"] <= 10
     assert document["learned"]["confident"] <= 3
 
 
 def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
     parts = {"train": blobs(300, seed=1, flipped=0.1), "test": blobs(100, seed=2, flipped=0.1)}
-    with_test = label_errors(run_of(examined, parts))
-    without = label_errors(run_of(examined, {"train": parts["train"]}))
+    with_test = analyse_label_errors(run_of(examined, parts))
+    without = analyse_label_errors(run_of(examined, {"train": parts["train"]}))
     assert with_test["learned"] == without["learned"]
     assert without["test"] is None
     wrong = {f"test-{place}.png" for place in np.flatnonzero(parts["test"][2])}
@@ -82,7 +82,7 @@ def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
 
 def test_all_suspects_are_written_to_a_table(examined):
     run = run_of(examined, {"train": blobs(200, seed=1, flipped=0.1), "test": blobs(60, seed=2, flipped=0.1)})
-    document = label_errors(run)
+    document = analyse_label_errors(run)
     with (run.folder / LABEL_ERRORS).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [*rows[0]] == ["path", "split", "label", "likely_label", "self_confidence", "likely_confidence", "confident"]
@@ -97,15 +97,15 @@ def test_copies_and_groups_are_judged_without_each_other(examined):
     twice = {"train": (np.concatenate([features, features]), np.concatenate([labels, labels]), np.tile(wrong, 2))}
     alone = run_of(examined, twice)
     paths = [record.path for record in alone.splits["train"].records]
-    naive = {suspect["path"] for suspect in label_errors(alone)["learned"]["suspects"]}
+    naive = {suspect["path"] for suspect in analyse_label_errors(alone)["learned"]["suspects"]}
     groups = [[paths[place], paths[place + 200]] for place in range(200)]
     write_json(alone.folder / "audit.json", {"findings": [{"code": "identical-images", "groups": groups}]})
-    aware = {suspect["path"] for suspect in label_errors(alone)["learned"]["suspects"]}
+    aware = {suspect["path"] for suspect in analyse_label_errors(alone)["learned"]["suspects"]}
     names = {f"train-{place}.png" for place in np.flatnonzero(twice["train"][2])}
     assert len(aware & names) > len(naive & names) + 5
     by_group = run_of(examined, twice, groups={"train": [f"g{place % 200}" for place in range(400)]})
     (by_group.folder / "audit.json").unlink()
-    assert {suspect["path"] for suspect in label_errors(by_group)["learned"]["suspects"]} == aware
+    assert {suspect["path"] for suspect in analyse_label_errors(by_group)["learned"]["suspects"]} == aware
 
 
 def test_the_worked_rule_of_confident_learning():
@@ -113,7 +113,7 @@ def test_the_worked_rule_of_confident_learning():
     predictions = np.array([[0.95, 0.05], [0.95, 0.05], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.1, 0.9]])
     labels = np.array([0, 0, 0, 1, 1, 1])
     taught = LabelledFeatures(np.zeros((6, 1), np.float32), np.eye(2)[labels], labels, np.arange(6), "single_label")
-    assert wrong_labels(predictions, taught).tolist() == [False, False, True, False, False, False]
+    assert find_wrong_labels(predictions, taught).tolist() == [False, False, True, False, False, False]
 
 
 def test_a_label_that_all_images_have_or_none_is_not_suspected():
@@ -122,11 +122,11 @@ def test_a_label_that_all_images_have_or_none_is_not_suspected():
     predictions = np.clip(given * 0.6 + 0.2 + random.normal(0, 0.25, given.shape), 0, 1)
     rows = np.arange(60)
     taught = LabelledFeatures(np.zeros((60, 1), np.float32), given, np.zeros(60, np.int64), rows, "multi_label")
-    wrong = wrong_labels(predictions, taught)
+    wrong = find_wrong_labels(predictions, taught)
     assert wrong.shape == given.shape
     assert wrong.any(axis=0).tolist() == [False, True, False]
     constant = LabelledFeatures(taught.features, np.ones((60, 2)), taught.labels, rows, "multi_label")
-    assert not wrong_labels(predictions[:, :2], constant).any()
+    assert not find_wrong_labels(predictions[:, :2], constant).any()
 
 
 def test_several_labels_are_suspected_one_by_one(examined):
@@ -144,7 +144,7 @@ def test_several_labels_are_suspected_one_by_one(examined):
         task="multi_label",
         classes=("ant", "bee"),
     )
-    suspects = {suspect["path"]: suspect for suspect in label_errors(run)["learned"]["suspects"]}
+    suspects = {suspect["path"]: suspect for suspect in analyse_label_errors(run)["learned"]["suspects"]}
     found = [place for place in wrong if f"train-{place}.png" in suspects]
     assert len(found) >= 10
     for place in found:
@@ -153,7 +153,9 @@ def test_several_labels_are_suspected_one_by_one(examined):
 
 
 def test_a_recipe_that_wants_none_has_none(examined):
-    assert label_errors(run_of(examined, {"train": blobs(40, seed=1)}, evaluate=", label_errors: false")) is None
+    assert (
+        analyse_label_errors(run_of(examined, {"train": blobs(40, seed=1)}, evaluate=", label_errors: false")) is None
+    )
 
 
 def test_misfiled_images_of_the_shipped_set_are_found(examined, real_features):
@@ -170,7 +172,7 @@ def test_misfiled_images_of_the_shipped_set_are_found(examined, real_features):
     place = {path: record.path for path, record in zip(paths, records, strict=True)}
     groups = [[place[path] for path in group] for group in by_eye["near_duplicates"]]
     write_json(run.folder / "audit.json", {"findings": [{"code": "near-duplicates", "groups": groups}]})
-    found = [paths[int(suspect["path"][6:-4])] for suspect in label_errors(run)["learned"]["suspects"]]
+    found = [paths[int(suspect["path"][6:-4])] for suspect in analyse_label_errors(run)["learned"]["suspects"]]
     misfiled = {path for path in by_eye["misfiled"] if "knot" not in path}
     odd = {*by_eye["misfiled"], *by_eye["uncertain"], *by_eye["placeholders"]}
     recall, precision = len(misfiled.intersection(found)) / len(misfiled), len(odd.intersection(found)) / len(found)
@@ -189,7 +191,7 @@ def test_of_planted_errors_in_real_features_most_are_found(examined, real_featur
     wrong[random.choice(420, 42, replace=False)] = True
     labels = [names[label] for label in np.where(wrong, (classes + random.integers(1, 8, 420)) % 8, classes)]
     run = examined({"train": labels}, {"train": real_features["clipart"]}, {"train": np.zeros((420, 8))}, classes=names)
-    suspects = label_errors(run)["learned"]["suspects"]
+    suspects = analyse_label_errors(run)["learned"]["suspects"]
     found = np.array([int(suspect["path"][6:-4]) for suspect in suspects])
     sure = np.array([suspect["confident"] for suspect in suspects])
     print(f"all: recall {wrong[found].sum() / 42:.2f}, precision {wrong[found].mean():.2f}")

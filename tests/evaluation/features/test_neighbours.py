@@ -1,19 +1,19 @@
 import numpy as np
 import pytest
 
-from imagetune.evaluation.features.neighbours import mutual_pairs, neighbours
+from imagetune.evaluation.features.neighbours import analyse_neighbours, find_mutual_neighbours
 
 
 def test_mutual_pairs_are_each_others_nearest():
     features = np.array([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.1, 1.0], [1.0, 1.0]])
-    found = [(one, other) for one, other, _ in mutual_pairs(features)]
+    found = [(one, other) for one, other, _ in find_mutual_neighbours(features)]
     assert found == [(0, 1), (2, 3)]
-    assert not list(mutual_pairs(features[:1]))
+    assert not list(find_mutual_neighbours(features[:1]))
 
 
 def test_copies_are_pairs_with_cosine_one():
     features = np.array([[3.0, 4.0], [3.0, 4.0], [-1.0, 0.0], [-1.0, 0.5]])
-    pairs = list(mutual_pairs(features))
+    pairs = list(find_mutual_neighbours(features))
     assert pairs[0][:2] == (0, 1)
     assert pairs[0][2] == pytest.approx(1)
 
@@ -30,7 +30,7 @@ def run(examined):
 
 
 def test_a_mistake_comes_with_the_training_images_nearest_to_it(run):
-    document = neighbours(run)
+    document = analyse_neighbours(run)
     (mistake,) = document["mistakes"]
     assert (mistake["path"], mistake["label"], mistake["predicted"]) == ("test-0.png", "bee", "ant")
     assert [one["path"] for one in mistake["nearest"]] == ["train-0.png", "train-2.png", "train-1.png"]
@@ -39,7 +39,7 @@ def test_a_mistake_comes_with_the_training_images_nearest_to_it(run):
 
 
 def test_alike_images_with_different_labels_are_listed(run):
-    (pair,) = neighbours(run)["pairs"]
+    (pair,) = analyse_neighbours(run)["pairs"]
     assert [(one["path"], one["label"], one["split"]) for one in pair["images"]] == [
         ("train-0.png", "ant", "train"),
         ("test-0.png", "bee", "test"),
@@ -48,7 +48,7 @@ def test_alike_images_with_different_labels_are_listed(run):
 
 def test_without_training_features_there_are_none(examined):
     run = examined({"test": ["ant"]}, {"test": np.eye(1)}, {"test": np.array([[0.4, 0.6]])}, classes=("ant", "bee"))
-    assert neighbours(run) is None
+    assert analyse_neighbours(run) is None
 
 
 def test_alike_images_with_numbers_far_apart_are_listed_the_furthest_first(examined):
@@ -61,5 +61,5 @@ def test_alike_images_with_numbers_far_apart_are_listed_the_furthest_first(exami
         task="regression",
         classes=("age",),
     )
-    pairs = neighbours(run)["pairs"]
+    pairs = analyse_neighbours(run)["pairs"]
     assert [[one["label"] for one in pair["images"]] for pair in pairs] == [["5", "90"]]

@@ -9,7 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from imagetune.evaluation.features.out_of_distribution import MIN_IMAGES, out_of_distribution, threshold_for
+from imagetune.evaluation.features.out_of_distribution import (
+    MIN_IMAGES,
+    analyse_out_of_distribution,
+    choose_score_threshold,
+)
 from imagetune.model.build import LOGITS, build_model
 from imagetune.model.manifest import read_manifest, save_model
 from imagetune.model.out_of_distribution import read_detector
@@ -72,7 +76,7 @@ def _evidence(score, model, seen):
 @pytest.mark.parametrize("score", ["energy", "mahalanobis"])
 def test_noise_and_photographs_are_flagged_among_the_shipped_images(run, features, model, score):
     examined = run(score)
-    out_of_distribution(examined)
+    analyse_out_of_distribution(examined)
     detector = read_detector(examined.folder / "model", read_manifest(examined.folder / "model").out_of_distribution)
     seen, _ = features
     known = detector.scores(_evidence(score, model, seen["test"]), "single_label")
@@ -85,7 +89,7 @@ def test_noise_and_photographs_are_flagged_among_the_shipped_images(run, feature
 
 
 def test_the_threshold_turns_away_the_stated_share_of_validation(run):
-    document = out_of_distribution(run("energy"))
+    document = analyse_out_of_distribution(run("energy"))
     assert document["splits"]["val"]["flagged"]["value"] <= 0.05
     assert document["splits"]["val"]["flagged"]["value"] > 0
     assert document["splits"]["test"]["images"] == sum(document["histogram"]["counts"]["test"])
@@ -94,7 +98,7 @@ def test_the_threshold_turns_away_the_stated_share_of_validation(run):
 
 def test_the_manifest_keeps_the_rule_and_the_hash_of_its_statistics(run):
     examined = run("mahalanobis")
-    document = out_of_distribution(examined)
+    document = analyse_out_of_distribution(examined)
     rule = read_manifest(examined.folder / "model").out_of_distribution
     assert (rule.score, rule.threshold) == ("mahalanobis", document["threshold"])
     assert len(rule.statistics_sha256) == 64
@@ -102,26 +106,26 @@ def test_the_manifest_keeps_the_rule_and_the_hash_of_its_statistics(run):
 
 def test_poisoned_test_images_leave_the_threshold_as_it_is(run):
     examined = run("energy")
-    threshold = out_of_distribution(examined)["threshold"]
+    threshold = analyse_out_of_distribution(examined)["threshold"]
     test = examined.splits["test"]
     poisoned = replace(test, features=test.features * 50)
-    again = out_of_distribution(replace(examined, splits={**examined.splits, "test": poisoned}))
+    again = analyse_out_of_distribution(replace(examined, splits={**examined.splits, "test": poisoned}))
     assert again["threshold"] == threshold
-    assert again["splits"]["test"]["flagged"] != out_of_distribution(examined)["splits"]["test"]["flagged"]
+    assert again["splits"]["test"]["flagged"] != analyse_out_of_distribution(examined)["splits"]["test"]["flagged"]
 
 
 def test_too_few_validation_images_and_off_leave_the_manifest_alone(run):
     examined = run("off")
-    assert out_of_distribution(examined) is None
+    assert analyse_out_of_distribution(examined) is None
     examined = run("energy")
     val = examined.splits["val"]
     few = replace(val, records=val.records[: MIN_IMAGES - 1])
-    assert out_of_distribution(replace(examined, splits={**examined.splits, "val": few})) is None
+    assert analyse_out_of_distribution(replace(examined, splits={**examined.splits, "val": few})) is None
     assert read_manifest(examined.folder / "model").out_of_distribution is None
 
 
 def test_a_threshold_is_a_score_of_validation_that_few_lie_above():
     scores = np.random.default_rng(0).permutation(100) / 1.0
-    assert threshold_for(scores, 0.05) == 94
-    assert (scores > threshold_for(scores, 0.05)).sum() == 5
-    assert threshold_for(scores[:10], 0.05) == scores[:10].max()
+    assert choose_score_threshold(scores, 0.05) == 94
+    assert (scores > choose_score_threshold(scores, 0.05)).sum() == 5
+    assert choose_score_threshold(scores[:10], 0.05) == scores[:10].max()

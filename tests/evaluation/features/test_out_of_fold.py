@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imagetune.evaluation.features.feature_models import LabelledFeatures, fit_probe
-from imagetune.evaluation.features.out_of_fold import deal_folds, out_of_fold
+from imagetune.evaluation.features.out_of_fold import deal_folds, predict_out_of_fold
 
 
 def test_folds_are_stratified_and_keep_units_together():
@@ -27,7 +27,7 @@ def test_out_of_fold_predictions_come_from_the_other_folds():
     features = random.normal(size=(4, 16))[labels] + random.normal(size=(100, 16))
     taught = LabelledFeatures(features.astype(np.float32), np.eye(4)[labels], labels, np.arange(100), "single_label")
     folds = np.arange(100) % 5
-    strength, predictions = out_of_fold(taught, folds, seed=0)
+    strength, predictions = predict_out_of_fold(taught, folds, seed=0)
     for fold in range(5):
         expected = fit_probe(taught.taken(np.flatnonzero(folds != fold)), strength)(taught.features[folds == fold])
         assert predictions[folds == fold] == pytest.approx(expected)

@@ -7,8 +7,12 @@ from scipy.stats import median_abs_deviation
 from imagetune.core.files import write_json
 from imagetune.core.run_files import LABEL_ERRORS
 from imagetune.evaluation.features.feature_models import LabelledFeatures
-from imagetune.evaluation.features.label_errors import label_errors
-from imagetune.evaluation.features.regression_label_errors import DOUBTED, neighbours_out_of_fold, robust_deviations
+from imagetune.evaluation.features.label_errors import analyse_label_errors
+from imagetune.evaluation.features.regression_label_errors import (
+    SUSPECT_DEVIATIONS,
+    compute_robust_deviations,
+    predict_by_neighbours_out_of_fold,
+)
 
 
 def numbered(n, *, seed, planted=0, growing=False, jump=8.0):
@@ -36,23 +40,23 @@ def run_of(examined, parts, **keywords):
 def test_the_worked_example_of_modified_z_scores():
     """Ten numbers of Iglewicz and Hoaglin's kind: 0.6745 (8.2 - 2.45) / 0.15 = 25.9 for the last but one."""
     numbers = np.array([2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3])
-    found = robust_deviations(numbers, np.zeros(10))
+    found = compute_robust_deviations(numbers, np.zeros(10))
     assert found[8] == pytest.approx(0.6745 * (8.2 - 2.45) / 0.15, rel=1e-3)
     expected = (numbers - np.median(numbers)) / median_abs_deviation(numbers, scale="normal")
     assert found == pytest.approx(expected, rel=1e-3)
-    assert (np.abs(found) > DOUBTED).tolist() == [False] * 8 + [True] * 2
+    assert (np.abs(found) > SUSPECT_DEVIATIONS).tolist() == [False] * 8 + [True] * 2
     exact = np.array([0.0] * 8 + [1.0, 3.0])
-    assert robust_deviations(exact, np.zeros(10))[9] == pytest.approx(0.7979 * 3 / 0.4, rel=1e-3)
-    assert robust_deviations(np.ones(10), np.zeros(10)).tolist() == [0.0] * 10
+    assert compute_robust_deviations(exact, np.zeros(10))[9] == pytest.approx(0.7979 * 3 / 0.4, rel=1e-3)
+    assert compute_robust_deviations(np.ones(10), np.zeros(10)).tolist() == [0.0] * 10
 
 
 def test_errors_that_grow_are_measured_beside_those_of_like_predictions():
     random = np.random.default_rng(0)
     judged = np.sort(random.uniform(1, 100, 500))
     true = judged * (1 + 0.1 * random.normal(size=500))
-    assert (np.abs(robust_deviations(true, judged)) > DOUBTED).mean() < 0.02
+    assert (np.abs(compute_robust_deviations(true, judged)) > SUSPECT_DEVIATIONS).mean() < 0.02
     true[0] = judged[0] + 20  # as large as errors of large numbers are
-    assert np.abs(robust_deviations(true, judged))[0] > DOUBTED
+    assert np.abs(compute_robust_deviations(true, judged))[0] > SUSPECT_DEVIATIONS
 
 
 @pytest.mark.parametrize("growing", [False, True])
@@ -61,7 +65,7 @@ def test_planted_numbers_are_found_and_little_else(examined, growing):
         "train": numbered(400, seed=1, planted=30, growing=growing),
         "val": numbered(100, seed=2, planted=8, growing=growing),
     }
-    document = label_errors(run_of(examined, parts))
+    document = analyse_label_errors(run_of(examined, parts))
     wrong = {f"{name}-{place}.png" for name, part in parts.items() for place in np.flatnonzero(part[2])}
     for sure, min_recall, min_precision in ((False, 0.9, 0.85), (True, 0.35, 0.95)):
         found = {suspect["path"] for suspect in document["learned"]["suspects"] if suspect["confident"] or not sure}
@@ -70,7 +74,7 @@ def test_planted_numbers_are_found_and_little_else(examined, growing):
 
 
 def test_clean_numbers_are_hardly_suspected(examined):
-    document = label_errors(run_of(examined, {"train": numbered(400, seed=3)}))
+    document = analyse_label_errors(run_of(examined, {"train": numbered(400, seed=3)}))
     # Of normal errors 0.05% lie beyond 3.5; robust estimates add a few.
     assert document["learned"]["found"] <= 4
     assert document["learned"]["confident"] == 0
@@ -78,7 +82,7 @@ def test_clean_numbers_are_hardly_suspected(examined):
 
 def test_the_likely_number_is_near_the_true_one_and_the_furthest_off_come_first(examined):
     part = numbered(400, seed=4, planted=20)
-    suspects = label_errors(run_of(examined, {"train": part}))["learned"]["suspects"]
+    suspects = analyse_label_errors(run_of(examined, {"train": part}))["learned"]["suspects"]
     far = [abs(suspect["deviations"]) for suspect in suspects]
     assert far == sorted(far, reverse=True)
     features = part[0]
@@ -91,8 +95,8 @@ def test_the_likely_number_is_near_the_true_one_and_the_furthest_off_come_first(
 
 def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
     parts = {"train": numbered(300, seed=5, planted=15), "test": numbered(80, seed=6, planted=8)}
-    with_test = label_errors(run_of(examined, parts))
-    without = label_errors(run_of(examined, {"train": parts["train"]}))
+    with_test = analyse_label_errors(run_of(examined, parts))
+    without = analyse_label_errors(run_of(examined, {"train": parts["train"]}))
     assert with_test["learned"] == without["learned"]
     assert without["test"] is None
     wrong = {f"test-{place}.png" for place in np.flatnonzero(parts["test"][2])}
@@ -101,12 +105,12 @@ def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
 
 def test_all_suspects_are_written_to_a_table(examined):
     run = run_of(examined, {"train": numbered(200, seed=7, planted=10), "test": numbered(60, seed=8, planted=5)})
-    document = label_errors(run)
+    document = analyse_label_errors(run)
     with (run.folder / LABEL_ERRORS).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [*rows[0]] == ["path", "split", "label", "likely_label", "difference", "deviations", "confident"]
     assert len(rows) == document["learned"]["found"] + document["test"]["found"]
-    assert all(abs(float(row["deviations"])) > DOUBTED for row in rows)
+    assert all(abs(float(row["deviations"])) > SUSPECT_DEVIATIONS for row in rows)
 
 
 def test_copies_are_judged_without_each_other(examined):
@@ -117,7 +121,7 @@ def test_copies_are_judged_without_each_other(examined):
     paths = [record.path for record in run.splits["train"].records]
     groups = [[paths[place], paths[place + 150]] for place in range(150)]
     write_json(run.folder / "audit.json", {"findings": [{"code": "identical-images", "groups": groups}]})
-    folds = label_errors(run)["learned"]["suspects"]
+    folds = analyse_label_errors(run)["learned"]["suspects"]
     found = {int(suspect["path"].removesuffix(".png").split("-")[1]) % 150 for suspect in folds}
     assert len(found & set(np.flatnonzero(wrong))) >= 9
 
@@ -129,7 +133,7 @@ def test_neighbours_come_from_other_folds_and_their_median_is_predicted():
     numbers[10] = 1000.0
     blank = np.full(20, -1)
     taught = LabelledFeatures(features, numbers[:, None], blank, np.arange(20), "regression")
-    said = neighbours_out_of_fold(taught, np.arange(20) % 2)
+    said = predict_by_neighbours_out_of_fold(taught, np.arange(20) % 2)
     # The nearest five of the other fold around image 9 are 6, 8, 10, 12 and 4 or 14.
     assert said[9] in (8.0, 12.0)
     assert said.max() < 1000
@@ -137,4 +141,4 @@ def test_neighbours_come_from_other_folds_and_their_median_is_predicted():
 
 def test_too_few_images_have_no_find_suspects(examined):
     features, numbers, _ = numbered(1, seed=0)
-    assert label_errors(run_of(examined, {"train": (features, numbers)})) is None
+    assert analyse_label_errors(run_of(examined, {"train": (features, numbers)})) is None

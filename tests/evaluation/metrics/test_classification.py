@@ -9,7 +9,7 @@ from scipy.stats import beta
 from sklearn import metrics as sk
 
 from imagetune.errors import DataError, DivergedError
-from imagetune.evaluation.document import evaluation_document, failed_requirements
+from imagetune.evaluation.document import build_evaluation_document, list_failed_requirements
 from imagetune.evaluation.metrics.classification import HEADLINES, evaluate_predictions
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.evaluate import EvaluateConfig, Requirement
@@ -151,7 +151,7 @@ def test_plain_resampling_survives_classes_that_are_not_drawn():
 
 def test_the_document_is_json_without_nan(made_up):
     splits = {"train": evaluate(made_up(90, 4, sharpness=5)), "test": evaluate(class_predictions([0, 0], [0, 1]))}
-    document = evaluation_document(splits, config=CONFIG)
+    document = build_evaluation_document(splits, config=CONFIG)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert document["bootstrap"] == {"samples": 200, "confidence": 0.95, "seed": 1, "stratified": True}
     metrics = document["splits"]["train"]["metrics"].values()
@@ -163,30 +163,30 @@ def test_the_document_is_json_without_nan(made_up):
 
 
 def test_a_test_alone_has_no_verdict(made_up):
-    assert evaluation_document({"test": evaluate(made_up(50, 3))}, config=CONFIG)["verdict"] is None
+    assert build_evaluation_document({"test": evaluate(made_up(50, 3))}, config=CONFIG)["verdict"] is None
 
 
 def test_requirements_that_are_met_say_nothing(evaluation):
     bars = [Requirement(metric="accuracy", value=0.01), Requirement(metric="f1", lower_bound=0.01)]
-    assert failed_requirements(evaluation, bars) == ()
+    assert list_failed_requirements(evaluation, bars) == ()
 
 
 def test_a_missed_requirement_says_by_how_much(made_up):
-    document = evaluation_document({"test": evaluate(made_up(90, 4))}, config=CONFIG)
+    document = build_evaluation_document({"test": evaluate(made_up(90, 4))}, config=CONFIG)
     document["splits"]["test"]["metrics"]["accuracy"] = {"value": 0.82, "low": 0.75, "high": 0.9}
     bars = [Requirement(metric="accuracy", lower_bound=0.8), Requirement(metric="accuracy", value=0.9)]
-    assert failed_requirements(document, bars) == (
+    assert list_failed_requirements(document, bars) == (
         "test accuracy: its lower bound 0.7500 is 0.0500 below the required 0.8",
         "test accuracy: its value 0.8200 is 0.0800 below the required 0.9",
     )
 
 
 def test_a_metric_that_is_missing_misses_its_bar():
-    document = evaluation_document({"test": evaluate(class_predictions([0, 0], [0, 1]))}, config=CONFIG)
-    (message,) = failed_requirements(document, [Requirement(metric="roc_auc", value=0.5)])
+    document = build_evaluation_document({"test": evaluate(class_predictions([0, 0], [0, 1]))}, config=CONFIG)
+    (message,) = list_failed_requirements(document, [Requirement(metric="roc_auc", value=0.5)])
     assert message == "test roc_auc has no value (there are images of one class only); required is 0.5"
-    without_test = evaluation_document({"val": evaluate(class_predictions([0, 1], [0, 1]))}, config=CONFIG)
-    (message,) = failed_requirements(without_test, [Requirement(metric="accuracy", lower_bound=0.5)])
+    without_test = build_evaluation_document({"val": evaluate(class_predictions([0, 1], [0, 1]))}, config=CONFIG)
+    (message,) = list_failed_requirements(without_test, [Requirement(metric="accuracy", lower_bound=0.5)])
     assert message == "test accuracy has no lower bound (nothing was tested); required is 0.5"
 
 
@@ -194,7 +194,7 @@ def test_the_document_tells_which_requirements_are_met(made_up):
     config = CONFIG.model_copy(
         update={"require": (Requirement(metric="accuracy", value=0.1), Requirement(metric="f1", lower_bound=1.0))}
     )
-    document = evaluation_document({"test": evaluate(made_up(90, 4))}, config=config)
+    document = build_evaluation_document({"test": evaluate(made_up(90, 4))}, config=config)
     assert [bar["met"] for bar in document["requirements"]] == [True, False]
     assert document["requirements"][1]["message"].startswith("test f1: its lower bound")
 

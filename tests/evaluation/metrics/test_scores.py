@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from imagetune.evaluation.metrics.scores import losses, resample, top_k_hits, weighted_confusion
-from imagetune.evaluation.statistics.intervals import Bootstrap, resampled_weights
+from imagetune.evaluation.metrics.scores import (
+    compute_log_losses,
+    compute_top_k_hits,
+    compute_weighted_confusion,
+    resample,
+)
+from imagetune.evaluation.statistics.intervals import Bootstrap, draw_weights
 
 BOOTSTRAP = Bootstrap(samples=6, seed=9)
 
@@ -17,7 +22,7 @@ def data(request, made_up):
 
 
 def columns(labels):
-    chunks = list(resampled_weights(labels, BOOTSTRAP, cells_a_sample=25))
+    chunks = list(draw_weights(labels, BOOTSTRAP, cells_a_sample=25))
     return np.concatenate(chunks, axis=1).T
 
 
@@ -55,7 +60,7 @@ def test_every_resampled_class_metric_is_what_scikit_learn_says_of_the_same_weig
 def test_a_weighted_confusion_matrix_counts_each_image_as_often_as_it_was_drawn():
     labels, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0])
     weights = np.array([[1, 2], [1, 0], [1, 3], [1, 1]], dtype=np.float32)
-    counts = weighted_confusion(labels, predicted, 3, weights)
+    counts = compute_weighted_confusion(labels, predicted, 3, weights)
     assert counts[:, :, 0].tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
     assert counts[:, :, 1].tolist() == [[2, 0, 0], [0, 3, 0], [1, 0, 0]]
 
@@ -71,11 +76,11 @@ def test_top_k_breaks_ties_as_scikit_learn_does():
     labels = np.array([0, 1, 2])
     probabilities = np.full((3, 3), 1 / 3)
     expected = sk.top_k_accuracy_score(labels, probabilities, k=2, normalize=False)
-    assert top_k_hits(labels, probabilities, 2).sum() == expected
+    assert compute_top_k_hits(labels, probabilities, 2).sum() == expected
 
 
 def test_a_true_class_of_probability_zero_costs_a_finite_loss():
-    assert np.isfinite(losses(np.array([0]), np.array([[0.0, 1.0]]))).all()
+    assert np.isfinite(compute_log_losses(np.array([0]), np.array([[0.0, 1.0]]))).all()
 
 
 def test_the_roc_auc_is_left_out_where_it_would_take_too_long(monkeypatch, made_up):

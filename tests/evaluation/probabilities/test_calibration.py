@@ -5,8 +5,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
-from imagetune.evaluation.probabilities.calibration import calibration_document, fitted_temperature
-from imagetune.evaluation.probabilities.temperature import scaled
+from imagetune.evaluation.probabilities.calibration import describe_calibration, fit_validation_temperature
+from imagetune.evaluation.probabilities.temperature import apply_temperature
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -32,7 +32,7 @@ def run(examined):
 
 def test_metrics_are_those_of_scikit_learn(run):
     tested = run.splits["test"].predictions
-    measures = calibration_document(run)["splits"]["test"]["before"]
+    measures = describe_calibration(run)["splits"]["test"]["before"]
     truth = np.eye(3)[tested.labels]
     briers = [brier_score_loss(truth[:, index], tested.probabilities[:, index]) for index in range(3)]
     assert measures["brier"]["value"] == pytest.approx(sum(briers))
@@ -45,7 +45,7 @@ def test_metrics_are_those_of_scikit_learn(run):
 
 
 def test_a_model_that_is_too_sure_is_found_out_and_mended(run):
-    document = calibration_document(run)
+    document = describe_calibration(run)
     assert document["temperature"]["low"] > 1
     assert document["temperature"]["value"] == pytest.approx(2.0, rel=0.25)
     test = document["splits"]["test"]
@@ -59,14 +59,14 @@ def test_a_model_that_is_too_sure_is_found_out_and_mended(run):
         test["before"]["log_loss"]["value"] - test["after"]["log_loss"]["value"]
     )
     tested = run.splits["test"].predictions
-    warm = scaled(tested.probabilities, document["temperature"]["value"], "single_label")
+    warm = apply_temperature(tested.probabilities, document["temperature"]["value"], "single_label")
     assert test["after"]["log_loss"]["value"] == pytest.approx(log_loss(tested.labels, warm))
     json.dumps(document, allow_nan=False)
 
 
 def test_a_calibrated_model_is_not_accused(examined):
     run = run_of(examined, {"val": split(300, 12), "test": split(400, 13)})
-    document = calibration_document(run)
+    document = describe_calibration(run)
     assert document["temperature"]["low"] < 1 < document["temperature"]["high"]
     measures = document["splits"]["test"]["before"]
     assert measures["overconfidence"]["low"] < 0 < measures["overconfidence"]["high"]
@@ -79,18 +79,18 @@ def test_the_temperature_knows_nothing_of_the_test(examined):
     found = []
     for labels in (None, shuffled):
         parts = {"val": split(300, 2, sharpness=2.0), "test": split(400, 3, sharpness=2.0, labels=labels)}
-        document = calibration_document(run_of(examined, parts))
+        document = describe_calibration(run_of(examined, parts))
         found.append((document["temperature"], document["splits"]["val"]))
     assert found[0] == found[1]
 
 
 def test_too_few_validation_images_give_no_temperature(examined):
-    document = calibration_document(run_of(examined, {"val": split(20, 2), "test": split(40, 3)}))
+    document = describe_calibration(run_of(examined, {"val": split(20, 2), "test": split(40, 3)}))
     assert document["temperature"]["value"] is None
     assert "20 validation images are too few" in document["temperature"]["reason"]
     assert document["splits"]["test"]["after"] is None
     assert document["splits"]["test"]["before"]["ece"]["value"] is not None
-    none = calibration_document(run_of(examined, {"test": split(40, 3)}))
+    none = describe_calibration(run_of(examined, {"test": split(40, 3)}))
     assert "no validation images" in none["temperature"]["reason"]
 
 
@@ -101,8 +101,8 @@ def test_labels_share_one_temperature(examined):
         probabilities = random.beta(0.8, 0.8, (1500, 3))
         true = random.random((1500, 3)) < probabilities
         labels = [";".join(label for label, own in zip(CLASSES, row, strict=True) if own) for row in true]
-        parts[name] = (labels, np.zeros((1500, 2)), scaled(probabilities, 0.5, "multi_label"))
-    document = calibration_document(run_of(examined, parts, task="multi_label"))
+        parts[name] = (labels, np.zeros((1500, 2)), apply_temperature(probabilities, 0.5, "multi_label"))
+    document = describe_calibration(run_of(examined, parts, task="multi_label"))
     assert document["temperature"]["value"] == pytest.approx(2.0, rel=0.1)
     test = document["splits"]["test"]
     assert [row["label"] for row in test["before"]["labels"]] == list(CLASSES)
@@ -119,12 +119,12 @@ def test_ordered_classes_are_judged_by_the_prediction_that_they_get(examined):
     run = run_of(examined, {"val": split(200, 2), "test": split(200, 3)}, task="ordinal")
     tested = run.splits["test"].predictions
     claimed = tested.probabilities[np.arange(200), tested.predicted].mean()
-    measures = calibration_document(run)["splits"]["test"]["before"]
+    measures = describe_calibration(run)["splits"]["test"]["before"]
     found = sum(row["predictions"] * row["claimed"] for row in measures["bins"]) / 200
     assert found == pytest.approx(claimed)
-    assert fitted_temperature(run).value is not None
+    assert fit_validation_temperature(run).value is not None
 
 
 def test_numbers_have_no_calibration(examined):
     numbers = {"test": ["1", "2"]}, {"test": np.zeros((2, 2))}, {"test": np.array([[1.0], [2.0]])}
-    assert calibration_document(examined(*numbers, classes=("value",), task="regression")) is None
+    assert describe_calibration(examined(*numbers, classes=("value",), task="regression")) is None

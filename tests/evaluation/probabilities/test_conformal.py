@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from imagetune.data.sources.labels import LabelRule
-from imagetune.evaluation.predictions import predictions_of
+from imagetune.evaluation.predictions import build_predictions
 from imagetune.evaluation.probabilities.conformal import (
-    conformal_document,
-    conformal_rule,
-    risk_threshold,
-    upper_quantile,
+    choose_conformal_rule,
+    choose_risk_threshold,
+    compute_conformal_quantile,
+    describe_conformal,
 )
-from imagetune.evaluation.probabilities.decision_rules import set_members, value_range
+from imagetune.evaluation.probabilities.decision_rules import build_prediction_intervals, build_prediction_sets
 from imagetune.model.decision_rules import ConformalRule
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -24,7 +24,7 @@ def drawn(n, *, seed, task="single_label", sharp=0.6):
     if task == "regression":
         values = random.normal(size=n)
         outputs = (values + 0.5 * random.normal(size=n))[:, None]
-        return predictions_of(paths, [str(value) for value in values], outputs, ("age",), rule=LabelRule(task))
+        return build_predictions(paths, [str(value) for value in values], outputs, ("age",), rule=LabelRule(task))
     probabilities = random.dirichlet([sharp] * 4, n)
     if task == "multi_label":
         true = random.random((n, 4)) < probabilities
@@ -32,7 +32,7 @@ def drawn(n, *, seed, task="single_label", sharp=0.6):
     else:
         chosen = (random.random((n, 1)) > np.cumsum(probabilities, axis=1)).sum(axis=1)
         labels = [CLASSES[index] for index in np.minimum(chosen, 3)]
-    return predictions_of(paths, labels, probabilities, CLASSES, rule=LabelRule(task))
+    return build_predictions(paths, labels, probabilities, CLASSES, rule=LabelRule(task))
 
 
 def columns(splits):
@@ -48,11 +48,11 @@ def rule_of(threshold, method="least_ambiguous"):
 def test_the_quantile_worked_by_hand():
     scores = np.arange(1, 20) / 20
     # Of 19 scores the 18th: ceil(20 * 0.9); and it is NumPy's "higher" quantile at (n + 1) / n of the coverage.
-    assert upper_quantile(scores, 0.9) == 0.9
+    assert compute_conformal_quantile(scores, 0.9) == 0.9
     random = np.random.default_rng(0).random(57)
-    assert upper_quantile(random, 0.8) == np.quantile(random, np.ceil(58 * 0.8) / 57, method="inverted_cdf")
-    assert upper_quantile(scores[:9], 0.9) == scores[8]
-    assert upper_quantile(scores[:8], 0.9) is None
+    assert compute_conformal_quantile(random, 0.8) == np.quantile(random, np.ceil(58 * 0.8) / 57, method="inverted_cdf")
+    assert compute_conformal_quantile(scores[:9], 0.9) == scores[8]
+    assert compute_conformal_quantile(scores[:8], 0.9) is None
 
 
 @pytest.mark.parametrize("task", ["single_label", "ordinal", "regression"])
@@ -61,19 +61,19 @@ def test_sets_hold_the_true_prediction_as_often_as_promised(task):
     for seed in range(300):
         both = drawn(60 + 100, seed=seed, task=task)
         val, test = (part(both, slice(None, 60)), part(both, slice(60, None)))
-        rule = conformal_rule(val, 0.9)
+        rule = choose_conformal_rule(val, 0.9)
         if task == "regression":
-            low, high = value_range(test.probabilities[:, 0], rule)
+            low, high = build_prediction_intervals(test.probabilities[:, 0], rule)
             covered.append(((test.targets[:, 0] >= low) & (test.targets[:, 0] <= high)).mean())
         else:
-            covered.append(set_members(test, rule)[np.arange(100), test.labels].mean())
+            covered.append(build_prediction_sets(test, rule)[np.arange(100), test.labels].mean())
     # Between the coverage and 1 / (n + 1) more, but for the sets that are filled up, and chance.
     assert 0.89 <= np.mean(covered) <= (0.93 if task != "ordinal" else 0.99)
 
 
 def part(predictions, rows):
     texts = [true for true, _ in predictions.texts()][rows]
-    return predictions_of(
+    return build_predictions(
         predictions.paths[rows], texts, predictions.probabilities[rows], predictions.class_names, rule=predictions.rule
     )
 
@@ -82,9 +82,9 @@ def test_labels_are_missed_as_seldom_as_promised():
     missed = []
     for seed in range(300):
         both = drawn(160, seed=seed, task="multi_label", sharp=2.0)
-        rule = conformal_rule(part(both, slice(None, 60)), 0.9)
+        rule = choose_conformal_rule(part(both, slice(None, 60)), 0.9)
         test = part(both, slice(60, None))
-        members, true = set_members(test, rule), test.targets > 0
+        members, true = build_prediction_sets(test, rule), test.targets > 0
         counts = true.sum(axis=1)
         missed.append(np.where(counts > 0, (true & ~members).sum(axis=1) / np.maximum(counts, 1), 0).mean())
     assert 0.07 <= np.mean(missed) <= 0.102
@@ -93,7 +93,7 @@ def test_labels_are_missed_as_seldom_as_promised():
 def test_the_threshold_of_labels_is_the_highest_that_may_be():
     predictions = drawn(80, seed=5, task="multi_label")
     truth = predictions.targets
-    threshold = risk_threshold(predictions.probabilities, truth, 0.8)
+    threshold = choose_risk_threshold(predictions.probabilities, truth, 0.8)
 
     def risk(limit):
         counts = truth.sum(axis=1)
@@ -102,24 +102,27 @@ def test_the_threshold_of_labels_is_the_highest_that_may_be():
 
     assert (80 * risk(threshold) + 1) / 81 <= 0.2
     assert (80 * risk(threshold + 1e-9) + 1) / 81 > 0.2
-    assert risk_threshold(predictions.probabilities[:3], truth[:3], 0.8) is None
-    assert risk_threshold(predictions.probabilities, np.zeros_like(truth), 0.8) == 1.0
+    assert choose_risk_threshold(predictions.probabilities[:3], truth[:3], 0.8) is None
+    assert choose_risk_threshold(predictions.probabilities, np.zeros_like(truth), 0.8) == 1.0
 
 
 def test_an_empty_set_gets_the_prediction_and_ordered_classes_have_no_gaps():
     outputs = np.array([[0.3, 0.28, 0.22, 0.2], [0.45, 0.05, 0.4, 0.1]])
-    plain = predictions_of(["a", "b"], ["ant", "cat"], outputs, CLASSES, rule=LabelRule())
-    members = set_members(plain, rule_of(0.35))
+    plain = build_predictions(["a", "b"], ["ant", "cat"], outputs, CLASSES, rule=LabelRule())
+    members = build_prediction_sets(plain, rule_of(0.35))
     assert members.tolist() == [[True, False, False, False], [True, False, True, False]]
-    ordered = predictions_of(["a", "b"], ["ant", "cat"], outputs, CLASSES, rule=LabelRule("ordinal"))
-    assert set_members(ordered, rule_of(0.35)).tolist() == [[False, True, False, False], [True, True, True, False]]
-    assert set_members(plain, rule_of(None)).all()
+    ordered = build_predictions(["a", "b"], ["ant", "cat"], outputs, CLASSES, rule=LabelRule("ordinal"))
+    assert build_prediction_sets(ordered, rule_of(0.35)).tolist() == [
+        [False, True, False, False],
+        [True, True, True, False],
+    ]
+    assert build_prediction_sets(plain, rule_of(None)).all()
 
 
 def test_the_part_tells_coverage_and_sizes(examined):
     splits = {"val": drawn(120, seed=1), "test": drawn(200, seed=2)}
-    document = conformal_document(examined(*columns(splits), classes=CLASSES))
-    members = set_members(splits["test"], rule_of(document["threshold"]))
+    document = describe_conformal(examined(*columns(splits), classes=CLASSES))
+    members = build_prediction_sets(splits["test"], rule_of(document["threshold"]))
     hit = members[np.arange(200), splits["test"].labels]
     assert document["covered"]["value"] == pytest.approx(hit.mean())
     assert document["covered"]["low"] < 0.9 < document["covered"]["high"]
@@ -133,7 +136,7 @@ def test_the_part_tells_coverage_and_sizes(examined):
 
 def test_too_few_validation_images_are_said(examined):
     splits = {"val": drawn(8, seed=1), "test": drawn(30, seed=2)}
-    document = conformal_document(examined(*columns(splits), classes=CLASSES))
+    document = describe_conformal(examined(*columns(splits), classes=CLASSES))
     assert document["threshold"] is None
     assert "8 validation images are too few to guarantee 90% coverage: it takes 9" in document["reason"]
     assert document["covered"]["value"] == 1.0
@@ -142,7 +145,7 @@ def test_too_few_validation_images_are_said(examined):
 
 def test_numbers_get_an_interval(examined):
     splits = {name: drawn(n, seed=n, task="regression") for name, n in (("val", 100), ("test", 150))}
-    document = conformal_document(examined(*columns(splits), classes=("value",), task="regression"))
+    document = describe_conformal(examined(*columns(splits), classes=("value",), task="regression"))
     assert document["method"] == "absolute_residual"
     assert document["mean_size"]["value"] == pytest.approx(2 * document["threshold"])
     assert document["covered"]["low"] < 0.9 < document["covered"]["high"]
@@ -160,12 +163,12 @@ def test_where_errors_grow_high_predictions_are_seldom_held(examined):
         true = given * (1 + 0.1 * random.normal(size=600))
         texts = [str(value) for value in true]
         paths = [f"{index}.png" for index in range(600)]
-        splits[name] = predictions_of(paths, texts, given[:, None], ("age",), rule=LabelRule("regression"))
-    document = conformal_document(examined(*columns(splits), classes=("age",), task="regression"))
+        splits[name] = build_predictions(paths, texts, given[:, None], ("age",), rule=LabelRule("regression"))
+    document = describe_conformal(examined(*columns(splits), classes=("age",), task="regression"))
     assert document["covered"]["low"] < 0.9 < document["covered"]["high"]
     assert document["ranges"][0]["covered"]["value"] == 1.0
     assert document["ranges"][-1]["covered"]["high"] < 0.9
 
 
 def test_without_validation_there_are_no_sets(examined):
-    assert conformal_document(examined(*columns({"test": drawn(30, seed=2)}), classes=CLASSES)) is None
+    assert describe_conformal(examined(*columns({"test": drawn(30, seed=2)}), classes=CLASSES)) is None

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from imagetune.evaluation.probabilities.costs import costs_document
-from imagetune.evaluation.probabilities.decision_rules import min_cost_predictions
+from imagetune.evaluation.probabilities.costs import describe_costs
+from imagetune.evaluation.probabilities.decision_rules import predict_min_cost
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -22,7 +22,7 @@ def splits_of(sharpness=1.0):
 
 def test_equal_costs_are_the_likeliest_prediction():
     probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 100)
-    predictions = min_cost_predictions(probabilities, 1 - np.eye(3))
+    predictions = predict_min_cost(probabilities, 1 - np.eye(3))
     np.testing.assert_array_equal(predictions, probabilities.argmax(axis=1))
 
 
@@ -30,14 +30,14 @@ def test_two_classes_have_the_threshold_of_elkan():
     # Elkan 2001, equation 2: from (c10 - c00) / (c10 - c00 + c01 - c11) on; missing the second class costs 9.
     positive = np.array([0.05, 0.09, 0.11, 0.5])
     costs = np.array([[0.0, 1.0], [9.0, 0.0]])
-    predictions = min_cost_predictions(np.stack([1 - positive, positive], axis=1), costs)
+    predictions = predict_min_cost(np.stack([1 - positive, positive], axis=1), costs)
     assert predictions.tolist() == [0, 0, 1, 1]
 
 
 def test_no_other_prediction_is_expected_to_cost_less():
     random = np.random.default_rng(3)
     probabilities, costs = random.dirichlet([1, 1, 1], 50), random.random((3, 3))
-    predictions = min_cost_predictions(probabilities, costs)
+    predictions = predict_min_cost(probabilities, costs)
     for row, prediction in zip(probabilities, predictions, strict=True):
         expected = [sum(row[true] * costs[true, given] for true in range(3)) for given in range(3)]
         assert expected[prediction] == pytest.approx(min(expected))
@@ -45,7 +45,7 @@ def test_no_other_prediction_is_expected_to_cost_less():
 
 def test_costs_are_paid_on_the_test(examined):
     run = examined(*splits_of(), classes=CLASSES, evaluate=", costs: [[0, 10, 10], [1, 0, 1], [1, 1, 0]]")
-    part = costs_document(run)
+    part = describe_costs(run)
     tested = run.splits["test"].predictions
     costs = np.array(part["costs"])
     paid = costs[tested.labels, tested.predicted]
@@ -61,11 +61,11 @@ def test_costs_are_paid_on_the_test(examined):
 
 def test_probabilities_that_are_too_sure_are_mended_first(examined):
     costs = ", costs: [[0, 10, 10], [1, 0, 1], [1, 1, 0]]"
-    right = costs_document(examined(*splits_of(), classes=CLASSES, evaluate=costs))
-    sure = costs_document(examined(*splits_of(sharpness=3.0), classes=CLASSES, evaluate=costs))
+    right = describe_costs(examined(*splits_of(), classes=CLASSES, evaluate=costs))
+    sure = describe_costs(examined(*splits_of(sharpness=3.0), classes=CLASSES, evaluate=costs))
     assert sure["temperature"] == pytest.approx(3 * right["temperature"], rel=1e-3)
     assert sure["min_cost"]["cost"]["value"] == pytest.approx(right["min_cost"]["cost"]["value"], rel=1e-6)
 
 
 def test_without_costs_there_is_nothing_to_tell(examined):
-    assert costs_document(examined(*splits_of(), classes=CLASSES)) is None
+    assert describe_costs(examined(*splits_of(), classes=CLASSES)) is None

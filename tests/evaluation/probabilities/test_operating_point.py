@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from imagetune.data.sources.labels import LabelRule
-from imagetune.evaluation.predictions import predictions_of
-from imagetune.evaluation.probabilities.decision_rules import operating_predictions, operating_thresholds
-from imagetune.evaluation.probabilities.operating_point import choose_threshold, operating_document
+from imagetune.evaluation.predictions import build_predictions
+from imagetune.evaluation.probabilities.decision_rules import list_operating_thresholds, predict_at_operating_point
+from imagetune.evaluation.probabilities.operating_point import choose_threshold, describe_operating_point
 from imagetune.model.decision_rules import OperatingPoint
 from imagetune.recipe.evaluate import OperatingPointConfig
 
@@ -18,7 +18,9 @@ def drawn(n, seed, *, task="single_label"):
     random = np.random.default_rng(seed)
     probabilities = np.round(random.dirichlet([0.7, 0.7, 0.7], n), 3)
     labels = [CLASSES[index] for index in (random.random((n, 1)) > np.cumsum(probabilities, axis=1)[:, :2]).sum(axis=1)]
-    return predictions_of([f"{place}.png" for place in range(n)], labels, probabilities, CLASSES, rule=LabelRule(task))
+    return build_predictions(
+        [f"{place}.png" for place in range(n)], labels, probabilities, CLASSES, rule=LabelRule(task)
+    )
 
 
 def columns(splits):
@@ -80,32 +82,32 @@ def test_a_min_precision_is_kept_with_the_highest_recall():
 
 def test_what_cannot_be_reached_is_said():
     outputs = np.array([[0.1, 0.9, 0.0], [0.2, 0.8, 0.0], [0.9, 0.1, 0.0]])
-    predictions = predictions_of(["a", "b", "c"], ["ant", "bee", "cat"], outputs, CLASSES, rule=LabelRule())
+    predictions = build_predictions(["a", "b", "c"], ["ant", "bee", "cat"], outputs, CLASSES, rule=LabelRule())
     threshold, reason = choose_threshold(predictions, config(min_precision=0.9))
     assert threshold is None
     assert reason == "no threshold reaches a precision of 90% on validation; the highest is 50.0%"
-    absent = predictions_of(["a"], ["ant"], outputs[:1], CLASSES, rule=LabelRule())
+    absent = build_predictions(["a"], ["ant"], outputs[:1], CLASSES, rule=LabelRule())
     assert choose_threshold(absent, config()) == (None, "validation has no images of bee")
 
 
 def test_predictions_change_only_about_the_class_that_matters():
     outputs = np.array([[0.5, 0.3, 0.2], [0.3, 0.45, 0.25], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1]])
-    predictions = predictions_of(list("abcd"), ["ant"] * 4, outputs, CLASSES, rule=LabelRule())
+    predictions = build_predictions(list("abcd"), ["ant"] * 4, outputs, CLASSES, rule=LabelRule())
     low = OperatingPoint(positive="bee", threshold=0.25)
-    assert operating_predictions(predictions, low).tolist() == [1, 1, 2, 1]
+    assert predict_at_operating_point(predictions, low).tolist() == [1, 1, 2, 1]
     high = OperatingPoint(positive="bee", threshold=0.7)
-    assert operating_predictions(predictions, high).tolist() == [0, 0, 2, 1]
-    assert operating_thresholds(predictions, low) == (0.5, 0.25, 0.5)
+    assert predict_at_operating_point(predictions, high).tolist() == [0, 0, 2, 1]
+    assert list_operating_thresholds(predictions, low) == (0.5, 0.25, 0.5)
 
 
 def test_the_part_tells_what_the_threshold_is_worth_on_the_test(examined):
     splits = {"val": drawn(150, 5), "test": drawn(200, 6)}
     goal = ", operating_point: {positive: bee, min_recall: 0.9}"
-    document = operating_document(examined(*columns(splits), classes=CLASSES, evaluate=goal))
+    document = describe_operating_point(examined(*columns(splits), classes=CLASSES, evaluate=goal))
     assert document["goal"] == "the highest precision with a recall of at least 90%"
     assert document["splits"]["val"]["at_threshold"]["recall"]["value"] >= 0.9
     tested = splits["test"]
-    predictions = operating_predictions(tested, OperatingPoint(positive="bee", threshold=document["threshold"]))
+    predictions = predict_at_operating_point(tested, OperatingPoint(positive="bee", threshold=document["threshold"]))
     metrics = document["splits"]["test"]["at_threshold"]
     true = tested.labels == 1
     assert metrics["recall"]["value"] == pytest.approx(recall_score(true, predictions == 1))
@@ -121,9 +123,9 @@ def test_it_is_chosen_without_the_test(examined):
     goal = ", operating_point: {positive: bee}"
     val, test = drawn(150, 5), drawn(200, 6)
     labels, features, outputs = columns({"val": val, "test": test})
-    found = [operating_document(examined(labels, features, outputs, classes=CLASSES, evaluate=goal))]
+    found = [describe_operating_point(examined(labels, features, outputs, classes=CLASSES, evaluate=goal))]
     labels["test"] = list(np.random.default_rng(0).permutation(labels["test"]))
-    found.append(operating_document(examined(labels, features, outputs, classes=CLASSES, evaluate=goal)))
+    found.append(describe_operating_point(examined(labels, features, outputs, classes=CLASSES, evaluate=goal)))
     assert found[0]["threshold"] == found[1]["threshold"]
     assert found[0]["splits"]["test"] != found[1]["splits"]["test"]
 
@@ -138,7 +140,7 @@ def test_a_label_that_matters_gets_its_own_threshold(examined):
         features[name] = np.zeros((80, 2))
     goal = ", operating_point: {positive: bee, min_recall: 0.95}"
     run = examined(labels, features, outputs, classes=CLASSES, task="multi_label", evaluate=goal)
-    document = operating_document(run)
+    document = describe_operating_point(run)
     own = np.array(["bee" in label.split(";") for label in labels["test"]])
     taken = outputs["test"][:, 1] >= document["threshold"]
     metrics = document["splits"]["test"]
@@ -148,4 +150,4 @@ def test_a_label_that_matters_gets_its_own_threshold(examined):
 
 def test_without_the_wish_there_is_none(examined):
     splits = {"val": drawn(50, 5), "test": drawn(50, 6)}
-    assert operating_document(examined(*columns(splits), classes=CLASSES)) is None
+    assert describe_operating_point(examined(*columns(splits), classes=CLASSES)) is None

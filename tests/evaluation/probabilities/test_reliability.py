@@ -6,11 +6,11 @@ from sklearn.metrics import brier_score_loss
 from imagetune.evaluation.probabilities.confidence import Draws
 from imagetune.evaluation.probabilities.reliability import (
     bin_predictions,
-    brier_parts,
-    calibration_error,
-    chance_errors,
-    plain_ece,
-    squared_errors,
+    compute_plain_ece,
+    compute_squared_errors,
+    decompose_brier_score,
+    estimate_calibration_error,
+    simulate_chance_errors,
 )
 from imagetune.evaluation.statistics.intervals import Bootstrap
 
@@ -49,8 +49,8 @@ def test_errors_worked_by_hand():
     # Two bins of two predictions: claimed 0.3 and 0.8 on average, half and all of them came true.
     claimed, happened = np.array([[0.2], [0.4], [0.7], [0.9]]), np.array([[0.0], [1.0], [1.0], [1.0]])
     bins = bin_predictions(claimed, happened, bins=2)
-    assert plain_ece(bins) == pytest.approx(0.5 * 0.2 + 0.5 * 0.2)
-    plain, corrected = squared_errors(bins, np.ones((4, 1)))
+    assert compute_plain_ece(bins) == pytest.approx(0.5 * 0.2 + 0.5 * 0.2)
+    plain, corrected = compute_squared_errors(bins, np.ones((4, 1)))
     assert plain[0] == pytest.approx(0.04)
     # Variances of the mean gap: of (-0.2, 0.6) and (0.3, 0.1), over two.
     assert corrected[0] == pytest.approx(0.04 - 0.5 * (0.32 / 2) - 0.5 * (0.02 / 2))
@@ -63,7 +63,7 @@ def test_weights_count_images_as_often_as_they_say():
     repeated = np.repeat(np.arange(40), weights[:, 0])
     again = type(bins)(bins.edges, bins.counts[repeated], bins.claimed[repeated], bins.happened[repeated])
     np.testing.assert_allclose(
-        squared_errors(bins, weights), squared_errors(again, np.ones((len(repeated), 1))), atol=1e-12
+        compute_squared_errors(bins, weights), compute_squared_errors(again, np.ones((len(repeated), 1))), atol=1e-12
     )
 
 
@@ -73,7 +73,7 @@ def test_the_squared_error_has_no_bias(n, slope):
     for seed in range(400):
         claimed, happened = predictions(n, seed=seed, slope=slope)
         bins = bin_predictions(claimed, happened)
-        errors = squared_errors(bins, np.ones((n, 1)))
+        errors = compute_squared_errors(bins, np.ones((n, 1)))
         plain.append(float(errors[0][0]))
         corrected.append(float(errors[1][0]))
         gap = (truth_of(claimed, slope) - claimed)[:, 0]
@@ -91,7 +91,7 @@ def test_its_interval_holds_the_error_as_often_as_it_says(slope, most):
     for seed in range(runs):
         claimed, happened = predictions(200, seed=seed, slope=slope)
         bins = bin_predictions(claimed, happened)
-        found = calibration_error(bins, Draws(200, Bootstrap(150, 0.95, seed, stratified=False)))
+        found = estimate_calibration_error(bins, Draws(200, Bootstrap(150, 0.95, seed, stratified=False)))
         place = np.searchsorted(bins.edges[1:-1], population, side="right")
         gap = truth_of(population, slope) - population
         true = np.sqrt((np.bincount(place, gap) ** 2 / np.bincount(place)).sum() / len(population))
@@ -105,17 +105,20 @@ def test_a_perfect_model_is_seldom_called_miscalibrated_by_chance():
     for seed in range(300):
         claimed, happened = predictions(120, seed=seed)
         bins = bin_predictions(claimed, happened)
-        errors = chance_errors(bins, claimed[:, 0], samples=200, seed=seed)
-        rejected += (1 + (errors >= plain_ece(bins)).sum()) / 201 < 0.05
+        errors = simulate_chance_errors(bins, claimed[:, 0], samples=200, seed=seed)
+        rejected += (1 + (errors >= compute_plain_ece(bins)).sum()) / 201 < 0.05
     assert 0.02 <= rejected / 300 <= 0.08
 
 
 def test_chance_errors_are_those_of_predictions_drawn_anew():
     claimed, happened = predictions(60, seed=8)
     bins = bin_predictions(claimed, happened)
-    found = chance_errors(bins, claimed[:, 0], samples=4000, seed=0)
+    found = simulate_chance_errors(bins, claimed[:, 0], samples=4000, seed=0)
     random = np.random.default_rng(1)
-    slow = [plain_ece(bin_predictions(claimed, (random.random((60, 1)) < claimed).astype(float))) for _ in range(1000)]
+    slow = [
+        compute_plain_ece(bin_predictions(claimed, (random.random((60, 1)) < claimed).astype(float)))
+        for _ in range(1000)
+    ]
     assert found.mean() == pytest.approx(np.mean(slow), rel=0.05)
 
 
@@ -124,7 +127,7 @@ def test_brier_parts_sum_up_to_the_score():
     probabilities = random.dirichlet([1, 1, 1], 200)
     labels = np.array([random.choice(3, p=row) for row in probabilities])
     truth = np.eye(3)[labels]
-    parts = brier_parts(probabilities, truth)
+    parts = decompose_brier_score(probabilities, truth)
     score = sum(brier_score_loss(truth[:, index], probabilities[:, index]) for index in range(3))
     assert parts.reliability - parts.resolution + parts.uncertainty == pytest.approx(score)
     assert parts.uncertainty == pytest.approx(1 - (np.bincount(labels) ** 2).sum() / 200**2)
@@ -135,7 +138,7 @@ def test_brier_parts_worked_by_hand():
     # Claims of 0.1 and 0.9; of ten images each 3 and 9 came true.
     claimed = np.repeat([0.1, 0.9], 10)[:, None]
     happened = np.array([1.0] * 3 + [0.0] * 7 + [1.0] * 9 + [0.0])[:, None]
-    parts = brier_parts(claimed, happened)
+    parts = decompose_brier_score(claimed, happened)
     scatter = (0.3 * 0.7 + 0.9 * 0.1) / 9
     assert parts.reliability == pytest.approx((0.2**2 + 0 - scatter) / 2)
     assert parts.uncertainty == pytest.approx(0.6 * 0.4)

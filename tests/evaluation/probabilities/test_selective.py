@@ -1,14 +1,19 @@
 import numpy as np
 import pytest
 
-from imagetune.evaluation.probabilities.confidence import PredictedClasses
-from imagetune.evaluation.probabilities.selective import best_aurc, coverage_thresholds, risk_curve, selective_part
+from imagetune.evaluation.probabilities.confidence import Confidences
+from imagetune.evaluation.probabilities.selective import (
+    analyse_selective_prediction,
+    choose_coverage_thresholds,
+    compute_best_aurc,
+    compute_risk_coverage_curve,
+)
 
 CLASSES = ("ant", "bee", "cat")
 
 
 def predictions(confidence, right):
-    return PredictedClasses(np.array(confidence, float), np.array(right, bool))
+    return Confidences(np.array(confidence, float), np.array(right, bool))
 
 
 def split(n, seed):
@@ -25,29 +30,31 @@ def run(examined):
 
 
 def test_risks_worked_by_hand():
-    risks = risk_curve(predictions([0.9, 0.6, 0.8, 0.7], [True, True, False, True]))
+    risks = compute_risk_coverage_curve(predictions([0.9, 0.6, 0.8, 0.7], [True, True, False, True]))
     np.testing.assert_allclose(risks, [0, 1 / 2, 1 / 3, 1 / 4])
     assert risks.mean() == pytest.approx(13 / 48)
 
 
 def test_ties_count_by_their_expected_risk():
-    risks = risk_curve(predictions([0.9, 0.5, 0.5, 0.5], [True, False, True, True]))
+    risks = compute_risk_coverage_curve(predictions([0.9, 0.5, 0.5, 0.5], [True, False, True, True]))
     orders = [[False, True, True], [True, False, True], [True, True, False]]
-    sharp = [risk_curve(predictions([0.9, 0.8, 0.7, 0.6], [True, *order])) for order in orders]
+    sharp = [compute_risk_coverage_curve(predictions([0.9, 0.8, 0.7, 0.6], [True, *order])) for order in orders]
     np.testing.assert_allclose(risks, np.mean(sharp, axis=0))
 
 
 def test_no_order_is_better_than_mistakes_last():
     right = np.array([True, False, True, True, False])
-    best = best_aurc(right)
+    best = compute_best_aurc(right)
     assert best == pytest.approx((0 + 0 + 0 + 1 / 4 + 2 / 5) / 5)
     random = np.random.default_rng(0)
-    assert all(risk_curve(PredictedClasses(random.random(5), right)).mean() >= best - 1e-12 for _ in range(50))
+    assert all(
+        compute_risk_coverage_curve(Confidences(random.random(5), right)).mean() >= best - 1e-12 for _ in range(50)
+    )
 
 
 def test_thresholds_predict_at_least_the_share_on_the_images_they_are_chosen_on():
     confidence = np.random.default_rng(1).choice([0.3, 0.5, 0.7, 0.71, 0.9], 101)
-    for share, threshold in coverage_thresholds(confidence).items():
+    for share, threshold in choose_coverage_thresholds(confidence).items():
         predicted = (confidence >= threshold).mean()
         assert predicted >= share
         # No higher threshold between two of these predictions would do.
@@ -56,7 +63,7 @@ def test_thresholds_predict_at_least_the_share_on_the_images_they_are_chosen_on(
 
 
 def test_the_part_says_what_thresholds_of_validation_make_of_the_test(run):
-    part = selective_part(run)
+    part = analyse_selective_prediction(run)
     tested = run.splits["test"].predictions
     confidence, right = tested.probabilities.max(axis=1), tested.predicted == tested.labels
     for point in part["points"]:
@@ -74,7 +81,7 @@ def test_the_part_says_what_thresholds_of_validation_make_of_the_test(run):
 def test_without_validation_there_are_no_thresholds(examined):
     parts = {"train": split(60, 1), "test": split(120, 3)}
     run = examined(*({name: part[place] for name, part in parts.items()} for place in range(3)), classes=CLASSES)
-    part = selective_part(run)
+    part = analyse_selective_prediction(run)
     assert {point["threshold"] for point in part["points"]} == {None}
     assert "no validation images" in part["points"][0]["predicted"]["reason"]
 
@@ -86,7 +93,7 @@ def test_groups_widen_the_intervals(examined):
     columns = [{name: part[place] for name, part in parts.items()} for place in range(3)]
     columns[0] = {name: list(map(str, labels)) for name, labels in columns[0].items()}
     groups = {"val": [None] * 100, "test": [str(place // 8) for place in range(96)]}
-    alone = selective_part(examined(*columns, classes=CLASSES))["points"][0]["accuracy"]
-    grouped = selective_part(examined(*columns, classes=CLASSES, groups=groups))["points"][0]["accuracy"]
+    alone = analyse_selective_prediction(examined(*columns, classes=CLASSES))["points"][0]["accuracy"]
+    grouped = analyse_selective_prediction(examined(*columns, classes=CLASSES, groups=groups))["points"][0]["accuracy"]
     assert grouped["value"] == alone["value"]
     assert grouped["high"] - grouped["low"] > 2 * (alone["high"] - alone["low"])

@@ -3,7 +3,12 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 
-from imagetune.evaluation.probabilities.temperature import MIN_IMAGES, fit_temperature, logits_of, scaled
+from imagetune.evaluation.probabilities.temperature import (
+    MIN_IMAGES,
+    apply_temperature,
+    fit_temperature,
+    recover_logits,
+)
 
 
 def drawn_classes(n, k, *, temperature, seed):
@@ -16,18 +21,18 @@ def drawn_classes(n, k, *, temperature, seed):
 
 def test_a_temperature_of_one_changes_nothing_and_others_change_no_order():
     probabilities, _ = drawn_classes(50, 4, temperature=1.0, seed=0)
-    np.testing.assert_allclose(scaled(probabilities, 1.0, "single_label"), probabilities, atol=1e-12)
+    np.testing.assert_allclose(apply_temperature(probabilities, 1.0, "single_label"), probabilities, atol=1e-12)
     for temperature in (0.3, 4.0):
-        warm = scaled(probabilities, temperature, "single_label")
+        warm = apply_temperature(probabilities, temperature, "single_label")
         np.testing.assert_allclose(warm.sum(axis=1), 1)
         np.testing.assert_array_equal(np.argsort(warm, axis=1), np.argsort(probabilities, axis=1))
     labels = np.random.default_rng(0).random((20, 3))
-    np.testing.assert_allclose(scaled(labels, 1.0, "multi_label"), labels, atol=1e-6)
+    np.testing.assert_allclose(apply_temperature(labels, 1.0, "multi_label"), labels, atol=1e-6)
 
 
 def test_logits_of_certain_probabilities_are_finite():
     for task in ("single_label", "multi_label"):
-        assert np.isfinite(logits_of(np.array([[0.0, 1.0]]), task)).all()
+        assert np.isfinite(recover_logits(np.array([[0.0, 1.0]]), task)).all()
 
 
 def test_the_temperature_of_one_label_is_that_of_a_logistic_regression():

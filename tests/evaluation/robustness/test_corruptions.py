@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from imagetune.evaluation.robustness.blurs import defocused, motion_blurred, seen_through_glass
+from imagetune.evaluation.robustness.blurs import blur_defocus, blur_glass, blur_motion
 from imagetune.evaluation.robustness.corruptions import COMMON, SEVERITIES, corrupt
-from imagetune.evaluation.robustness.weather import fractal
+from imagetune.evaluation.robustness.weather import draw_fractal
 from imagetune.recipe.evaluate import Corruption
 
 NAMES = get_args(Corruption)
@@ -120,7 +120,7 @@ def test_contrast_is_the_share_of_the_paper(palace):
 def test_a_point_out_of_focus_is_a_disc_of_the_radius():
     image = np.zeros((65, 65, 3), np.float32)
     image[32, 32] = 1
-    disc = defocused(image, 8.0, 0.5)[:, :, 0]
+    disc = blur_defocus(image, 8.0, 0.5)[:, :, 0]
     rows, columns = np.mgrid[-32:33, -32:33]
     assert disc.sum() == pytest.approx(1, abs=1e-4)
     # The mean squared distance in a disc is half its squared radius; the soft edge adds that of its Gaussian.
@@ -130,7 +130,7 @@ def test_a_point_out_of_focus_is_a_disc_of_the_radius():
 def test_a_trail_has_the_direction_and_stays_on_one_side():
     image = np.zeros((65, 65, 3), np.float32)
     image[32, 32] = 1
-    trail = motion_blurred(image, length=20, sigma=8, degrees=90)[:, :, 0]
+    trail = blur_motion(image, length=20, sigma=8, degrees=90)[:, :, 0]
     rows, columns = np.nonzero(trail > 1e-4)
     assert set(columns) <= {31, 32, 33}
     assert len(set(rows)) >= 15
@@ -139,12 +139,12 @@ def test_a_trail_has_the_direction_and_stays_on_one_side():
 
 def test_behind_glass_pixels_are_swapped_and_none_is_lost():
     image = np.random.default_rng(0).random((40, 30, 3)).astype(np.float32)
-    mixed = seen_through_glass(image, sigma=0.01, reach=3, rounds=1, generator=np.random.default_rng(1))
+    mixed = blur_glass(image, sigma=0.01, reach=3, rounds=1, generator=np.random.default_rng(1))
     assert (mixed != image).any(axis=2).mean() > 0.5
     assert np.array_equal(np.sort(mixed.reshape(-1, 3), axis=0), np.sort(image.reshape(-1, 3), axis=0))
     # A border as wide as the reach may only receive pixels, one from within the reach.
     rows = np.repeat(np.arange(40, dtype=np.float32)[:, None], 30, axis=1)[:, :, None].repeat(3, axis=2)
-    moved = seen_through_glass(rows, sigma=0.01, reach=3, rounds=1, generator=np.random.default_rng(1))
+    moved = blur_glass(rows, sigma=0.01, reach=3, rounds=1, generator=np.random.default_rng(1))
     assert np.abs(moved - rows).max() > 1
 
 
@@ -181,7 +181,7 @@ def test_resolution_leaves_what_a_small_original_has(palace):
 
 
 def test_clouds_use_the_whole_range_and_finer_ones_decay_faster():
-    smooth, rough = (fractal((100, 130), decay, np.random.default_rng(0)) for decay in (4.0, 1.5))
+    smooth, rough = (draw_fractal((100, 130), decay, np.random.default_rng(0)) for decay in (4.0, 1.5))
     for clouds in (smooth, rough):
         assert clouds.shape == (100, 130)
         assert clouds.min() >= 0

@@ -9,17 +9,17 @@ from examined import examined_of
 from imagetune.data.loading.decode import load_image
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
-from imagetune.evaluation.context import ExaminedSplit
-from imagetune.evaluation.predictions import Predictions, predictions_of
+from imagetune.evaluation.context import EvaluatedSplit
+from imagetune.evaluation.predictions import Predictions, build_predictions
 from imagetune.evaluation.robustness.corruptions import corrupt
 from imagetune.evaluation.robustness.measure import (
     Subject,
-    corruption_seed,
+    analyse_robustness,
     draw_images,
+    make_corruption_seed,
     measure_robustness,
-    robustness_part,
 )
-from imagetune.evaluation.robustness.metrics import Sums, resampling, robustness_metrics, sums_of
+from imagetune.evaluation.robustness.metrics import Sums, compute_robustness_metrics, compute_sums, draw_resampling
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.evaluate import EvaluateConfig, RobustnessConfig
 from imagetune.recipe.schema import Recipe
@@ -81,7 +81,10 @@ def test_predictions_are_those_of_each_corrupted_image_alone(subject, records):
     for row in document["corruptions"]:
         for severity in (1, 4):
             corrupted = np.stack(
-                [corrupt(image, row["name"], severity, seed=corruption_seed(3, at)) for at, image in enumerate(images)]
+                [
+                    corrupt(image, row["name"], severity, seed=make_corruption_seed(3, at))
+                    for at, image in enumerate(images)
+                ]
             )
             right = (tested.model.predict(corrupted, verbose=0).argmax(axis=1) == labels).mean()
             assert row["by_severity"][str(severity)]["value"] == pytest.approx(right)
@@ -123,19 +126,19 @@ def test_classes_have_equal_shares_as_far_as_they_go(subject, records):
 
 def test_without_test_images_or_the_wish_there_is_no_part(subject, records, images, tmp_path):
     tested = subject(corruptions=("fog",), severities=(1,))
-    split = ExaminedSplit(records, _predictions(records, tested), None)
+    split = EvaluatedSplit(records, _predictions(records, tested), None)
     wanted = recipe_of(images, robustness=RobustnessConfig(corruptions=("fog",), severities=(1,), images=6))
     run = examined_of(tested.model, wanted, {"val": split, "test": split}, images, tmp_path)
-    assert robustness_part(run)["images"] == 6
-    assert robustness_part(replace(run, splits={"val": split})) is None
-    assert robustness_part(replace(run, evaluate=recipe_of(images).evaluate)) is None
+    assert analyse_robustness(run)["images"] == 6
+    assert analyse_robustness(replace(run, splits={"val": split})) is None
+    assert analyse_robustness(replace(run, evaluate=recipe_of(images).evaluate)) is None
 
 
 def _predictions(records, tested):
     images = np.stack([load_image(record.path, tested.data.image, max_pixels=10**6) for record in records])
     outputs = tested.model.predict(images, verbose=0).astype(np.float64)
     paths, labels = [record.path for record in records], [record.label for record in records]
-    return predictions_of(paths, labels, outputs, CLASSES, rule=LabelRule("single_label", ";"))
+    return build_predictions(paths, labels, outputs, CLASSES, rule=LabelRule("single_label", ";"))
 
 
 def predictions(right, count=10):
@@ -149,8 +152,8 @@ CONFIG = EvaluateConfig(bootstrap_samples=500)
 
 
 def metrics(clean, corrupted, groups=None):
-    drawn = resampling(clean, groups or [None] * len(clean.paths), CONFIG, seed=0)
-    return robustness_metrics(clean, corrupted, drawn)
+    drawn = draw_resampling(clean, groups or [None] * len(clean.paths), CONFIG, seed=0)
+    return compute_robustness_metrics(clean, corrupted, drawn)
 
 
 def test_the_mean_corruption_error_by_hand():
@@ -219,12 +222,12 @@ def test_labels_are_measured_by_micro_f1_and_numbers_by_their_error():
         np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]),
     )
     # Two labels found, one missed, one too many; the third image has none and gets none.
-    assert sums_of(several).score == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert compute_sums(several).score == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     numbers = replace(
         several, probabilities=np.array([[1.0], [2.0], [4.0]]), targets=np.array([[1.0], [4.0], [3.0]]),
         rule=LabelRule("regression", ";"), class_names=("x",),
     )  # fmt: skip
-    assert sums_of(numbers).score == pytest.approx(1.0)
+    assert compute_sums(numbers).score == pytest.approx(1.0)
     worse = replace(numbers, probabilities=numbers.probabilities + 2)
     found = metrics(numbers, {("fog", 1): worse})
     assert found["measure"] == "mae"

@@ -6,21 +6,25 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from imagetune.evaluation.metrics.scores import mean_over, metrics_by_class, weighted_confusion
+from imagetune.evaluation.metrics.scores import (
+    average_present_classes,
+    compute_class_metrics,
+    compute_weighted_confusion,
+)
 from imagetune.evaluation.probabilities.confidence import Draws
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
-    effective_images,
-    estimate,
-    f1_estimate,
-    percentile_interval,
-    precision_of,
-    resampled_weights,
-    share_estimate,
+    compute_effective_images,
+    compute_percentile_interval,
+    compute_precision,
+    draw_weights,
+    estimate_f1,
+    estimate_from_samples,
+    estimate_share,
 )
-from imagetune.evaluation.statistics.proportions import auc_interval, two_sided_quantile
-from imagetune.evaluation.statistics.verdict import difference
+from imagetune.evaluation.statistics.proportions import compute_auc_interval, compute_two_sided_quantile
+from imagetune.evaluation.statistics.verdict import subtract_estimates
 
 BAND = (0.93, 0.97)
 DRAWS = 250
@@ -45,7 +49,7 @@ def chances_of_predictions(recalls: np.ndarray, generator: np.random.Generator) 
 def means(confusion: np.ndarray) -> dict[str, np.ndarray]:
     counts = confusion.astype(np.float64)
     present = counts.sum(axis=1) > 0
-    return {name: mean_over(values, present) for name, values in metrics_by_class(counts).items()}
+    return {name: average_present_classes(values, present) for name, values in compute_class_metrics(counts).items()}
 
 
 def coverage_of_means(counts: list[int], recalls: list[float], trials: int) -> dict[str, tuple[float, float]]:
@@ -54,22 +58,24 @@ def coverage_of_means(counts: list[int], recalls: list[float], trials: int) -> d
     chances, classes = chances_of_predictions(np.array(recalls), generator), len(counts)
     labels = np.repeat(np.arange(classes), counts)
     truth = {name: float(value[0]) for name, value in means((chances.T * counts).T[:, :, None] * 1e6).items()}
-    steps, worth = chances.cumsum(axis=1), effective_images(np.array(counts, dtype=float))
+    steps, worth = chances.cumsum(axis=1), compute_effective_images(np.array(counts, dtype=float))
     most = {"recall": worth, "f1": 2 * worth}
     right = {name: np.zeros(2) for name in most}
     for trial in range(trials):
         predictions = (generator.random(len(labels))[:, None] > steps[labels]).sum(axis=1).clip(0, classes - 1)
         bootstrap = Bootstrap(DRAWS, 0.95, trial)
-        values = means(weighted_confusion(labels, predictions, classes, np.ones((len(labels), 1), np.float32)))
-        (weights,) = resampled_weights(labels, bootstrap)
+        values = means(compute_weighted_confusion(labels, predictions, classes, np.ones((len(labels), 1), np.float32)))
+        (weights,) = draw_weights(labels, bootstrap)
         samples, precision = (
-            means(weighted_confusion(labels, predictions, classes, weights)),
-            precision_of(labels, bootstrap),
+            means(compute_weighted_confusion(labels, predictions, classes, weights)),
+            compute_precision(labels, bootstrap),
         )
         for name, limit in most.items():
             value = float(values[name][0])
-            found = estimate(value, samples[name], bootstrap, images=worth, precision=precision, most=limit)
-            low, high = percentile_interval(samples[name], 0.95) or (value, value)
+            found = estimate_from_samples(
+                value, samples[name], bootstrap, images=worth, precision=precision, most=limit
+            )
+            low, high = compute_percentile_interval(samples[name], 0.95) or (value, value)
             right[name] += holds(found, truth[name]), low <= truth[name] <= high
     return {name: (float(both[0]) / trials, float(both[1]) / trials) for name, both in right.items()}
 
@@ -95,14 +101,14 @@ def coverage_of_groups(
             chances = generator.beta(truth * strength, (1 - truth) * strength, count)
         hits = generator.random(len(codes)) < chances[codes]
         found = Draws(len(codes), Bootstrap(DRAWS, 0.95, trial, stratified=False), codes).share(hits)
-        right += holds(found, truth), holds(share_estimate(hits.sum(), len(codes), 0.95), truth)
+        right += holds(found, truth), holds(estimate_share(hits.sum(), len(codes), 0.95), truth)
     return float(right[0]) / trials, float(right[1]) / trials
 
 
 def coverage_of_share(images: int, truths: np.ndarray) -> float:
     """Return the coverage of Wilson's interval, not by simulation but exactly, as the mean over some true shares."""
     hits = np.arange(images + 1)
-    ends = [share_estimate(float(found), images, 0.95) for found in hits]
+    ends = [estimate_share(float(found), images, 0.95) for found in hits]
     low, high = np.array([found.low for found in ends]), np.array([found.high for found in ends])
     chances = binom.pmf(hits[:, None], images, truths)
     return float((chances * ((low[:, None] <= truths) & (truths <= high[:, None]))).sum(axis=0).mean())
@@ -119,7 +125,7 @@ def test_an_f1_of_a_class() -> None:
     found, taken = generator.binomial(30, 0.8, trials), generator.binomial(90, 6 / 90, trials)
     truth = 2 * 24 / (30 + 24 + 6)
     covered = [
-        holds(f1_estimate(right, 30, right + wrong, 0.95), truth) for right, wrong in zip(found, taken, strict=True)
+        holds(estimate_f1(right, 30, right + wrong, 0.95), truth) for right, wrong in zip(found, taken, strict=True)
     ]
     assert BAND[0] <= np.mean(covered) <= BAND[1]
 
@@ -128,7 +134,7 @@ def test_a_gap_between_two_splits() -> None:
     generator, trials = np.random.default_rng(3), 4000
     train, test = generator.binomial(275, 0.97, trials), generator.binomial(85, 0.82, trials)
     covered = [
-        holds(difference(share_estimate(one, 275, 0.95), share_estimate(other, 85, 0.95)), 0.15)
+        holds(subtract_estimates(estimate_share(one, 275, 0.95), estimate_share(other, 85, 0.95)), 0.15)
         for one, other in zip(train, test, strict=True)
     ]
     assert BAND[0] <= np.mean(covered) <= BAND[1]
@@ -137,10 +143,10 @@ def test_a_gap_between_two_splits() -> None:
 @pytest.mark.parametrize(("positives", "negatives", "shift"), [(10, 75, 2.4), (10, 75, 1.5), (40, 45, 2.4)])
 def test_an_area_under_the_curve(positives: int, negatives: int, shift: float) -> None:
     generator, trials = np.random.default_rng(7), 3000
-    truth, quantile = float(norm.cdf(shift / 2**0.5)), two_sided_quantile(0.95)
+    truth, quantile = float(norm.cdf(shift / 2**0.5)), compute_two_sided_quantile(0.95)
     own = generator.normal(shift, 1.0, (trials, positives, 1))
     areas = (own > generator.normal(0.0, 1.0, (trials, 1, negatives))).mean(axis=(1, 2))
-    ends = np.array([auc_interval(float(area), positives, negatives, quantile) for area in areas])
+    ends = np.array([compute_auc_interval(float(area), positives, negatives, quantile) for area in areas])
     assert BAND[0] <= ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean() <= BAND[1]
 
 

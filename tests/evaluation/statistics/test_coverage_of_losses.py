@@ -12,10 +12,10 @@ import pytest
 
 from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.document import evaluate_split
-from imagetune.evaluation.metrics.multilabel import label_metrics
-from imagetune.evaluation.metrics.ordinal import rank_values
-from imagetune.evaluation.metrics.regression import value_metrics
-from imagetune.evaluation.metrics.scores import resample, weighted_confusion
+from imagetune.evaluation.metrics.multilabel import build_label_metric_function
+from imagetune.evaluation.metrics.ordinal import compute_rank_metrics
+from imagetune.evaluation.metrics.regression import build_regression_metric_function
+from imagetune.evaluation.metrics.scores import compute_weighted_confusion, resample
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import Draws
 from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate
@@ -96,11 +96,13 @@ def metrics_of(some: Predictions) -> Mapping[str, float]:
     """Return the metrics without intervals."""
     once, task = np.ones((len(some.paths), 1), np.float32), some.rule.task
     if task == "regression":
-        found = value_metrics(some.targets[:, 0], some.probabilities[:, 0])(once)
+        found = build_regression_metric_function(some.targets[:, 0], some.probabilities[:, 0])(once)
     elif task == "multi_label":
-        found = label_metrics(some.targets >= 0.5, some.given, some.probabilities)(once)[0]
+        found = build_label_metric_function(some.targets >= 0.5, some.given, some.probabilities)(once)[0]
     elif task == "ordinal":
-        found = rank_values(weighted_confusion(some.labels, some.predicted, len(some.class_names), once))
+        found = compute_rank_metrics(
+            compute_weighted_confusion(some.labels, some.predicted, len(some.class_names), once)
+        )
     else:
         # A resampling of which each image is once.
         whole = np.full(len(some.paths), -1)

@@ -5,17 +5,17 @@ from scipy.stats import beta
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
-    effective_images,
-    flawless_bound,
-    percentile_interval,
-    resampled_weights,
+    compute_effective_images,
+    compute_exact_bound,
+    compute_percentile_interval,
+    draw_weights,
 )
 
 LABELS = np.array([0, 1, 1, 2, 2, 2, 2, 0, 1, 2])
 
 
 def all_weights(labels, bootstrap, **arguments):
-    return np.concatenate(list(resampled_weights(labels, bootstrap, **arguments)), axis=1)
+    return np.concatenate(list(draw_weights(labels, bootstrap, **arguments)), axis=1)
 
 
 def test_the_seed_decides_the_resamplings():
@@ -46,17 +46,17 @@ def test_every_image_is_drawn_equally_often():
 
 
 def test_chunks_hold_all_samples_and_stay_small():
-    chunks = list(resampled_weights(LABELS, Bootstrap(samples=25), cells_a_sample=200_000))
+    chunks = list(draw_weights(LABELS, Bootstrap(samples=25), cells_a_sample=200_000))
     assert [chunk.shape[1] for chunk in chunks] == [10, 10, 5]
 
 
 def test_the_interval_is_the_middle_of_the_samples():
-    assert percentile_interval(np.arange(101) / 100, 0.9) == pytest.approx((0.05, 0.95))
+    assert compute_percentile_interval(np.arange(101) / 100, 0.9) == pytest.approx((0.05, 0.95))
 
 
 def test_samples_without_a_metric_are_left_out_of_the_interval():
-    assert percentile_interval(np.array([np.nan, 1.0, np.nan, 1.0]), 0.95) == (1.0, 1.0)
-    assert percentile_interval(np.array([np.nan]), 0.95) is None
+    assert compute_percentile_interval(np.array([np.nan, 1.0, np.nan, 1.0]), 0.95) == (1.0, 1.0)
+    assert compute_percentile_interval(np.array([np.nan]), 0.95) is None
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -65,19 +65,19 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     for trial in range(300):
         right = (generator.random(120) < 0.8).astype(np.float64)
         weights = all_weights(np.zeros(120, dtype=np.int64), Bootstrap(samples=300, seed=trial))
-        low, high = percentile_interval(right @ weights / 120, 0.95)
+        low, high = compute_percentile_interval(right @ weights / 120, 0.95)
         covered += low <= 0.8 <= high
     assert 0.90 <= covered / 300 <= 0.985
 
 
 @pytest.mark.parametrize("images", [1, 12, 300])
 def test_the_bound_without_a_mistake_is_clopper_and_pearsons(images):
-    assert flawless_bound(images, 0.95) == pytest.approx(beta.ppf(0.025, images, 1))
+    assert compute_exact_bound(images, 0.95) == pytest.approx(beta.ppf(0.025, images, 1))
 
 
 def test_equal_classes_are_worth_all_their_images_and_unequal_ones_fewer():
-    assert effective_images(np.array([10.0, 10.0])) == pytest.approx(20)
-    assert effective_images(np.array([1.0, 19.0])) == pytest.approx(4 / (1 + 1 / 19))
+    assert compute_effective_images(np.array([10.0, 10.0])) == pytest.approx(20)
+    assert compute_effective_images(np.array([1.0, 19.0])) == pytest.approx(4 / (1 + 1 / 19))
 
 
 def test_an_estimate_without_reason_has_none_in_json():

@@ -1,19 +1,19 @@
 import pytest
 
 from imagetune.evaluation.statistics.intervals import Estimate
-from imagetune.evaluation.statistics.verdict import difference, judge
+from imagetune.evaluation.statistics.verdict import judge_gap, subtract_estimates
 
 
 def verdict(train, test, val=None, *, baseline=0.2, images=1000):
     accuracies = {"train": Estimate(*train), "test": Estimate(*test)}
     if val is not None:
         accuracies["val"] = Estimate(*val)
-    return judge(accuracies, dict.fromkeys(accuracies, images), baseline=baseline, confidence=0.95)
+    return judge_gap(accuracies, dict.fromkeys(accuracies, images), baseline=baseline, confidence=0.95)
 
 
 def test_the_difference_of_two_metrics_has_the_interval_of_both():
     # By hand: 0.9 - 0.8, sqrt(0.03^2 + 0.04^2) = 0.05 below and sqrt(0.05^2 + 0.12^2) = 0.13 above.
-    gap = difference(Estimate(0.9, 0.87, 0.95), Estimate(0.8, 0.68, 0.84))
+    gap = subtract_estimates(Estimate(0.9, 0.87, 0.95), Estimate(0.8, 0.68, 0.84))
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.1, 0.05, 0.23))
 
 
@@ -62,4 +62,4 @@ def test_a_missing_interval_counts_as_the_metric_itself():
 
 
 def test_there_is_no_verdict_without_both_ends_of_the_gap():
-    assert judge({"test": Estimate(0.9, 0.8, 1.0)}, {"test": 9}, baseline=0.5, confidence=0.95) is None
+    assert judge_gap({"test": Estimate(0.9, 0.8, 1.0)}, {"test": 9}, baseline=0.5, confidence=0.95) is None

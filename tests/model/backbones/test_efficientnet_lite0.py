@@ -7,7 +7,7 @@ from imagenet_classifier import load_classifier
 from sklearn.datasets import load_sample_images
 
 from imagetune.errors import WeightsError
-from imagetune.model.backbones.efficientnet_lite0 import layer_arrays
+from imagetune.model.backbones.efficientnet_lite0 import convert_torch_weights
 from imagetune.model.build import build_model
 from imagetune.model.weights.load import load_weights
 from imagetune.model.weights.packages import lite0_file
@@ -37,7 +37,7 @@ def test_two_photographs_are_recognised():
 
 def test_every_tensor_but_the_classifier_and_counters_is_used():
     tensors = read_torch_file(lite0_file())
-    used = sum(array.size for arrays in layer_arrays(tensors).values() for array in arrays)
+    used = sum(array.size for arrays in convert_torch_weights(tensors).values() for array in arrays)
     kept = sum(
         array.size
         for name, array in tensors.items()
@@ -50,4 +50,4 @@ def test_a_missing_tensor_is_named():
     tensors = read_torch_file(lite0_file())
     del tensors["_blocks.3._bn1.weight"]
     with pytest.raises(WeightsError, match=r"_blocks\.3\._bn1\.weight"):
-        layer_arrays(tensors)
+        convert_torch_weights(tensors)

@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from imagetune.model.backbones.preprocessing import preprocess
-from imagetune.model.backbones.table import all_backbones, get_backbone
+from imagetune.model.backbones.preprocessing import add_preprocessing
+from imagetune.model.backbones.table import get_backbone, list_backbones
 from imagetune.model.build import build_backbone
 
 
 def run(kind, images):
     inputs = keras.Input(images.shape[1:])
-    return keras.Model(inputs, preprocess(inputs, kind)).predict(images, verbose=0)
+    return keras.Model(inputs, add_preprocessing(inputs, kind)).predict(images, verbose=0)
 
 
 def module_of(backbone):
@@ -19,7 +19,7 @@ def module_of(backbone):
     return getattr(keras.applications, constructor.__module__.rpartition(".")[2])
 
 
-NOT_BUILT_IN = [backbone.name for backbone in all_backbones() if backbone.constructor and backbone.built_in == "none"]
+NOT_BUILT_IN = [backbone.name for backbone in list_backbones() if backbone.constructor and backbone.built_in == "none"]
 
 
 @pytest.mark.parametrize("name", NOT_BUILT_IN)

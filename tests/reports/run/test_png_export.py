@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from imagetune.reports.plots.confusion_matrix import confusion_drawing, shortened_name, shown_classes
-from imagetune.reports.plots.learning_curves import curve_drawings
+from imagetune.reports.plots.confusion_matrix import draw_confusion_matrix, select_shown_classes, shorten_name
+from imagetune.reports.plots.learning_curves import draw_learning_curves
 from imagetune.reports.run.png_export import write_plots
 
 
@@ -47,19 +47,19 @@ def test_a_run_without_metrics_gets_no_images(run_folder):
 
 
 def test_curves_show_loss_accuracy_and_f1():
-    drawings = curve_drawings(epochs(8))
+    drawings = draw_learning_curves(epochs(8))
     assert [drawing.title for drawing in drawings] == ["Loss", "Accuracy", "F1 (mean of the classes)"]
     for drawing in drawings:
         assert {"training", "validation"} <= set(texts(drawing.svg))
 
 
 def test_stages_are_named_where_there_are_several():
-    assert {"stage0", "stage1"} <= set(texts(curve_drawings(epochs(8, stages=2))[0].svg))
-    assert "stage0" not in texts(curve_drawings(epochs(8))[0].svg)
+    assert {"stage0", "stage1"} <= set(texts(draw_learning_curves(epochs(8, stages=2))[0].svg))
+    assert "stage0" not in texts(draw_learning_curves(epochs(8))[0].svg)
 
 
 def test_without_validation_only_training_is_drawn():
-    assert "validation" not in texts(curve_drawings(epochs(4, val=False))[0].svg)
+    assert "validation" not in texts(draw_learning_curves(epochs(4, val=False))[0].svg)
 
 
 def test_one_epoch_and_a_missing_loss_can_be_drawn():
@@ -67,18 +67,18 @@ def test_one_epoch_and_a_missing_loss_can_be_drawn():
     lines[1]["train"]["loss"] = None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        curve_drawings(lines)
-        curve_drawings(lines[:1])
+        draw_learning_curves(lines)
+        draw_learning_curves(lines[:1])
 
 
 def test_drawings_are_the_same_every_time_and_name_no_address():
-    first, again = (curve_drawings(epochs(5)) for _ in range(2))
+    first, again = (draw_learning_curves(epochs(5)) for _ in range(2))
     assert [drawing.svg for drawing in first] == [drawing.svg for drawing in again]
     assert not any("http" in drawing.svg for drawing in first)
 
 
 def test_drawings_on_one_page_share_no_ids():
-    drawings = (*curve_drawings(epochs(5)), confusion_drawing(np.eye(3, dtype=np.int64), "abc"))
+    drawings = (*draw_learning_curves(epochs(5)), draw_confusion_matrix(np.eye(3, dtype=np.int64), "abc"))
     ids = [found for drawing in drawings for found in re.findall(r'\bid="([^"]+)"', drawing.svg)]
     assert len(ids) == len(set(ids))
     for drawing in drawings:
@@ -91,7 +91,7 @@ def test_the_heat_map_writes_every_count_and_name(classes):
     matrix = np.diag(np.arange(1, classes + 1))
     matrix[0, 1] = 77
     names = [f"class {index}" for index in range(classes)]
-    found = texts(confusion_drawing(matrix, names).svg)
+    found = texts(draw_confusion_matrix(matrix, names).svg)
     assert {str(count) for count in range(1, classes + 1)} | {"77"} <= set(found)
     assert "0" not in found
     assert sum(text in names for text in found) == 2 * classes
@@ -100,7 +100,7 @@ def test_the_heat_map_writes_every_count_and_name(classes):
 def test_of_very_many_classes_the_mixed_up_ones_are_shown():
     matrix = np.eye(60, dtype=np.int64)
     matrix[7, 55] = 5
-    shown = shown_classes(matrix)
+    shown = select_shown_classes(matrix)
     assert len(shown) == 40
     assert {7, 55} <= set(shown.tolist())
 
@@ -109,20 +109,20 @@ def test_odd_names_are_text_and_nothing_else():
     names = ["<b>&", "$x$", "日本", "long " * 20]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        svg = confusion_drawing(np.eye(4, dtype=np.int64), names).svg
+        svg = draw_confusion_matrix(np.eye(4, dtype=np.int64), names).svg
     inner = [element.text for element in ElementTree.fromstring(svg.replace("xlink:", "")).iter("text")]
-    assert {"<b>&", "$x$", "日本", shortened_name(names[3])} <= set(inner)
+    assert {"<b>&", "$x$", "日本", shorten_name(names[3])} <= set(inner)
 
 
 def test_long_names_lose_their_middle():
-    assert shortened_name("short") == "short"
-    assert shortened_name("abcdefghijklmnopqrstuvwxyz") == "abcdefghij…qrstuvwxyz"
+    assert shorten_name("short") == "short"
+    assert shorten_name("abcdefghijklmnopqrstuvwxyz") == "abcdefghij…qrstuvwxyz"
 
 
 def test_an_empty_row_is_no_division_by_zero():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        confusion_drawing(np.array([[3, 0], [0, 0]]), ["a", "b"])
+        draw_confusion_matrix(np.array([[3, 0], [0, 0]]), ["a", "b"])
 
 
 def test_metrics_stand_without_the_images(run_folder):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imagetune.recipe.train import TrainConfig
-from imagetune.reports.sections.class_imbalance import class_balance
+from imagetune.reports.sections.class_imbalance import compute_class_balance
 
 STAGES = [{"name": "head", "unfreeze": "none", "epochs": 1, "learning_rate": 1e-3}]
 
@@ -28,7 +28,7 @@ TESTED = rows_of(ant=0.4, bee=0.9, cat=0.6)
 
 
 def test_classes_come_by_size_with_their_metrics():
-    balance = class_balance(config(), COUNTS, TESTED)
+    balance = compute_class_balance(config(), COUNTS, TESTED)
     assert [(row.name, row.images, row.recall["value"]) for row in balance.classes] == [
         ("bee", 160, 0.9),
         ("cat", 30, 0.6),
@@ -41,14 +41,14 @@ def test_classes_come_by_size_with_their_metrics():
 
 @pytest.mark.parametrize("measure", [{"class_weights": "balanced"}, {"sampling": "balanced"}])
 def test_balanced_measures_give_every_class_the_same_share_of_the_loss(measure):
-    balance = class_balance(config(**measure), COUNTS, TESTED)
+    balance = compute_class_balance(config(**measure), COUNTS, TESTED)
     assert [row.effective for row in balance.classes] == pytest.approx([1 / 3] * 3)
     (told,) = balance.measures
     assert told.endswith("balanced")
 
 
 def test_weights_and_sampling_multiply():
-    balance = class_balance(config(class_weights={"ant": 4.0}, sampling="square_root"), COUNTS, TESTED)
+    balance = compute_class_balance(config(class_weights={"ant": 4.0}, sampling="square_root"), COUNTS, TESTED)
     roots = np.sqrt([160, 30, 10])
     sampled = roots / roots.sum()
     effective = sampled * [1, 1, 4]
@@ -61,16 +61,16 @@ def test_weights_and_sampling_multiply():
 
 
 def test_logit_adjustment_shifts_by_the_log_share():
-    balance = class_balance(config(loss={"logit_adjustment": 0.5}), COUNTS, TESTED)
+    balance = compute_class_balance(config(loss={"logit_adjustment": 0.5}), COUNTS, TESTED)
     assert [row.shift for row in balance.classes] == pytest.approx(0.5 * np.log([0.8, 0.15, 0.05]))
     assert balance.measures == ("loss.logit_adjustment: 0.5",)
 
 
 def test_equal_classes_have_no_balance_to_tell_unless_the_recipe_acts():
     even = {"ant": 40, "bee": 50, "cat": 45}
-    assert class_balance(config(), even, TESTED) is None
-    assert class_balance(config(sampling="balanced"), even, TESTED) is not None
-    assert class_balance(config(), {"ant": 40, "bee": 50}, TESTED) is None
+    assert compute_class_balance(config(), even, TESTED) is None
+    assert compute_class_balance(config(sampling="balanced"), even, TESTED) is not None
+    assert compute_class_balance(config(), {"ant": 40, "bee": 50}, TESTED) is None
 
 
 @pytest.mark.parametrize(
@@ -86,5 +86,5 @@ def test_equal_classes_have_no_balance_to_tell_unless_the_recipe_acts():
 def test_the_sentence_follows_the_ranks(recalls, told):
     names = "abcdef"
     counts = {name: 10 * 2**place for place, name in enumerate(names)}
-    balance = class_balance(config(), counts, rows_of(**dict(zip(names, recalls, strict=True))))
+    balance = compute_class_balance(config(), counts, rows_of(**dict(zip(names, recalls, strict=True))))
     assert told in balance.correlation

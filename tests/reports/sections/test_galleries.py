@@ -3,7 +3,12 @@ import numpy as np
 from imagetune.core.files import write_json
 from imagetune.evaluation.predictions import Predictions
 from imagetune.reports.run.report import render_report
-from imagetune.reports.sections.galleries import _disagrees, confused_pairs, galleries_view, min_confident
+from imagetune.reports.sections.galleries import (
+    _disagrees,
+    iterate_confused_pairs,
+    rank_least_confident,
+    view_galleries,
+)
 from imagetune.run_folder.reader import read_run
 
 
@@ -13,18 +18,18 @@ def test_the_most_confused_pair_comes_first_whichever_way():
     probabilities = np.full((6, 3), 0.1)
     probabilities[np.arange(6), predicted] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.8]
     predictions = Predictions(tuple("abcdef"), labels, probabilities, ("x", "y", "z"))
-    pairs = [(one, other, members.tolist()) for one, other, members in confused_pairs(predictions)]
+    pairs = [(one, other, members.tolist()) for one, other, members in iterate_confused_pairs(predictions)]
     assert pairs == [(0, 1, [2, 1, 0]), (1, 2, [3])]
 
 
 def test_the_least_confident_prediction_has_the_smallest_margin_between_two_classes():
     probabilities = np.array([[0.5, 0.3, 0.2], [0.4, 0.39, 0.21], [0.9, 0.05, 0.05]])
     predictions = Predictions(tuple("abc"), np.zeros(3, np.int64), probabilities, ("x", "y", "z"))
-    assert min_confident(predictions).tolist() == [1, 0, 2]
+    assert rank_least_confident(predictions).tolist() == [1, 0, 2]
 
 
 def test_a_run_of_old_has_galleries_from_its_predictions_alone(run_folder):
-    view = galleries_view(read_run(run_folder))
+    view = view_galleries(read_run(run_folder))
     assert view["confused"][0]["count"] >= view["confused"][-1]["count"] > 0
     assert len(view["least_confident"]) == 12
     assert all(one["image"].startswith("data:image/jpeg") for one in view["least_confident"])

@@ -6,17 +6,22 @@ from examined import examined_of
 
 from imagetune.core.files import write_json
 from imagetune.data.sources.records import Record
-from imagetune.evaluation.context import ExaminedSplit
+from imagetune.evaluation.context import EvaluatedSplit
 from imagetune.evaluation.predictions import read_predictions
-from imagetune.evaluation.probabilities.calibration import calibration_document
-from imagetune.evaluation.probabilities.conformal import conformal_document
-from imagetune.evaluation.probabilities.costs import costs_document
-from imagetune.evaluation.probabilities.operating_point import operating_document
-from imagetune.evaluation.probabilities.roc_curves import curves_part
-from imagetune.evaluation.probabilities.selective import selective_part
+from imagetune.evaluation.probabilities.calibration import describe_calibration
+from imagetune.evaluation.probabilities.conformal import describe_conformal
+from imagetune.evaluation.probabilities.costs import describe_costs
+from imagetune.evaluation.probabilities.operating_point import describe_operating_point
+from imagetune.evaluation.probabilities.roc_curves import analyse_curves
+from imagetune.evaluation.probabilities.selective import analyse_selective_prediction
 from imagetune.recipe.evaluate import OperatingPointConfig
 from imagetune.reports.run.report import render_report
-from imagetune.reports.sections.probabilities import calibration_view, conformal_view, curves_view, selective_view
+from imagetune.reports.sections.probabilities import (
+    view_calibration,
+    view_conformal_prediction,
+    view_probability_curves,
+    view_selective_prediction,
+)
 from imagetune.run_folder.reader import read_run
 
 HEADINGS = (
@@ -41,7 +46,7 @@ def examine(folder):
         found = read_predictions(folder / "predictions" / f"{name}.csv")
         truth = [true for true, _ in found.texts()]
         records = [Record(path, label, name, None) for path, label in zip(found.paths, truth, strict=True)]
-        splits[name] = ExaminedSplit(records, found, None)
+        splits[name] = EvaluatedSplit(records, found, None)
     return examined_of(None, recipe, splits, run.images_root, folder)
 
 
@@ -50,12 +55,12 @@ def told(run_folder, evaluation):
     """A run folder whose evaluation.json has every part about probabilities."""
     run = examine(run_folder)
     parts = {
-        "calibration": calibration_document(run),
-        "selective_prediction": selective_part(run),
-        "conformal": conformal_document(run),
-        "curves": curves_part(run),
-        "costs": costs_document(run),
-        "operating_point": operating_document(run),
+        "calibration": describe_calibration(run),
+        "selective_prediction": analyse_selective_prediction(run),
+        "conformal": describe_conformal(run),
+        "curves": analyse_curves(run),
+        "costs": describe_costs(run),
+        "operating_point": describe_operating_point(run),
     }
     write_json(run_folder / "evaluation.json", evaluation | parts)
     return run_folder
@@ -90,13 +95,13 @@ def test_the_verdict_follows_the_interval(told):
 
         return change
 
-    assert calibration_view(with_part(told, "calibration", sure(0.02, 0.1)))["verdict"].startswith(
+    assert view_calibration(with_part(told, "calibration", sure(0.02, 0.1)))["verdict"].startswith(
         "The model is overconfident."
     )
-    assert calibration_view(with_part(told, "calibration", sure(-0.1, -0.02)))["verdict"].startswith(
+    assert view_calibration(with_part(told, "calibration", sure(-0.1, -0.02)))["verdict"].startswith(
         "The model is underconfident."
     )
-    assert calibration_view(with_part(told, "calibration", sure(-0.1, 0.1)))["verdict"].startswith(
+    assert view_calibration(with_part(told, "calibration", sure(-0.1, 0.1)))["verdict"].startswith(
         "The model is neither"
     )
 
@@ -116,11 +121,11 @@ def test_coverage_below_the_target_is_reported(told):
     def missed(part):
         part["covered"] = {"value": 0.7, "low": 0.6, "high": 0.8}
 
-    assert conformal_view(with_part(told, "conformal", missed))["verdict"].startswith("significantly less")
+    assert view_conformal_prediction(with_part(told, "conformal", missed))["verdict"].startswith("significantly less")
 
 
 def test_at_most_eight_classes_are_named_the_worst_ones(told):
-    view = curves_view(read_run(told))
+    view = view_probability_curves(read_run(told))
     values = [row["average_precision"]["value"] for row in view["classes"]]
     assert values == sorted(values)
     assert view["left_out"] == max(len(values) - 8, 0)
@@ -138,6 +143,6 @@ def test_class_names_are_no_markup_and_no_formula(told):
 
 
 def test_the_diamonds_of_selective_prediction_are_those_of_the_table(told):
-    view = selective_view(read_run(told))
+    view = view_selective_prediction(read_run(told))
     assert view["drawing"].svg.startswith("<svg")
     assert np.isfinite(view["aurc"]["value"])

@@ -7,7 +7,7 @@ import pytest
 
 from imagetune.evaluation.errors.slices import compare_slices
 from imagetune.reports.run.report import write_report
-from imagetune.reports.sections.slices import FEW_ROWS, MAX_ROWS, slices_view
+from imagetune.reports.sections.slices import FEW_ROWS, MAX_ROWS, view_slices
 from imagetune.run_folder.reader import read_run
 
 
@@ -20,7 +20,7 @@ def tell(run_folder):
         classes = np.zeros(len(right), np.int64)
         found = compare_slices(right, classes, attributes, confidence=0.95, grouped=False)
         path.write_text(json.dumps({**json.loads(path.read_text()), "slices": found}))
-        return found["slices"], slices_view(read_run(run_folder))
+        return found["slices"], view_slices(read_run(run_folder))
 
     return tell
 

@@ -6,7 +6,14 @@ import time
 import pytest
 
 from imagetune.search.executors import attempts
-from imagetune.search.executors.attempts import attempt, claim_path, close_claim, lost_attempts, open_claim, sees_claim
+from imagetune.search.executors.attempts import (
+    attempt,
+    close_claim,
+    list_lost_attempts,
+    locate_claim,
+    open_claim,
+    sees_claim,
+)
 
 WRITER = """
 import sys, time
@@ -47,8 +54,8 @@ def test_a_new_attempt_ends_the_old_one_and_begins_in_an_empty_folder(folder, wr
         assert again
         assert not folder.exists()
         assert writer.wait(timeout=1) == 1
-    assert [path.name for path in folder.parent.iterdir()] == [claim_path(folder).name]
-    (kept,) = lost_attempts(folder)
+    assert [path.name for path in folder.parent.iterdir()] == [locate_claim(folder).name]
+    (kept,) = list_lost_attempts(folder)
     assert sorted(path.name for path in kept.iterdir()) == ["metrics", "status.json"]
     assert json.loads((kept / "status.json").read_text()) == {"state": "killed", "epoch": 3}
 

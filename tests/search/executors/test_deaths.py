@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagetune.search.executors.deaths import memory_kills, reason_of
+from imagetune.search.executors.deaths import describe_death, memory_kills
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def log(tmp_path):
     ],
 )
 def test_the_reason_is_one_line(log, code, for_memory, reason):
-    assert reason_of(code, log, for_memory=for_memory) == reason
+    assert describe_death(code, log, for_memory=for_memory) == reason
 
 
 def test_without_a_log_the_exit_code_is_all_that_is_known(tmp_path):
-    assert reason_of(3, tmp_path / "trial.log", for_memory=False) == "internal: its process ended with exit code 3"
+    assert describe_death(3, tmp_path / "trial.log", for_memory=False) == "internal: its process ended with exit code 3"
 
 
 def test_kills_are_counted_for_the_machine_and_its_container(tmp_path):

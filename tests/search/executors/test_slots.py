@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagetune.search.executors.slots import Machine, Needs, slots_of, visible_gpus
+from imagetune.search.executors.slots import Machine, Needs, find_visible_gpus, plan_slots
 
 GIB = 2**30
 NEEDS = Needs(cores=1, memory=GIB, most=16)
@@ -13,11 +13,11 @@ def machine(cores=4, gpus=(), memory=64 * GIB):
 
 
 def places(parallel, on, needs=NEEDS):
-    return [slot.place for slot in slots_of(parallel, on, needs)]
+    return [slot.place for slot in plan_slots(parallel, on, needs)]
 
 
 def test_auto_is_one_for_each_gpu_and_each_trial_sees_one():
-    slots = slots_of("auto", machine(gpus="013"), NEEDS)
+    slots = plan_slots("auto", machine(gpus="013"), NEEDS)
     assert [slot.place for slot in slots] == ["gpu 0", "gpu 1", "gpu 3"]
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "1", "3"]
     assert not any("TF_FORCE_GPU_ALLOW_GROWTH" in slot.environment for slot in slots)
@@ -28,7 +28,7 @@ def test_fewer_trials_than_gpus_take_the_first_ones():
 
 
 def test_trials_that_share_a_gpu_leave_each_other_memory():
-    slots = slots_of(3, machine(gpus="01"), NEEDS)
+    slots = plan_slots(3, machine(gpus="01"), NEEDS)
     assert [slot.place for slot in slots] == ["gpu 0 (1 of 2)", "gpu 1", "gpu 0 (2 of 2)"]
     assert ["TF_FORCE_GPU_ALLOW_GROWTH" in slot.environment for slot in slots] == [True, False, True]
 
@@ -79,14 +79,14 @@ def nvidia_smi(tmp_path, monkeypatch):
     ],
 )
 def test_gpus_are_those_that_cuda_would_show(nvidia_smi, named, seen):
-    assert visible_gpus({} if named is None else {"CUDA_VISIBLE_DEVICES": named}) == seen
+    assert find_visible_gpus({} if named is None else {"CUDA_VISIBLE_DEVICES": named}) == seen
 
 
 def test_a_driver_that_does_not_answer_is_no_gpu(nvidia_smi):
     nvidia_smi("NVIDIA-SMI has failed", code=9)
-    assert visible_gpus({}) == ()
+    assert find_visible_gpus({}) == ()
 
 
 def test_without_a_driver_there_is_no_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert visible_gpus({}) == visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}) == ()
+    assert find_visible_gpus({}) == find_visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}) == ()

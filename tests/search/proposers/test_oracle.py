@@ -6,10 +6,10 @@ import random
 import pytest
 
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig, UniformSpace
-from imagetune.search.proposers.finalists import direction_of
+from imagetune.search.proposers.finalists import get_direction
 from imagetune.search.proposers.oracle import OracleProposer
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.space import defaults_of, fits, grid_size, on_grid
+from imagetune.search.proposers.space import count_grid_points, discretise_spaces, get_default_setting, is_setting
 from imagetune.search.records.trial import Known, Trial
 
 RATE = ("train", "stages", 0, "learning_rate")
@@ -65,7 +65,7 @@ def settings_of(trials):
 
 def test_only_losses_are_better_when_smaller():
     objectives = ("loss", "mae", "accuracy", "precision", "recall", "f1", "r2")
-    assert [direction_of(name) for name in objectives] == ["min", "min", "max", "max", "max", "max", "max"]
+    assert [get_direction(name) for name in objectives] == ["min", "min", "max", "max", "max", "max", "max"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -108,7 +108,7 @@ def test_all_slots_of_a_grid_are_in_use():
 def test_the_first_trial_is_the_default_setting(algorithm):
     spaces = {**SECTIONS, BATCH: IntSpace(search="int", low=8, high=32, step=8, default=24)}
     first = proposer(spaces, algorithm=algorithm).ask()
-    assert first.values == defaults_of(spaces)
+    assert first.values == get_default_setting(spaces)
     assert first.values[BATCH] == 24
 
 
@@ -125,7 +125,7 @@ def test_a_grid_visits_every_point_once():
 def test_a_grid_has_a_conditional_space_only_where_it_is_in_force():
     trials = run(proposer(SECTIONS, algorithm="grid", trials=1000), judge=lambda _: 0.5)
     texts = {str(values) for values in settings_of(trials)}
-    assert len(texts) == len(trials) == grid_size(on_grid(SECTIONS)) == 5 * 4 * 3 * (1 + 2 * 5)
+    assert len(texts) == len(trials) == count_grid_points(discretise_spaces(SECTIONS)) == 5 * 4 * 3 * (1 + 2 * 5)
     assert all((DECAY in values) == (values[DEPTH] != "none") for values in settings_of(trials))
 
 
@@ -133,7 +133,7 @@ def test_a_grid_has_a_conditional_space_only_where_it_is_in_force():
 @pytest.mark.parametrize("slots", [1, 3])
 def test_every_proposal_is_a_setting_of_the_spaces(algorithm, slots):
     trials = run(proposer(SECTIONS, algorithm=algorithm, trials=14), slots=slots, count=40)
-    assert all(fits(SECTIONS, trial.values) for trial in trials)
+    assert all(is_setting(SECTIONS, trial.values) for trial in trials)
     assert {DECAY in trial.values for trial in trials} == {True, False}
     assert all(trial.values[OPTIMIZER] in ("adamw", {"name": "sgd", "momentum": 0.9}, "lion") for trial in trials)
 
@@ -245,7 +245,7 @@ def test_a_trial_may_be_told_with_other_values(algorithm):
         other = {RATE: 1e-4 * (number + 1), BATCH: 16, OPTIMIZER: "lion", DEPTH: "none"}
         oracle.tell(Trial(trial.trial_id, other, epochs=trial.epochs), 0.1 * number)
     following = oracle.ask()
-    assert fits(SECTIONS, following.values)
+    assert is_setting(SECTIONS, following.values)
     if algorithm == "hyperband":
         assert following.continues == "009"
         assert following.values == {RATE: pytest.approx(9e-4), BATCH: 16, OPTIMIZER: "lion", DEPTH: "none"}

@@ -5,16 +5,16 @@ import pytest
 
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
 from imagetune.search.proposers.space import (
-    defaults_of,
-    draw,
-    draw_near,
-    fits,
-    grid_size,
-    hyperparameters_of,
-    on_grid,
-    position,
-    proposal_of,
-    values_of,
+    build_proposal,
+    compute_position,
+    convert_to_hyperparameters,
+    count_grid_points,
+    discretise_spaces,
+    draw_neighbour,
+    draw_setting,
+    get_default_setting,
+    is_setting,
+    parse_proposal,
 )
 
 RATE = ("train", "stages", 0, "learning_rate")
@@ -28,42 +28,42 @@ SPACES = {
 
 
 def test_hyperparameters_are_named_by_the_dotted_path_of_the_recipe():
-    names = [each.name for each in hyperparameters_of(SPACES).space]
+    names = [each.name for each in convert_to_hyperparameters(SPACES).space]
     assert names == ["train.stages[0].learning_rate", "train.stages[0].unfreeze", "train.batch_size"]
 
 
 @pytest.mark.parametrize("value", ["none", None, True, 1, 1.0, "1"])
 def test_a_choice_keeps_the_value_and_its_type(value):
     values = {RATE: 0.001, MIXED: value, BATCH: 16}
-    returned = values_of(SPACES, proposal_of(SPACES, values))
+    returned = parse_proposal(SPACES, build_proposal(SPACES, values))
     assert returned == values
     assert type(returned[MIXED]) is type(value)
 
 
 def test_keras_tuner_keys_do_not_come_back():
-    proposal = proposal_of(SPACES, {RATE: 0.001, MIXED: None, BATCH: 16})
-    assert set(values_of(SPACES, {**proposal, "tuner/epochs": 3, "tuner/bracket": 1})) == set(SPACES)
+    proposal = build_proposal(SPACES, {RATE: 0.001, MIXED: None, BATCH: 16})
+    assert set(parse_proposal(SPACES, {**proposal, "tuner/epochs": 3, "tuner/bracket": 1})) == set(SPACES)
 
 
 def test_proposed_numbers_are_short_and_stay_in_their_range():
     spaces = {RATE: LogUniformSpace(search="log_uniform", low=1.23456489e-4, high=1e-1)}
     name = "train.stages[0].learning_rate"
-    assert values_of(spaces, {name: 0.0031622776601683795}) == {RATE: 0.00316228}
-    assert values_of(spaces, {name: 1.23456489e-4}) == {RATE: 1.23456489e-4}
+    assert parse_proposal(spaces, {name: 0.0031622776601683795}) == {RATE: 0.00316228}
+    assert parse_proposal(spaces, {name: 1.23456489e-4}) == {RATE: 1.23456489e-4}
 
 
 @pytest.mark.parametrize("value", [2.0, "0.1", True])
 def test_a_value_outside_its_space_is_refused(value):
     with pytest.raises(ValueError, match=r"is not between 1e-05 and 0\.1"):
-        proposal_of({RATE: SPACES[RATE]}, {RATE: value})
+        build_proposal({RATE: SPACES[RATE]}, {RATE: value})
 
 
 def test_a_grid_has_both_ends_of_a_range_and_even_steps():
     dropout = ("model", "head", "dropout")
-    grid = on_grid({**SPACES, dropout: UniformSpace(search="uniform", low=0.0, high=0.4)})
+    grid = discretise_spaces({**SPACES, dropout: UniformSpace(search="uniform", low=0.0, high=0.4)})
     assert grid[RATE].values == (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     assert grid[dropout].values == (0.0, 0.1, 0.2, 0.3, 0.4)
-    assert grid_size(grid) == 5 * 6 * 8 * 5
+    assert count_grid_points(grid) == 5 * 6 * 8 * 5
 
 
 OPTIMIZER = ("train", "optimizer")
@@ -78,19 +78,19 @@ CONDITIONAL = {
 @pytest.mark.parametrize("value", CONDITIONAL[OPTIMIZER].values, ids=str)
 def test_a_whole_section_is_a_value(value):
     spaces = {OPTIMIZER: CONDITIONAL[OPTIMIZER]}
-    assert values_of(spaces, proposal_of(spaces, {OPTIMIZER: value})) == {OPTIMIZER: value}
+    assert parse_proposal(spaces, build_proposal(spaces, {OPTIMIZER: value})) == {OPTIMIZER: value}
 
 
 def test_equal_numbers_within_sections_are_different_values():
     spaces = {OPTIMIZER: ChoiceSpace(search="choice", values=({"nesterov": 1}, {"nesterov": True}, {"nesterov": 1.0}))}
-    assert [proposal_of(spaces, {OPTIMIZER: {"nesterov": value}}) for value in (1, True, 1.0)] == [
+    assert [build_proposal(spaces, {OPTIMIZER: {"nesterov": value}}) for value in (1, True, 1.0)] == [
         {"train.optimizer": index} for index in range(3)
     ]
 
 
 def test_keras_tuner_knows_the_conditions():
     spaces = CONDITIONAL
-    hyperparameters = hyperparameters_of(spaces)
+    hyperparameters = convert_to_hyperparameters(spaces)
     assert [each.name for each in hyperparameters.space] == ["train.optimizer", "train.stages[1].layer_decay"]
     active = []
     for index in range(4):
@@ -101,9 +101,9 @@ def test_keras_tuner_knows_the_conditions():
 
 def test_defaults_leave_out_what_is_not_in_force():
     spaces = CONDITIONAL
-    assert defaults_of(spaces) == {OPTIMIZER: "adamw"}
+    assert get_default_setting(spaces) == {OPTIMIZER: "adamw"}
     sgd = ChoiceSpace(search="choice", values=("adamw", SGD), default=SGD)
-    assert defaults_of({**spaces, OPTIMIZER: sgd}) == {DECAY: 0.8, OPTIMIZER: SGD}
+    assert get_default_setting({**spaces, OPTIMIZER: sgd}) == {DECAY: 0.8, OPTIMIZER: SGD}
 
 
 @pytest.mark.parametrize(
@@ -120,22 +120,22 @@ def test_defaults_leave_out_what_is_not_in_force():
     ids=str,
 )
 def test_a_setting_has_a_value_for_each_space_in_force_and_no_other(values, good):
-    assert fits(CONDITIONAL, values) == good
+    assert is_setting(CONDITIONAL, values) == good
 
 
 def test_random_settings_and_their_neighbours_are_settings():
     spaces = {**CONDITIONAL, **SPACES}
     random = np.random.default_rng(0)
-    drawn = [draw(spaces, random) for _ in range(200)]
-    near = [draw_near(spaces, values, random, width=0.1) for values in drawn]
-    assert all(fits(spaces, values) for values in (*drawn, *near))
+    drawn = [draw_setting(spaces, random) for _ in range(200)]
+    near = [draw_neighbour(spaces, values, random, width=0.1) for values in drawn]
+    assert all(is_setting(spaces, values) for values in (*drawn, *near))
     assert {values[OPTIMIZER] if isinstance(values[OPTIMIZER], str) else "" for values in drawn} == {
         "adamw",
         "lion",
         "",
     }
     steps = [
-        abs(position(spaces[RATE], first[RATE]) - position(spaces[RATE], second[RATE]))
+        abs(compute_position(spaces[RATE], first[RATE]) - compute_position(spaces[RATE], second[RATE]))
         for first, second in zip(drawn, near, strict=True)
     ]
     assert 0.03 < np.mean(steps) < 0.1
@@ -143,12 +143,12 @@ def test_random_settings_and_their_neighbours_are_settings():
 
 def test_a_space_that_is_not_in_force_multiplies_no_grid():
     spaces = CONDITIONAL
-    assert grid_size(on_grid(spaces)) == 2 + 2 * 5
-    assert on_grid(spaces)[DECAY].when == spaces[DECAY].when
+    assert count_grid_points(discretise_spaces(spaces)) == 2 + 2 * 5
+    assert discretise_spaces(spaces)[DECAY].when == spaces[DECAY].when
 
 
 def test_a_wide_range_of_whole_numbers_is_drawn_from_without_listing_it():
     spaces = {BATCH: IntSpace(search="int", low=0, high=10**15)}
-    drawn = {draw(spaces, np.random.default_rng(seed))[BATCH] for seed in range(5)}
+    drawn = {draw_setting(spaces, np.random.default_rng(seed))[BATCH] for seed in range(5)}
     assert len(drawn) == 5
     assert max(drawn) > 10**12

@@ -10,11 +10,11 @@ from imagetune.core.messages import say_nothing
 from imagetune.data.splits.splits import write_splits_csv
 from imagetune.errors import CheckpointError, RecipeError
 from imagetune.recipe.loading import load_recipe
-from imagetune.run_folder.folder import lock_document, write_recipe
+from imagetune.run_folder.folder import build_lock_document, write_recipe
 from imagetune.runs.prepare import read_data
-from imagetune.search.choose_proposer import proposer_of
+from imagetune.search.choose_proposer import build_proposer
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.warm_start import keep_warm_start, kept_warm_start, warm_start_of
+from imagetune.search.proposers.warm_start import load_warm_start, read_warm_start, write_warm_start
 from imagetune.search.records.journal import Ended, Journal, Proposed
 from imagetune.search.records.table import describe_search, open_records
 from imagetune.search.records.trial import Trial, TrialResult
@@ -77,7 +77,7 @@ def earlier(tmp_path, load, data):
         write_splits_csv(data.splits, folder / "splits.csv")
         write_json(
             folder / "lock.json",
-            lock_document(seed=loaded.recipe.seed, weights={}, images=data.audit.hashes, plugins={}),
+            build_lock_document(seed=loaded.recipe.seed, weights={}, images=data.audit.hashes, plugins={}),
         )
         about = describe_search(loaded.recipe.search, loaded.spaces, seed=0)
         journal, _ = open_records(folder, about, list(loaded.spaces))
@@ -103,7 +103,7 @@ def taken(load, data):
         said = []
         search = changes.pop("search", "{algorithm: random, warm_start: %s}") % folder
         loaded = load(search=search, **changes)
-        warm = warm_start_of(loaded, data, resumed=None, say=lambda *message: said.append(message))
+        warm = load_warm_start(loaded, data, resumed=None, say=lambda *message: said.append(message))
         return [(each.values, each.objective) for each in warm.known], said
 
     return taken
@@ -273,13 +273,13 @@ def test_a_resumed_search_repeats_what_it_began_with(earlier, load, data, tmp_pa
     folder, own = earlier(), tmp_path / "own"
     own.mkdir()
     loaded = load(search=f"{{algorithm: bayesian, trials: 8, warm_start: {folder}}}")
-    warm = warm_start_of(loaded, data, resumed=None, say=say_nothing)
-    keep_warm_start(warm, own)
+    warm = load_warm_start(loaded, data, resumed=None, say=say_nothing)
+    write_warm_start(warm, own)
     shutil.rmtree(folder)
-    assert warm_start_of(loaded, data, resumed=own, say=say_nothing) == warm
+    assert load_warm_start(loaded, data, resumed=own, say=say_nothing) == warm
 
     def proposals():
-        proposer = proposer_of(loaded, seed=0, folder=own, past=())
+        proposer = build_proposer(loaded, seed=0, folder=own, past=())
         while not isinstance(trial := proposer.ask(), Turn):
             yield trial
             proposer.tell(trial, trial.values[RATE])
@@ -294,10 +294,10 @@ def test_a_changed_warm_start_is_refused_on_resume(earlier, load, data, tmp_path
     own.mkdir()
     loaded = load(search=f"{{algorithm: random, warm_start: {earlier()}}}")
     with pytest.raises(CheckpointError, match=r"began with warm_start \[\], now it is"):
-        warm_start_of(loaded, data, resumed=own, say=say_nothing)
+        load_warm_start(loaded, data, resumed=own, say=say_nothing)
 
 
 def test_a_corrupted_file_is_named(tmp_path):
     (tmp_path / "warm_start.json").write_text(json.dumps({"sources": ["a"]}))
     with pytest.raises(CheckpointError, match="can't be read"):
-        kept_warm_start(tmp_path)
+        read_warm_start(tmp_path)

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from imagetune.search.records.axes import Axis, axes_of, short_names, text_of
+from imagetune.search.records.axes import Axis, format_value, read_axes, shorten_names
 
 RATE = Axis("rate", "log_uniform", 1e-5, 1e-1)
 DECAY = Axis("decay", "uniform", 0.5, 1.0)
@@ -41,13 +41,13 @@ def test_ticks_stand_on_the_axis_in_order_with_both_ends(axis):
 
 def test_a_name_is_the_shortest_that_distinguishes_it_from_the_others():
     names = ["train.stages[0].learning_rate", "train.stages[1].learning_rate", "train.stages[1].unfreeze", "seed"]
-    assert list(short_names(names, ["head", "top"]).values()) == [
+    assert list(shorten_names(names, ["head", "top"]).values()) == [
         "head.learning_rate",
         "top.learning_rate",
         "unfreeze",
         "seed",
     ]
-    assert short_names(["a.b", "b"]) == {"a.b": "a.b", "b": "b"}
+    assert shorten_names(["a.b", "b"]) == {"a.b": "a.b", "b": "b"}
 
 
 def test_search_json_gives_the_axes_whatever_else_it_says():
@@ -55,13 +55,13 @@ def test_search_json_gives_the_axes_whatever_else_it_says():
         "rate": {"search": "log_uniform", "low": 1e-4, "high": 0.1, "default": None, "when": {}},
         "depth": {"search": "choice", "values": ["none", {"name": "all"}], "default": None},
     }
-    rate, depth = axes_of({"spaces": spaces, "seed": 1})
+    rate, depth = read_axes({"spaces": spaces, "seed": 1})
     assert (rate.kind, rate.low, rate.high) == ("log_uniform", 1e-4, 0.1)
     assert depth.index({"name": "all"}) == 1
 
 
 def test_values_read_well():
-    assert [text_of(value) for value in (1e-5, 0.123456, 32, None, True, "x")] == [
+    assert [format_value(value) for value in (1e-5, 0.123456, 32, None, True, "x")] == [
         "1e-5",
         "0.123",
         "32",
@@ -69,15 +69,15 @@ def test_values_read_well():
         "true",
         "x",
     ]
-    assert len(text_of("long " * 100)) == 40
+    assert len(format_value("long " * 100)) == 40
 
 
 def test_a_section_reads_as_its_words_and_its_numbers_with_their_keys():
-    assert text_of({"pooling": "max"}) == "max"
-    assert text_of({"backbone": "vgg16", "head": {"hidden": [16]}}) == "vgg16, head hidden [16]"
-    assert text_of({"dropout": 0.1}) == "dropout 0.1"
-    assert text_of({"name": "sgd", "momentum": 0.95}) == "sgd, momentum 0.95"
-    assert text_of({"hidden": [32], "dropout": 0.3}) == "hidden [32], dropout 0.3"
+    assert format_value({"pooling": "max"}) == "max"
+    assert format_value({"backbone": "vgg16", "head": {"hidden": [16]}}) == "vgg16, head hidden [16]"
+    assert format_value({"dropout": 0.1}) == "dropout 0.1"
+    assert format_value({"name": "sgd", "momentum": 0.95}) == "sgd, momentum 0.95"
+    assert format_value({"hidden": [32], "dropout": 0.3}) == "hidden [32], dropout 0.3"
 
 
 @pytest.mark.parametrize(("low", "high"), [(1e-5, 1e-1), (1e-12, 1e6), (3e-4, 1e-2)])

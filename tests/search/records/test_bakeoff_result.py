@@ -5,11 +5,11 @@ import csv
 import numpy as np
 import pytest
 
-from imagetune.cli.render.bakeoff import bakeoff_lines
+from imagetune.cli.render.bakeoff import format_bakeoff
 from imagetune.errors import RecipeError
-from imagetune.evaluation.cross_validation import corrected_estimate
+from imagetune.evaluation.cross_validation import estimate_fold_mean
 from imagetune.recipe.loading import load_recipe
-from imagetune.search.records.bakeoff_result import baked, check_bakeoff, write_bakeoff
+from imagetune.search.records.bakeoff_result import check_bakeoff, rank_backbones, write_bakeoff
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.search.trial_process.probe_file import write_probe
 
@@ -23,7 +23,7 @@ COSTS = {"large": (50.0, 90.0), "small": (5.0, 10.0), "slow": (60.0, 95.0)}
 
 
 def probe_of(name, *, size=160, weights="imagenet"):
-    value = corrected_estimate(np.array(FOLDS[name]), left_out=0.25, confidence=0.95)
+    value = estimate_fold_mean(np.array(FOLDS[name]), left_out=0.25, confidence=0.95)
     ms, megabytes = COSTS[name]
     timing = {"value": ms, "median": ms, "most": ms, "rounds": 3}
     return {
@@ -74,21 +74,21 @@ def results(tmp_path):
 
 
 def test_the_best_probe_comes_first_and_the_failed_last(tmp_path, results):
-    rows = baked(tmp_path, results, "max")
+    rows = rank_backbones(tmp_path, results, "max")
     assert [row.name for row in rows] == ["large", "slow", "small", "gone"]
     assert [row.front for row in rows] == [True, False, True, False]
     assert [row.tuned for row in rows] == [pytest.approx(0.94), None, None, None]
     assert rows[1].tuning_error == "resource: out of memory"
-    assert [row.name for row in baked(tmp_path, results, "min")] == ["small", "slow", "large", "gone"]
+    assert [row.name for row in rank_backbones(tmp_path, results, "min")] == ["small", "slow", "large", "gone"]
 
 
 def test_a_probe_whose_details_are_gone_keeps_its_metric(tmp_path, results):
     (tmp_path / "trials" / "trial-004" / "probe.json").unlink()
-    rows = baked(tmp_path, results, "max")
+    rows = rank_backbones(tmp_path, results, "max")
     assert [(row.name, row.lost) for row in rows] == [
         *(("slow", False), ("small", False), ("gone", False), ("large", True)),
     ]
-    (line,) = [line for line in bakeoff_lines(rows, "f1") if line.startswith("  large")]
+    (line,) = [line for line in format_bakeoff(rows, "f1") if line.startswith("  large")]
     assert line.split()[1] == "0.9000"
     assert "trial 004 has lost its probe.json, fine-tuned 0.9400" in line
     assert "failed" not in line
@@ -99,22 +99,22 @@ def test_a_probe_whose_details_are_gone_keeps_its_metric(tmp_path, results):
 
 
 def test_differences_are_of_the_same_folds_and_hold_together(tmp_path, results):
-    best, slow, small, _ = baked(tmp_path, results, "max")
+    best, slow, small, _ = rank_backbones(tmp_path, results, "max")
     assert best.difference is None
     gaps = np.array(FOLDS["small"]) - np.array(FOLDS["large"])
-    expected = corrected_estimate(gaps, left_out=0.25, confidence=0.975)
+    expected = estimate_fold_mean(gaps, left_out=0.25, confidence=0.975)
     assert small.difference == pytest.approx((expected.value, expected.low, expected.high))
     assert slow.difference[0] > small.difference[0]
 
 
 def test_names_say_in_what_backbones_differ(tmp_path, results):
     write_probe(tmp_path / "trials" / "trial-001", probe_of("small", size=96, weights="random"))
-    names = [row.name for row in baked(tmp_path, results, "max")]
+    names = [row.name for row in rank_backbones(tmp_path, results, "max")]
     assert names[:3] == ["large (imagenet, 160)", "slow (imagenet, 160)", "small (random, 96)"]
 
 
 def test_the_table_has_a_line_a_backbone(tmp_path, results):
-    write_bakeoff(tmp_path, baked(tmp_path, results, "max"))
+    write_bakeoff(tmp_path, rank_backbones(tmp_path, results, "max"))
     with (tmp_path / "bakeoff.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["backbone"] for row in rows] == ["large", "slow", "small", "gone"]
@@ -125,7 +125,7 @@ def test_the_table_has_a_line_a_backbone(tmp_path, results):
 
 
 def test_the_screen_shows_metric_cost_front_and_failure(tmp_path, results):
-    lines = list(bakeoff_lines(baked(tmp_path, results, "max"), "f1"))
+    lines = list(format_bakeoff(rank_backbones(tmp_path, results, "max"), "f1"))
     assert "mean of 5 folds" in lines[0]
     assert lines[2].split()[:2] == ["large", "0.9000"]
     assert lines[1].split()[:3] == ["backbone", "f1", "interval"]

@@ -1,6 +1,6 @@
 import pytest
 
-from imagetune.search.records.clock import clock_of
+from imagetune.search.records.clock import build_clock
 from imagetune.search.records.trial import Trial, TrialResult
 
 
@@ -9,7 +9,7 @@ def ran(began, seconds):
 
 
 def test_time_between_sessions_does_not_count():
-    clock = clock_of([ran(1000, 60), ran(1030, 60), ran(90_000, 10), ran(50, 0)])
+    clock = build_clock([ran(1000, 60), ran(1030, 60), ran(90_000, 10), ran(50, 0)])
     assert clock.total == pytest.approx(100)
     assert clock.seconds(1000) == 0
     assert clock.seconds(1045) == pytest.approx(45)
@@ -19,4 +19,4 @@ def test_time_between_sessions_does_not_count():
 
 
 def test_no_trial_no_time():
-    assert clock_of([]).total == 0
+    assert build_clock([]).total == 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imagetune.recipe.loading import load_recipe
-from imagetune.search.records.findings import plan_message
+from imagetune.search.records.findings import describe_plan
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def line(tmp_path):
         path = tmp_path / "r.yaml"
         stage = "{name: head, epochs: 2, learning_rate: {search: log_uniform, low: 1e-4, high: 1e-2}}"
         path.write_text(f"data: {{source: x}}\ntrain: {{stages: [{stage}]}}\nsearch: {search}\n")
-        return plan_message(load_recipe(path))
+        return describe_plan(load_recipe(path))
 
     return line
 

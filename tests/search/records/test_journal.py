@@ -3,7 +3,7 @@
 import pytest
 
 from imagetune.errors import CheckpointError
-from imagetune.search.records.journal import Ended, Journal, Proposed, results_of, unfinished
+from imagetune.search.records.journal import Ended, Journal, Proposed, find_unfinished, list_results
 from imagetune.search.records.trial import Trial, TrialResult
 
 RATE = ("train", "stages", 0, "learning_rate")
@@ -24,11 +24,11 @@ def test_every_cut_of_the_last_line_leaves_the_lines_before_it(journal):
     for cut in (last, last + 1, len(whole) - 2, len(whole) - 1):
         journal.path.write_bytes(whole[:cut])
         events = journal.read()
-        assert [trial.trial_id for trial in unfinished(events)] == ["001", "002"]
-        assert not results_of(events)
+        assert [trial.trial_id for trial in find_unfinished(events)] == ["001", "002"]
+        assert not list_results(events)
         # What is added next begins on a line of its own.
         journal.add(Ended(TrialResult(Trial("002", {RATE: 0.1}), "completed", 0.7, 0.0, 1.0)))
-        assert [result.objective for result in results_of(journal.read())] == [0.7]
+        assert [result.objective for result in list_results(journal.read())] == [0.7]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import pytest
 
 from imagetune.recipe.search import ChoiceSpace, SearchConfig
 from imagetune.reports.page import html_environment
-from imagetune.search.proposers.bakeoff import fine_tunings, probes_of
-from imagetune.search.proposers.finalists import ranking
+from imagetune.search.proposers.bakeoff import list_fine_tunings, list_probes
+from imagetune.search.proposers.finalists import rank_candidates
 from imagetune.search.records.journal import Ended, Proposed
 from imagetune.search.records.reader import read_search
 from imagetune.search.records.table import describe_search, open_records
 from imagetune.search.records.trial import TrialResult
-from imagetune.search.report.bakeoff import bakeoff_view
+from imagetune.search.report.bakeoff import view_bakeoff
 from imagetune.search.trial_process.probe_file import write_probe
 
 SPACES = {("model", "backbone"): ChoiceSpace(search="choice", values=("large", "small", "gone", "slow"))}
@@ -46,7 +46,7 @@ def folder(tmp_path):
         tmp_path, describe_search(SearchConfig(algorithm="bakeoff"), SPACES, seed=0), list(SPACES)
     )
     ended = []
-    for trial in probes_of(SPACES):
+    for trial in list_probes(SPACES):
         name = trial.values["model", "backbone"]
         if name == "gone":
             ended.append(TrialResult(trial, "failed", None, 0.0, 1.0, error="weights: <none>"))
@@ -55,7 +55,7 @@ def folder(tmp_path):
             place.mkdir(parents=True)
             write_probe(place, probe_of(name))
             ended.append(TrialResult(trial, "completed", METRICS[name][0], 0.0, 1.0))
-    tunings = fine_tunings(ranking(ended, "max")[:2], repeats=1, seed=0)
+    tunings = list_fine_tunings(rank_candidates(ended, "max")[:2], repeats=1, seed=0)
     ended += [
         TrialResult(trial, "completed", value, 0.0, 1.0) for trial, value in zip(tunings, (0.7, 0.75), strict=True)
     ]
@@ -66,7 +66,7 @@ def folder(tmp_path):
 
 
 def rendered(folder):
-    view = bakeoff_view(read_search(folder))
+    view = view_bakeoff(read_search(folder))
     return html_environment("imagetune.search.report").get_template("bakeoff.html.jinja").render(view=view)
 
 

@@ -5,16 +5,16 @@ import json
 
 import pytest
 
-from imagetune.cli.render.sweep import sweep_lines
+from imagetune.cli.render.sweep import format_sweep
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig, UniformSpace
 from imagetune.reports.page import html_environment
-from imagetune.search.proposers.sweep import sweep_effects, sweep_settings, sweep_trials
+from imagetune.search.proposers.sweep import compute_sweep_effects, list_sweep_settings, list_sweep_trials
 from imagetune.search.records.journal import Ended, Proposed
 from imagetune.search.records.reader import read_search
-from imagetune.search.records.sweep_result import overrides_of, write_sweep
+from imagetune.search.records.sweep_result import format_overrides, write_sweep
 from imagetune.search.records.table import describe_search, open_records
 from imagetune.search.records.trial import TrialResult
-from imagetune.search.report.sweep import sweep_view
+from imagetune.search.report.sweep import view_sweep
 
 RATE, DEPTH = ("train", "stages", 0, "learning_rate"), ("train", "stages", 0, "unfreeze")
 BATCH, DECAY = ("train", "batch_size"), ("train", "stages", 0, "layer_decay")
@@ -41,9 +41,9 @@ def figure(setting, seed):
 
 
 def results_of(repeats=3):
-    settings = sweep_settings(SPACES)
+    settings = list_sweep_settings(SPACES)
     ended = []
-    for index, trial in enumerate(sweep_trials(settings, repeats=repeats, seed=0)):
+    for index, trial in enumerate(list_sweep_trials(settings, repeats=repeats, seed=0)):
         setting = settings[index % len(settings)]
         if setting.values[BATCH] == 24:
             if trial.repeats is None:
@@ -66,11 +66,11 @@ def folder_of(path, results, algorithm="sweep"):
 
 @pytest.fixture
 def effects():
-    return sweep_effects(sweep_settings(SPACES), results_of(), direction="max")
+    return compute_sweep_effects(list_sweep_settings(SPACES), results_of(), direction="max")
 
 
 def test_each_key_has_a_panel_with_its_values_in_order(tmp_path):
-    view = sweep_view(read_search(folder_of(tmp_path / "found", results_of())))
+    view = view_sweep(read_search(folder_of(tmp_path / "found", results_of())))
     panels = {panel["name"]: panel for panel in view["panels"]}
     assert list(panels) == [
         *("train.stages[0].learning_rate", "train.stages[0].unfreeze", "train.batch_size"),
@@ -86,21 +86,21 @@ def test_each_key_has_a_panel_with_its_values_in_order(tmp_path):
 
 def test_the_page_marks_the_default_and_escapes_names(tmp_path):
     search = read_search(folder_of(tmp_path / "found", results_of()))
-    page = html_environment("imagetune.search.report").get_template("sweep.html.jinja").render(view=sweep_view(search))
+    page = html_environment("imagetune.search.report").get_template("sweep.html.jinja").render(view=view_sweep(search))
     assert page.count("<svg") == 4
     assert "<all>" not in page
     assert "-o train.stages.0.learning_rate=0.1" in page
 
 
 def test_a_sweep_that_has_just_begun_shows_what_there_is(tmp_path):
-    view = sweep_view(read_search(folder_of(tmp_path / "found", results_of()[:4])))
+    view = view_sweep(read_search(folder_of(tmp_path / "found", results_of()[:4])))
     assert view["waiting"] > 0
     assert "No interval" in view["method"]
-    assert sweep_view(read_search(folder_of(tmp_path / "none", []))) is None
+    assert view_sweep(read_search(folder_of(tmp_path / "none", []))) is None
 
 
 def test_another_search_has_no_such_section(tmp_path):
-    assert sweep_view(read_search(folder_of(tmp_path / "found", results_of(), algorithm="random"))) is None
+    assert view_sweep(read_search(folder_of(tmp_path / "found", results_of(), algorithm="random"))) is None
 
 
 def test_the_table_says_what_the_page_says(tmp_path, effects):
@@ -116,14 +116,14 @@ def test_the_table_says_what_the_page_says(tmp_path, effects):
 
 
 def test_the_screen_names_what_to_combine(effects):
-    lines = list(sweep_lines(effects, "f1", "max", "colours.yaml"))
+    lines = list(format_sweep(effects, "f1", "max", "colours.yaml"))
     assert lines[0].startswith("sweep       f1 of the defaults")
     assert any("24" in line and "failed: resource: out of memory" in line for line in lines)
     assert lines[-1].strip() == "imagetune fit colours.yaml -o train.stages.0.learning_rate=0.1"
 
 
 def test_defaults_without_a_figure_are_told(effects):
-    failed = sweep_effects(sweep_settings(SPACES), [], direction="max")
-    (line,) = sweep_lines(failed, "f1", "max", "colours.yaml")
+    failed = compute_sweep_effects(list_sweep_settings(SPACES), [], direction="max")
+    (line,) = format_sweep(failed, "f1", "max", "colours.yaml")
     assert "nothing" in line or "no f1 to compare with" in line
-    assert overrides_of(failed, "max") == ""
+    assert format_overrides(failed, "max") == ""

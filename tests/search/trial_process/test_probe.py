@@ -14,7 +14,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import read_data
 from imagetune.search.executors.protocol import Task
-from imagetune.search.trial_process.probe import probe_folds, run_probe
+from imagetune.search.trial_process.probe import run_probe, split_into_probe_folds
 from imagetune.search.trial_process.probe_file import read_probe
 from imagetune.search.trial_process.shared import Shared
 from imagetune.training.setup.stopping import StopRequest
@@ -68,7 +68,7 @@ def test_each_training_and_validation_image_is_left_out_once(probed):
     document = read_probe(folder)
     assert sum(fold["left_out"] for fold in document["folds"]) == document["images"]
     assert document["images"] == len(splits.train) + len(splits.val) > 0
-    left_out = [record.path for fold in probe_folds(shared.data, recipe) for record in open_holdout(fold)]
+    left_out = [record.path for fold in split_into_probe_folds(shared.data, recipe) for record in open_holdout(fold)]
     assert sorted(left_out) == sorted(record.path for record in (*splits.train, *splits.val))
     assert not set(left_out).intersection(record.path for record in open_holdout(splits))
 

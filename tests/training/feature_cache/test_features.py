@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from tiny_backbones import PLAIN, TINY
 
-from imagetune.core.row_store import cache_root
+from imagetune.core.row_store import find_cache_root
 from imagetune.data.audit.audit import audit_catalog
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.splits import split_catalog
 from imagetune.errors import BadImageError, StoppedError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
-from imagetune.model.split_model import cut_model, frozen_boundaries
+from imagetune.model.split_model import list_frozen_boundaries, split_model_at
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import TrainConfig
@@ -192,7 +192,7 @@ def test_images_whose_hash_is_not_known_are_not_stored(job, own_cache):
 def test_a_cache_folder_that_can_not_be_written_does_not_matter(job, uncached, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("IMAGETUNE_CACHE", str(tmp_path / "file"))
-    assert cache_root() == Path(tmp_path / "file")
+    assert find_cache_root() == Path(tmp_path / "file")
     assert_same_training(trained(job(stages=[stage()])), uncached)
 
 
@@ -258,9 +258,9 @@ def test_both_halves_together_prediction_as_the_whole_model(name):
     model = build_model(ModelConfig(backbone=name, weights="random"), num_classes=3, image_size=(size, size))
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     whole = model.predict_on_batch(images)
-    boundaries = frozen_boundaries(model, backbone, "none")
+    boundaries = list_frozen_boundaries(model, backbone, "none")
     for boundary in boundaries:
-        halves = cut_model(model, backbone, boundary)
+        halves = split_model_at(model, backbone, boundary)
         features = np.asarray(halves.lower.predict_on_batch(images))
         assert features.shape[1:] == halves.feature_shape
         assert halves.predictions.predict_on_batch(features) == pytest.approx(whole, abs=1e-5)

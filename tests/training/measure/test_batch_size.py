@@ -12,13 +12,13 @@ from imagetune.recipe.train import TrainConfig
 from imagetune.training.measure import batch_size
 from imagetune.training.measure.batch_size import (
     Load,
-    available_memory,
-    candidate_sizes,
-    demanding_stages,
+    find_batch_size,
+    find_demanding_stages,
+    find_largest_fitting,
     fits_in_memory,
-    fitting_batch_size,
-    largest_fitting,
-    with_batch_size,
+    list_candidate_sizes,
+    measure_available_memory,
+    set_batch_size,
 )
 
 MODEL = ModelConfig(backbone="mobilenet_v3_small", weights="random")
@@ -38,20 +38,20 @@ def worker(script):
 
 
 def test_the_whole_step_and_powers_of_two_that_divide_it_are_tried():
-    assert candidate_sizes(32) == [32, 16, 8, 4, 2, 1]
-    assert candidate_sizes(48) == [48, 16, 8, 4, 2, 1]
-    assert candidate_sizes(33) == [33, 1]
+    assert list_candidate_sizes(32) == [32, 16, 8, 4, 2, 1]
+    assert list_candidate_sizes(48) == [48, 16, 8, 4, 2, 1]
+    assert list_candidate_sizes(33) == [33, 1]
 
 
 def test_the_largest_size_that_fits_is_taken_and_no_smaller_one_tried():
     tried = []
-    assert largest_fitting([32, 16, 8, 4], lambda size: tried.append(size) or size <= 16) == 16
+    assert find_largest_fitting([32, 16, 8, 4], lambda size: tried.append(size) or size <= 16) == 16
     assert tried == [32, 16]
 
 
 def test_when_nothing_fits_the_error_says_what_to_do():
     with pytest.raises(ResourceError, match="not even 1; set a smaller data.image_size") as caught:
-        largest_fitting([2, 1], lambda size: False)
+        find_largest_fitting([2, 1], lambda size: False)
     assert caught.value.exit_code == 5
     assert "image_size" in caught.value.hint
 
@@ -59,14 +59,14 @@ def test_when_nothing_fits_the_error_says_what_to_do():
 def test_the_step_stays_what_the_recipe_asked_for():
     said = []
     dies = "size > 8 and os.kill(os.getpid(), signal.SIGKILL); print(json.dumps({'peak_bytes': 1}))"
-    train = fitting_batch_size(load(effective_batch=32), say=lambda *message: said.append(message), worker=worker(dies))
+    train = find_batch_size(load(effective_batch=32), say=lambda *message: said.append(message), worker=worker(dies))
     assert (train.pass_size, train.step_size, train.accumulation) == (8, 32, 4)
     assert said[0] == ("batch", "trying 32 images at a time")
     assert said[-1] == ("batch", "8 of 32 fits; 4 passes a step")
 
 
 def test_without_an_effective_batch_a_step_has_32_images():
-    train = fitting_batch_size(load(), say=say_nothing, worker=worker("print(json.dumps({'peak_bytes': 1}))"))
+    train = find_batch_size(load(), say=say_nothing, worker=worker("print(json.dumps({'peak_bytes': 1}))"))
     assert (train.pass_size, train.step_size) == (32, 32)
 
 
@@ -103,9 +103,9 @@ def test_a_containers_limit_counts(tmp_path):
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("700000\n")
     (tmp_path / "memory.stat").write_text("anon 400000\ninactive_file 200000\n")
-    assert available_memory(tmp_path) == 500_000
+    assert measure_available_memory(tmp_path) == 500_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory(tmp_path) > 10_000_000
+    assert measure_available_memory(tmp_path) > 10_000_000
 
 
 def test_only_stages_that_no_other_outdoes_are_tried():
@@ -114,7 +114,7 @@ def test_only_stages_that_no_other_outdoes_are_tried():
 
     def demanding(stages):
         train = TrainConfig.model_validate({"stages": stages})
-        return [stage.name for stage in demanding_stages(model, backbone, train.stages, DATA)]
+        return [stage.name for stage in find_demanding_stages(model, backbone, train.stages, DATA)]
 
     def stage(name, unfreeze, **values):
         return {"name": name, "unfreeze": unfreeze, "epochs": 1, "learning_rate": 1e-3, **values}
@@ -128,14 +128,14 @@ def test_only_stages_that_no_other_outdoes_are_tried():
 
 
 def test_the_settled_section_is_a_valid_one():
-    settled = with_batch_size(load().train, 8)
+    settled = set_batch_size(load().train, 8)
     assert TrainConfig.model_validate_json(settled.model_dump_json()) == settled
 
 
 @pytest.mark.slow
 def test_a_real_process_trains_two_steps():
     said = []
-    train = fitting_batch_size(load(effective_batch=8, optimizer="sgd"), say=lambda *message: said.append(message))
+    train = find_batch_size(load(effective_batch=8, optimizer="sgd"), say=lambda *message: said.append(message))
     assert train.pass_size == 8
     with pytest.raises(RecipeError, match="no block or layer 'roof'"):
         fits_in_memory(load(stages=[("roof", "roof")], size=1))

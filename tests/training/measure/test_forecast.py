@@ -11,10 +11,10 @@ from imagetune.training.measure.forecast import (
     Change,
     Costs,
     StageCosts,
-    best_advice,
     bottleneck,
     cache_features,
     change_stages,
+    choose_advice,
     count_needed_processes,
     forecast,
     rank_changes,
@@ -114,13 +114,13 @@ def test_the_most_saving_change_that_keeps_the_result_is_advised():
         ],
     )
     assert [advice.setting for advice in ranked] == ["data.cache", "data.image_size"]
-    best = best_advice(ranked)
+    best = choose_advice(ranked)
     assert best is not None and best.setting == "data.cache"
     assert best.saves_seconds == pytest.approx(sum_seconds(costs) * best.share)
-    assert best_advice(ranked[1:]).setting == "data.image_size"
+    assert choose_advice(ranked[1:]).setting == "data.image_size"
 
 
 def test_nothing_is_advised_where_nothing_saves_much():
     little = Change("data.cache", "auto", replace(COSTS, forward=0.0025), True, "a little")
     assert [advice.setting for advice in rank_changes(COSTS, [little])] == ["data.cache"]
-    assert best_advice(rank_changes(COSTS, [little])) is None
+    assert choose_advice(rank_changes(COSTS, [little])) is None

@@ -20,9 +20,9 @@ from imagetune.training.measure.lr_find import (
     MIN_LEARNING_RATE,
     find_stage_learning_rate,
     read_curve,
-    restore_afterwards,
+    restore_variables,
     run_range_test,
-    smooth,
+    smooth_losses,
 )
 from imagetune.training.optimization.optimizer import Group, build_optimizer
 from imagetune.training.setup.job import TrainingImages, TrainingJob
@@ -115,8 +115,8 @@ def test_short_and_flat_curves_have_no_suggestion(losses):
 
 
 def test_smoothing_starts_without_bias():
-    assert smooth(np.full(5, 3.0)) == pytest.approx(np.full(5, 3.0))
-    assert smooth(np.array([1.0, 2.0]))[1] == pytest.approx((0.09 * 1 + 0.1 * 2) / 0.19)
+    assert smooth_losses(np.full(5, 3.0)) == pytest.approx(np.full(5, 3.0))
+    assert smooth_losses(np.array([1.0, 2.0]))[1] == pytest.approx((0.09 * 1 + 0.1 * 2) / 0.19)
 
 
 def line_through_two_layers(**optimizer):
@@ -179,7 +179,7 @@ def test_accumulated_passes_are_one_step():
 def test_variables_come_back_after_an_error():
     model = line_through_two_layers()
     before = values_of(model)
-    with pytest.raises(RuntimeError), restore_afterwards(model):
+    with pytest.raises(RuntimeError), restore_variables(model):
         model.trainable_variables[0].assign([[7.0]])
         raise RuntimeError
     assert np.array_equal(before, values_of(model))

@@ -27,7 +27,7 @@ from imagetune.training.measure.timing import (
     time_stage,
     time_transfer,
 )
-from imagetune.training.measure.whatif import Measured, possible_changes, stage_costs
+from imagetune.training.measure.whatif import Measured, combine_stage_costs, find_changes
 from imagetune.training.setup.events import SilentListener
 from imagetune.training.setup.job import TrainingImages, TrainingJob, build_objective, build_targets
 from imagetune.training.setup.stopping import StopRequest
@@ -82,14 +82,15 @@ def measured(job, cache="off", times=None):
     common = {"pipeline": PipelineTimes(0.0, Timing((1.7e-3,))), "kept": None, "transfer": 1e-5}
     common |= {"decoded": cache != "off", "first_pass": True}
     stages = tuple(
-        stage_costs(config, one, LOADING, **common) for config, one in zip(job.config.stages, times, strict=True)
+        combine_stage_costs(config, one, LOADING, **common)
+        for config, one in zip(job.config.stages, times, strict=True)
     )
     costs = Costs(stages, len(job.images.train), len(job.images.val), 1e-3, cores=2, shared=True)
     return Measured(costs, times, (LOADING,) * len(times), cache)
 
 
 def changes_of(job, **more):
-    return {change.setting: change for change in possible_changes(job, measured(job, **more))}
+    return {change.setting: change for change in find_changes(job, measured(job, **more))}
 
 
 def test_the_first_call_is_distinguished_from_the_others():
@@ -198,7 +199,7 @@ def test_a_smaller_image_is_measured(job, monkeypatch):
     times = timed(one)
     assert (times.boundary, times.frozen, times.cached_step) == ("", None, None)
     everything = measured(one, cache="auto", times=(times,))
-    found = {change.setting: change for change in possible_changes(one, everything)}
+    found = {change.setting: change for change in find_changes(one, everything)}
     image = found["data.image_size"]
     assert (image.value, image.same_result) == (32, False)
     assert "of what it takes at 48 x 48" in image.reason

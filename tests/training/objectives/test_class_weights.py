@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imagetune.errors import DataError
-from imagetune.training.objectives.class_weights import class_weights, compute_sampling_weights, sampling_shares
+from imagetune.training.objectives.class_weights import class_weights, compute_sampling_shares, compute_sampling_weights
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
@@ -40,7 +40,7 @@ def test_effective_numbers_lie_between_equal_and_balanced():
     [("natural", [0.9, 0.1, 0.0]), ("balanced", [0.5, 0.5, 0.0]), ("square_root", [0.75, 0.25, 0.0])],
 )
 def test_sampling_shares(setting, expected):
-    np.testing.assert_allclose(sampling_shares(setting, np.array([90, 10, 0])), expected)
+    np.testing.assert_allclose(compute_sampling_shares(setting, np.array([90, 10, 0])), expected)
 
 
 def test_images_of_a_class_share_its_probability():

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from imagetune.training.objectives.metrics import ConfusionTally, confusion_matrix, log_loss, metrics_of
+from imagetune.training.objectives.metrics import ConfusionTally, compute_class_metrics, count_confusions, log_loss
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def predictions():
 def test_metrics_equal_scikit_learn(predictions):
     labels, probabilities = predictions
     predicted = probabilities.argmax(1)
-    metrics = metrics_of(confusion_matrix(labels, probabilities), log_loss(labels, probabilities))
+    metrics = compute_class_metrics(count_confusions(labels, probabilities), log_loss(labels, probabilities))
     assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     assert metrics["precision"] == pytest.approx(precision_score(labels, predicted, average="macro"))
     assert metrics["recall"] == pytest.approx(recall_score(labels, predicted, average="macro"))
@@ -32,16 +32,16 @@ def test_the_tally_counts_over_batches(predictions):
     tally = ConfusionTally(5)
     for part in np.array_split(np.arange(200), 7):
         tally.update_state(np.eye(5, dtype=np.float32)[labels[part]], np.log(probabilities[part]))
-    np.testing.assert_array_equal(tally.matrix(), confusion_matrix(labels, probabilities))
+    np.testing.assert_array_equal(tally.matrix(), count_confusions(labels, probabilities))
     assert float(tally.result()) == pytest.approx(accuracy_score(labels, probabilities.argmax(1)))
     tally.reset_state()
     assert tally.matrix().sum() == 0
 
 
 def test_a_class_without_images_is_left_out_of_the_averages():
-    metrics = metrics_of(np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 0]]), 0.1)
+    metrics = compute_class_metrics(np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 0]]), 0.1)
     assert (metrics["recall"], metrics["f1"]) == (1.0, 1.0)
 
 
 def test_nothing_gives_zeros():
-    assert metrics_of(np.zeros((2, 2)), 0.0)["f1"] == 0.0
+    assert compute_class_metrics(np.zeros((2, 2)), 0.0)["f1"] == 0.0

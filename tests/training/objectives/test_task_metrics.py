@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, precision_score, r2_score, recall_score
 
-from imagetune.data.loading.targets import ValueScale, median_class
+from imagetune.data.loading.targets import ValueScale, compute_median_class
 from imagetune.recipe.learning import LossConfig
 from imagetune.training.objectives.losses import build_loss
-from imagetune.training.objectives.metrics import build_tally, metrics_of_predictions
+from imagetune.training.objectives.metrics import build_tally, compute_prediction_metrics
 
 RANDOM = np.random.default_rng(0)
 
@@ -44,7 +44,7 @@ def test_several_labels_as_in_scikit_learn(tags):
         "f1": f1_score(targets, given, **options),
     }
     metrics = tallied(build_tally("multi_label", 4), targets, logits)
-    predictions = metrics_of_predictions("multi_label", targets, probabilities)
+    predictions = compute_prediction_metrics("multi_label", targets, probabilities)
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6)
         assert predictions[name] == pytest.approx(value, abs=1e-6)
@@ -70,11 +70,11 @@ def test_ordered_classes_are_predicted_by_the_median():
     labels = RANDOM.integers(0, 5, 200)
     logits = RANDOM.normal(size=(200, 5)).astype(np.float32) + 2 * np.eye(5, dtype=np.float32)[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    predicted = median_class(probabilities)
+    predicted = compute_median_class(probabilities)
     assert (predicted != probabilities.argmax(axis=1)).any()
     targets = np.eye(5, dtype=np.float32)[labels]
     metrics = tallied(build_tally("ordinal", 5), targets, logits)
-    predictions = metrics_of_predictions("ordinal", targets, probabilities)
+    predictions = compute_prediction_metrics("ordinal", targets, probabilities)
     for found in (metrics, predictions):
         assert found["mae"] == pytest.approx(np.abs(predicted - labels).mean(), abs=1e-6)
         assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted), abs=1e-6)
@@ -87,7 +87,7 @@ def test_numbers_in_their_units():
     given = true + RANDOM.normal(0, 30, (150, 1)).astype(np.float32)
     normalised = [((values - scale.mean) / scale.std).astype(np.float32) for values in (true, given)]
     metrics = tallied(build_tally("regression", 1, scale), *normalised)
-    predictions = metrics_of_predictions("regression", true, given, scale)
+    predictions = compute_prediction_metrics("regression", true, given, scale)
     for found in (metrics, predictions):
         assert set(found) == {"loss", "mae", "r2"}
         assert found["mae"] == pytest.approx(mean_absolute_error(true, given), rel=1e-4)
@@ -97,7 +97,7 @@ def test_numbers_in_their_units():
 
 def test_equal_numbers_explain_nothing():
     same = np.full((4, 1), 3.0, np.float32)
-    assert metrics_of_predictions("regression", same, same + 1)["r2"] == 0.0
+    assert compute_prediction_metrics("regression", same, same + 1)["r2"] == 0.0
 
 
 @pytest.mark.parametrize(("task", "outputs"), [("multi_label", 3), ("ordinal", 3), ("regression", 1)])
@@ -109,4 +109,4 @@ def test_nothing_gives_zeros_and_a_reset_forgets(task, outputs):
     tally.reset_state()
     assert tally.metrics(0.0) == empty
     nothing = np.zeros((0, outputs), np.float32)
-    assert set(metrics_of_predictions(task, nothing, nothing).values()) == {0.0}
+    assert set(compute_prediction_metrics(task, nothing, nothing).values()) == {0.0}
