@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from benchmarks.side_by_side import machine_line
 from benchmarks.surface import METRICS, RECORDED, Surface
-from imagetune.recipe.search import SearchConfig
+from imagetune.recipe.sections.search import SearchConfig
 from imagetune.search.proposers.oracle import OracleProposer
-from imagetune.search.proposers.space import convert_to_hyperparameters, parse_proposal
 from imagetune.search.records.trial import Trial
+from imagetune.search.space import convert_to_hyperparameters, parse_proposal
 
 # The best metric so far after each trial of a search.
 Run = Callable[[Surface, int, int], list[float]]

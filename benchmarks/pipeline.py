@@ -41,7 +41,7 @@ from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.image_cache import ImageCache, open_image_cache
 from imagetune.data.loading.pipeline import Batches, load_evaluation_batches, load_training_batches
 from imagetune.data.sources.records import Record
-from imagetune.recipe.data import DataConfig, ImageSettings
+from imagetune.recipe.sections.data import DataConfig, ImageSettings
 
 CLASSES = 10
 SEED = 7

@@ -38,7 +38,7 @@ from imagetune.data.audit.audit import Audit, ImageStatistics
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.splits import split_catalog
-from imagetune.recipe.data import DataConfig, ImageSettings
+from imagetune.recipe.sections.data import DataConfig, ImageSettings
 
 COMMAND = [sys.executable, "-m", "imagetune"]
 MIB = 2**20

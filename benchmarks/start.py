@@ -40,7 +40,7 @@ from imagetune.data.audit.audit import audit_catalog
 from imagetune.data.audit.statistics_cache import SETTLED_SECONDS
 from imagetune.data.loading.decode import decode_image, read_image_file
 from imagetune.data.sources.read import read_catalog
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 BARE = Path(__file__).parent / "peers" / "bare_script.py"
 COMMAND = [sys.executable, "-m", "imagetune"]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.search import ChoiceSpace, LogUniformSpace, Space, UniformSpace, Value
+from imagetune.recipe.sections.search import ChoiceSpace, LogUniformSpace, Space, UniformSpace, Value
 
 # The levels that were trained, the last factor turning fastest.
 FACTORS: Mapping[str, tuple[float, ...] | tuple[int, ...] | tuple[str, ...]] = {

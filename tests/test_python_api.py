@@ -54,7 +54,7 @@ def test_the_package_names_what_it_offers():
 
 
 def test_the_function_search_stays_although_a_package_has_its_name():
-    import imagetune.search.proposers.space
+    import imagetune.search.space
 
     assert imagetune.search is api.search
 

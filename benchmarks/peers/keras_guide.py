@@ -137,8 +137,8 @@ def _packaged_base(size: tuple[int, int]) -> keras.Model:
     """Return the backbone whose weights a package carries: the only one to be had without a download."""
     from imagetune.model.backbones.table import get_backbone
     from imagetune.model.build import build_model
-    from imagetune.model.weights.load import load_weights
-    from imagetune.recipe.model import ModelConfig
+    from imagetune.model.load_weights import load_weights
+    from imagetune.recipe.sections.model import ModelConfig
 
     config = ModelConfig()
     whole = build_model(config, num_classes=2, image_size=size)

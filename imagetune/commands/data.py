@@ -17,7 +17,7 @@ from imagetune.data.loading.preview import load_preview, pick_records
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.splits import split_catalog
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports.audit import write_audit_page
 from imagetune.reports.contact_sheet import draw_contact_sheet
 from imagetune.runs.checks.recipe import load_checked_recipe

@@ -14,8 +14,8 @@ from imagetune.evaluation.ensemble import average_image_predictions, average_pre
 from imagetune.evaluation.predict import ImagePrediction, predict_images
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
-from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.requirements import add_requirements
+from imagetune.recipe.sections.evaluate import Requirement
 from imagetune.runs.lineage import Member, hash_images, open_members, refuse_seen_images
 from imagetune.runs.test import list_groups, predict_labelled, read_labelled_records
 

@@ -13,9 +13,9 @@ from imagetune.data.splits.holdout import open_holdout
 from imagetune.errors import RecipeError
 from imagetune.evaluation.document import build_evaluation_document, evaluate_split
 from imagetune.model.manifest import LoadedModel
-from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.requirements import add_requirements
+from imagetune.recipe.sections.evaluate import Requirement
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.open import open_run, read_run_splits
 from imagetune.runs.test import list_groups, predict_labelled, read_labelled_records

@@ -11,8 +11,8 @@ from imagetune.core.messages import Say, say_nothing
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.errors import DataError, ModelFileError
 from imagetune.evaluation.robustness.measure import Subject, measure_robustness
-from imagetune.recipe.evaluate import RobustnessConfig
 from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.sections.evaluate import RobustnessConfig
 from imagetune.reports.tiles import RunTiles
 from imagetune.runs.open import open_run, read_run_splits
 from imagetune.runs.pages import send_changes, write_pages

@@ -23,7 +23,7 @@ from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_epochs, read_json
 from imagetune.runs.open import find_run
-from imagetune.search.records.findings import NO_FINDINGS, Findings
+from imagetune.search.results.findings import NO_FINDINGS, Findings
 from imagetune.training.setup.events import EpochRecord
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from imagetune.core.messages import Say, say_nothing
 from imagetune.errors import RecipeError
 from imagetune.recipe.problems import suggest_known_word
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.reports.plots.lr_range_test import write_range_test_plot
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import prepare_training, read_data

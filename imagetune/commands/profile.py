@@ -26,9 +26,9 @@ from imagetune.data.loading.timing import (
     time_pipeline,
 )
 from imagetune.model.devices import find_device
-from imagetune.recipe.data import DataConfig, ImageSettings
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.data import DataConfig, ImageSettings
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import prepare_training, read_data
 from imagetune.training.measure.forecast import (

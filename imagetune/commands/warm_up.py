@@ -6,7 +6,7 @@ It stands apart from `imagetune.commands.search`, whose imports take the seconds
 from __future__ import annotations
 
 from imagetune.recipe.loading import Overrides, RecipeSource, load_recipe
-from imagetune.search.executors.forkserver import start_trial_forkserver
+from imagetune.search.trial_process.forkserver import start_trial_forkserver
 
 
 def start_trial_processes(recipe: RecipeSource, overrides: Overrides = ()) -> None:

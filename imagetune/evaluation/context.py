@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.evaluate import EvaluateConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.evaluate import EvaluateConfig
 
 if TYPE_CHECKING:
     import keras

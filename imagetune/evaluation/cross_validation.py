@@ -14,8 +14,8 @@ from scipy.special import stdtrit
 from imagetune.evaluation.document import describe_split, evaluate_split
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import Estimate
-from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import METRICS
+from imagetune.recipe.sections.evaluate import EvaluateConfig
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from imagetune.evaluation.statistics.power import (
     describe_regression_power,
 )
 from imagetune.evaluation.statistics.verdict import judge_gap
-from imagetune.recipe.evaluate import EvaluateConfig, Requirement
 from imagetune.recipe.metrics import METRICS, TASK_METRICS
+from imagetune.recipe.sections.evaluate import EvaluateConfig, Requirement
 
 FORMAT = 1
 # The verdict only mentions the power of a test that can't detect a difference of 5 points, which people would act on.

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from imagetune.data.loading.image_cache import ImageCache
     from imagetune.data.sources.records import Record
-    from imagetune.recipe.data import ImageSettings
-    from imagetune.recipe.evaluate import TTATransform
+    from imagetune.recipe.sections.data import ImageSettings
+    from imagetune.recipe.sections.evaluate import TTATransform
 
 HEADER = ("path", "label", "predicted")
 UNKNOWN = -1

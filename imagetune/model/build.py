@@ -14,8 +14,8 @@ from imagetune.model.backbones.efficientnet_lite0 import build_efficientnet_lite
 from imagetune.model.backbones.naming import renumber_layers
 from imagetune.model.backbones.preprocessing import add_preprocessing
 from imagetune.model.backbones.table import Backbone, get_backbone
-from imagetune.recipe.data import Task
-from imagetune.recipe.model import HeadConfig, ModelConfig
+from imagetune.recipe.sections.model import HeadConfig, ModelConfig
+from imagetune.recipe.tasks import Task
 
 IMAGE = "image"
 POOLING = "pooling"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from imagetune.recipe.base import Fraction, NonNegative, Section
+from imagetune.recipe.sections.base import Fraction, NonNegative, Section
 
 ConformalMethod = Literal["least_ambiguous", "risk_control", "absolute_residual"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from imagetune.model.devices import find_device
 from imagetune.model.test_time_augmentation import apply_tta
 from imagetune.model.traces import free_graphs
-from imagetune.recipe.evaluate import TTATransform
+from imagetune.recipe.sections.evaluate import TTATransform
 
 
 class ImageBatch(Protocol):

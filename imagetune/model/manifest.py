@@ -32,11 +32,12 @@ from imagetune.model.test_time_augmentation import find_unfit_tta
 from imagetune.model.trainable import list_leaf_layers
 from imagetune.model.weights.h5_reader import open_weights
 from imagetune.model.weights.matching import assign, match_layers
-from imagetune.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Section
-from imagetune.recipe.base import Sequence as ListOf
-from imagetune.recipe.data import ImageSettings, Task
-from imagetune.recipe.evaluate import TTATransform
-from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.sections.base import Fraction, NonNegative, Positive, PositiveInt, Section
+from imagetune.recipe.sections.base import Sequence as ListOf
+from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.evaluate import TTATransform
+from imagetune.recipe.sections.model import ModelConfig
+from imagetune.recipe.tasks import Task
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from imagetune.core.files import compute_file_sha256, replace_atomically
 from imagetune.errors import ModelFileError
-from imagetune.recipe.base import Section
-from imagetune.recipe.data import Task
+from imagetune.recipe.sections.base import Section
+from imagetune.recipe.tasks import Task
 
 STATISTICS = "feature_statistics.npz"
 LARGEST_BYTES = 1 << 30

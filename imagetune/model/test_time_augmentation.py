@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.evaluate import TTATransform
+from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.evaluate import TTATransform
 
 ZOOM_SHARE = 0.875
 """Share of each side that `zoom_in` keeps: 224 of 256 pixels, the crop that ImageNet models are tested with."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, NodePath, get_value
 from imagetune.recipe.problems import format_path, format_value, join_first_words, suggest_known_word
-from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value, find_index
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, Space, Value, find_index
 
 Spaces = Mapping[NodePath, Space]
 # The search spaces that must be active with one of these values.

@@ -19,7 +19,7 @@ from imagetune.recipe.plain_values import convert_to_plain_values
 from imagetune.recipe.presets import expand_stages
 from imagetune.recipe.problems import build_recipe_error, format_path, format_value
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import Space
+from imagetune.recipe.sections.search import Space
 from imagetune.recipe.spaces import (
     add_defaults_to_error,
     find_place,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 
 # Scale on which a metric's interval is symmetric: `plain` is the metric itself; `loss` its logarithm, for losses and
 # errors, which are at least 0; `shortfall` that of 1 minus the metric; `correlation` Fisher's z (Metron 1, 1921).

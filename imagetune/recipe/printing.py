@@ -14,7 +14,7 @@ from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.presets import PRESETS
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import Space
+from imagetune.recipe.sections.search import Space
 
 # Sections and top-level keys in which a search space makes no sense: a trial can't change them.
 _WITHOUT_SPACES = {"SearchConfig", "BudgetConfig", "RayConfig"}

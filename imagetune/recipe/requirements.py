@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from imagetune.errors import RecipeError
-from imagetune.recipe.evaluate import EvaluateConfig, Requirement
 from imagetune.recipe.metrics import TEST_METRICS
+from imagetune.recipe.sections.evaluate import EvaluateConfig, Requirement
 
 _KINDS = ("lower_bound", "upper_bound", "value")
 _EXPECTED = "write METRIC:lower_bound=0.85 or METRIC:value=0.85; where lower is better, mae:upper_bound=5"

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from imagetune.recipe.base import Section
-from imagetune.recipe.card import CardConfig
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.search import SearchConfig
-from imagetune.recipe.tracking import TrackingConfig
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.base import Section
+from imagetune.recipe.sections.card import CardConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.evaluate import EvaluateConfig
+from imagetune.recipe.sections.model import ModelConfig
+from imagetune.recipe.sections.search import SearchConfig
+from imagetune.recipe.sections.tracking import TrackingConfig
+from imagetune.recipe.sections.train import TrainConfig
 
 
 class Recipe(Section):

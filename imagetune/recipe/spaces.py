@@ -10,7 +10,15 @@ from pydantic import BaseModel, ValidationError
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, Location, NodePath
 from imagetune.recipe.problems import describe_expectation, format_path, format_value, suggest_known_word
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value, find_index
+from imagetune.recipe.sections.search import (
+    ChoiceSpace,
+    IntSpace,
+    LogUniformSpace,
+    Space,
+    UniformSpace,
+    Value,
+    find_index,
+)
 
 _KINDS: dict[str, type[BaseModel]] = {
     "log_uniform": LogUniformSpace,

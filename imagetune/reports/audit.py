@@ -20,7 +20,7 @@ from imagetune.reports.thumbnails import make_thumbnail
 if TYPE_CHECKING:
     from imagetune.data.audit.audit import Audit
     from imagetune.data.sources.catalog import Catalog
-    from imagetune.recipe.data import DataConfig
+    from imagetune.recipe.sections.data import DataConfig
 
 SIDE = 150
 # The page stays under 5 MB: images take 3 of them, paths at most a quarter of one.

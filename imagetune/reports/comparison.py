@@ -8,8 +8,8 @@ from typing import Any
 
 from imagetune.data.sources.labels import build_label_rule
 from imagetune.evaluation.comparison.document import format_difference, round_up
-from imagetune.recipe.data import DataConfig
 from imagetune.recipe.metrics import METRICS
+from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.thumbnails import view_thumbnail
 
@@ -90,7 +90,8 @@ def _describe_power(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str
     if power["min_detectable_difference"] is not None:
         sentences.append(
             f"With {document['images']:,} test images, the minimum detectable difference of "
-            f"{METRICS[metric].in_words} is {format_difference(power['min_detectable_difference'], metric)}{unit} (power 80%)."
+            f"{METRICS[metric].in_words} is "
+            f"{format_difference(power['min_detectable_difference'], metric)}{unit} (power 80%)."
         )
     if power["images_needed"] is not None:
         needed = round_up(power["images_needed"])

@@ -13,7 +13,7 @@ from imagetune.data.loading.preview import PreviewRow
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from imagetune.recipe.data import ImageSettings
+    from imagetune.recipe.sections.data import ImageSettings
 
 _GAP = 6
 _APART = 24

@@ -10,7 +10,7 @@ import cv2
 
 from imagetune.data.loading.decode import load_image
 from imagetune.errors import BadImageError
-from imagetune.recipe.data import DataConfig, ImageSettings
+from imagetune.recipe.sections.data import DataConfig, ImageSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,8 +22,8 @@ from imagetune.data.splits.splits import Splits
 from imagetune.evaluation.cross_validation import Fold, describe_folds, pool_predictions
 from imagetune.evaluation.predictions import read_predictions, write_predictions
 from imagetune.model.manifest import read_manifest
-from imagetune.recipe.data import ColumnsConfig, DataConfig
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.data import ColumnsConfig, DataConfig
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
 from imagetune.runs.run import Run, RunResult, run_recipe

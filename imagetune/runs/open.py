@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imagetune.data.splits.splits import Splits, read_splits_csv
 from imagetune.model.manifest import LoadedModel, load_model
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 from imagetune.run_folder.folder import RunFolder, open_run_folder
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 

@@ -22,8 +22,8 @@ from imagetune.errors import DataError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, find_value_scale
 from imagetune.model.devices import find_device
+from imagetune.model.load_weights import WeightsReport, load_weights
 from imagetune.model.manifest import load_model
-from imagetune.model.weights.load import WeightsReport, load_weights
 from imagetune.recipe.schema import Recipe
 from imagetune.runs.checks.tasks import check_classes
 from imagetune.runs.lineage import count_seen_images, open_members

@@ -29,8 +29,8 @@ from imagetune.model.build import POOLING
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import read_manifest
 from imagetune.model.split_model import SplitModel, split_model_at
-from imagetune.recipe.data import DataConfig
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports.tiles import RunTiles
 from imagetune.run_folder.folder import RunFolder
 from imagetune.training.feature_cache.features import FeatureBatch, caches_features, compute_plain_features

@@ -13,11 +13,11 @@ from imagetune.core.processes import hide_main_module, prepare_worker
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.recipe.search import Value
+from imagetune.recipe.sections.search import Value
 from imagetune.recipe.unfreeze import parse_unfreeze
 from imagetune.runs.checks.spaces import explain_error, list_tried_settings
-from imagetune.search.executors.forkserver import start_trial_forkserver
 from imagetune.search.executors.processes import get_start_context
+from imagetune.search.trial_process.forkserver import start_trial_forkserver
 
 _Unfreeze = str | tuple[str, ...]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from imagetune.recipe.search import BudgetConfig
+from imagetune.recipe.sections.search import BudgetConfig
 from imagetune.search.records.trial import TrialResult
 
 

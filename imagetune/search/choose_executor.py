@@ -10,13 +10,13 @@ from imagetune.core.messages import Say
 from imagetune.core.processes import count_usable_cores
 from imagetune.core.text import format_count
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import SearchConfig
+from imagetune.recipe.sections.search import SearchConfig
 from imagetune.runs.prepare import Data
-from imagetune.search.executors.forkserver import PRELOADED, start_trial_forkserver
 from imagetune.search.executors.processes import Processes
 from imagetune.search.executors.protocol import Executor, Work
 from imagetune.search.executors.ray_cluster import RayTasks, check_cluster
 from imagetune.search.executors.slots import Needs, Slot, plan_slots, this_machine
+from imagetune.search.trial_process.forkserver import PRELOADED, start_trial_forkserver
 from imagetune.search.trial_process.run import run_trial
 from imagetune.search.trial_process.shared import Shared
 from imagetune.training.feature_cache.features import caches_features

@@ -10,8 +10,8 @@ from imagetune.search.proposers.bakeoff import ProbeProposer, list_probes
 from imagetune.search.proposers.oracle import OracleProposer
 from imagetune.search.proposers.protocol import Proposer
 from imagetune.search.proposers.sweep import SweepProposer, list_sweep_settings, list_sweep_trials
-from imagetune.search.proposers.warm_start import read_warm_start
 from imagetune.search.records.journal import Event, list_results
+from imagetune.search.warm_start import read_warm_start
 
 
 def build_proposer(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Sequence[Event]) -> Proposer:

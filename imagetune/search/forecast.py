@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from imagetune.recipe.search import SearchConfig
+from imagetune.recipe.sections.search import SearchConfig
 from imagetune.search.proposers.bakeoff import list_probes
-from imagetune.search.proposers.space import Spaces, count_grid_points, discretise_spaces
 from imagetune.search.proposers.sweep import list_sweep_settings, list_sweep_trials
 from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.space import Spaces, count_grid_points, discretise_spaces
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from imagetune.core import run_files
 from imagetune.core.files import read_json_object
 from imagetune.recipe.problems import format_path
 from imagetune.search.proposers.finalists import Candidate
-from imagetune.search.records.axes import format_value
-from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial
-from imagetune.search.records.verdict import list_remarks
+from imagetune.search.results.axes import format_value
+from imagetune.search.results.reader import read_search
+from imagetune.search.results.verdict import list_remarks
 from imagetune.tracking.content import list_test_metrics
 
 # More would push MLflow's own tables off the first screen.

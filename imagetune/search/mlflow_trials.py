@@ -22,16 +22,16 @@ from imagetune.core import run_files
 from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import SearchConfig
+from imagetune.recipe.sections.search import SearchConfig
 from imagetune.run_folder.folder import RunFolder
 from imagetune.search.executors.attempts import list_lost_attempts
 from imagetune.search.listeners import SearchPlan
 from imagetune.search.mlflow_note import describe_settings, format_search_note
 from imagetune.search.proposers.bakeoff import select_compared
 from imagetune.search.proposers.finalists import get_direction, rank_candidates
-from imagetune.search.records.axes import format_value
-from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.results.axes import format_value
+from imagetune.search.results.reader import read_search
 from imagetune.tracking.state import TrackingState, read_state, write_state
 from imagetune.tracking.steps import count_pending
 from imagetune.tracking.sync import Syncer, plan_state, run_lock, sync_run

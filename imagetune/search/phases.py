@@ -13,7 +13,7 @@ from imagetune.errors import SearchError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import Value
+from imagetune.recipe.sections.search import Value
 from imagetune.run_folder.folder import RunFolder, write_recipe
 from imagetune.runs.checks.recipe import check_recipe
 from imagetune.runs.prepare import Data

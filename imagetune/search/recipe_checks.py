@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.search.proposers.space import count_grid_points, discretise_spaces
-from imagetune.search.records.bakeoff_result import check_bakeoff
+from imagetune.search.results.bakeoff import check_bakeoff
+from imagetune.search.space import count_grid_points, discretise_spaces
 
 
 def check_recipe(loaded: LoadedRecipe) -> None:

@@ -20,10 +20,10 @@ from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError, RecipeError
 from imagetune.evaluation.document import list_failed_requirements
-from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
+from imagetune.recipe.sections.data import ColumnsConfig
+from imagetune.recipe.sections.train import EarlyStoppingConfig, StageConfig
 from imagetune.run_folder.folder import RunFolder, write_recipe
 from imagetune.runs.pages import send_changes, write_pages
 from imagetune.runs.prepare import Data, read_data

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from imagetune.core import run_files
 from imagetune.errors import TrackingError
-from imagetune.recipe.tracking import TrackingConfig
+from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
 from imagetune.tracking.content import read_metric_lines, read_recipe
 from imagetune.tracking.runs import ensure_run

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from imagetune.errors import ImagetuneError, TrackingError
-from imagetune.recipe.tracking import TrackingConfig
+from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.address import redact_uri, resolve_uri
 from imagetune.tracking.plugin_trackers import PluginTrackers
 from imagetune.tracking.state import read_state, write_state

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.oracles import build_search, measure
 from benchmarks.surface import FACTORS, PATHS, RECORDED, Surface
-from imagetune.search.proposers.space import draw_setting, is_setting
+from imagetune.search.space import draw_setting, is_setting
 
 
 def rows():

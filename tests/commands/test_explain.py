@@ -11,7 +11,7 @@ import pytest
 from imagetune.commands import explain as command
 from imagetune.errors import DataError, RecipeError
 from imagetune.evaluation.explain.saliency import SaliencyMap
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings
 
 SETTINGS = ImageSettings(height=32, width=32, resize="pad", background=(0, 0, 0))
 HEAT = np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 4)

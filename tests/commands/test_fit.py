@@ -10,7 +10,7 @@ import pytest
 from imagetune.commands import fit as command
 from imagetune.commands.requirements import enforce_requirements
 from imagetune.errors import GateError, RecipeError, WeightsError
-from imagetune.model.weights.load import WeightsReport
+from imagetune.model.load_weights import WeightsReport
 from imagetune.runs import run as lives
 from imagetune.runs.prepare import Training
 from imagetune.training.setup.events import EpochRecord

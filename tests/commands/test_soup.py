@@ -14,9 +14,9 @@ from imagetune.core.files import read_json_object
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.model.manifest import Manifest
 from imagetune.model.soup import SoupStep
-from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.model import ModelConfig
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs import run as lives
 from imagetune.training.loop.batch_norm import reestimate_statistics

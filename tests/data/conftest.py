@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 MakeImage = Callable[..., Path]
 

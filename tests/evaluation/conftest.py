@@ -17,8 +17,8 @@ from imagetune.data.sources.labels import build_label_rule
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
 from imagetune.evaluation.predictions import Predictions, build_predictions
-from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.sections.data import ImageSettings
 
 Examiner = Callable[..., EvaluationContext]
 FEATURES_RECIPE = """
@@ -79,9 +79,9 @@ def real_features() -> dict[str, np.ndarray]:
 
     from imagetune.model.backbones.table import get_backbone
     from imagetune.model.build import POOLING, build_model
+    from imagetune.model.load_weights import load_weights
     from imagetune.model.split_model import split_model_at
-    from imagetune.model.weights.load import load_weights
-    from imagetune.recipe.model import ModelConfig
+    from imagetune.recipe.sections.model import ModelConfig
 
     side = 160
     config = ModelConfig(backbone="efficientnet_lite0", weights="imagenet")

@@ -7,7 +7,7 @@ from scipy.stats import t
 from imagetune.core.files import write_json
 from imagetune.evaluation.cross_validation import Fold, describe_folds, estimate_fold_mean, pool_predictions
 from imagetune.evaluation.errors.slices import compare_slices
-from imagetune.recipe.evaluate import EvaluateConfig
+from imagetune.recipe.sections.evaluate import EvaluateConfig
 from imagetune.reports.run.report import write_report
 
 CONFIG = EvaluateConfig(bootstrap_samples=100)

@@ -8,8 +8,8 @@ from imagetune.evaluation.ensemble import average_image_predictions, average_pre
 from imagetune.evaluation.predict import ImagePrediction
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import LoadedModel
-from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.model import ModelConfig
 
 PATHS = ("a.png", "b.png")
 

@@ -6,7 +6,7 @@ import pytest
 from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 from imagetune.evaluation.predictions import Predictions, predict_records, read_predictions, write_predictions
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings
 
 CLIPART = Path(__file__).parents[2] / "recipes" / "clipart"
 IMAGE = ImageSettings(height=32, width=32)

@@ -26,8 +26,8 @@ from imagetune.evaluation.metrics import multilabel, regression
 from imagetune.evaluation.metrics.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions, build_predictions, read_predictions, write_predictions
 from imagetune.evaluation.statistics.intervals import Bootstrap, draw_weights
-from imagetune.recipe.evaluate import EvaluateConfig, Requirement
 from imagetune.recipe.requirements import parse_requirement
+from imagetune.recipe.sections.evaluate import EvaluateConfig, Requirement
 
 CONFIG = EvaluateConfig(bootstrap_samples=200)
 TAGS = ("ant", "bee", "cat", "dog")

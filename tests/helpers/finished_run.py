@@ -17,9 +17,9 @@ from imagetune.data.loading.decode import load_image
 from imagetune.evaluation.document import build_evaluation_document
 from imagetune.evaluation.metrics.classification import evaluate_predictions
 from imagetune.evaluation.predictions import Predictions, write_predictions
-from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import format_recipe
+from imagetune.recipe.sections.data import ImageSettings
 
 CLIPART = Path(__file__).parents[2] / "recipes" / "clipart"
 RECIPE = """

@@ -13,7 +13,7 @@ import numpy as np
 from imagetune.core.files import append_json_line, write_json
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import format_recipe
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
 from imagetune.search.proposers.finalists import list_repeats, rank_candidates
 from imagetune.search.records.journal import Ended, Proposed
 from imagetune.search.records.table import describe_search, open_records, write_table

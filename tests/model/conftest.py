@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from imagetune.model.build import build_model
-from imagetune.recipe.model import HeadConfig, ModelConfig
+from imagetune.recipe.sections.model import HeadConfig, ModelConfig
 
 CLASSES = 3
 

@@ -11,7 +11,7 @@ import pytest
 from imagetune.errors import RecipeError
 from imagetune.model.backbones.table import get_backbone, list_backbones
 from imagetune.model.build import build_backbone, build_logits_model, build_model, find_backbone
-from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.sections.model import ModelConfig
 
 
 def test_the_model_takes_raw_uint8_or_float_images_and_gives_probabilities(build, random_images):

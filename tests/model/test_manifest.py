@@ -14,8 +14,8 @@ from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
 from imagetune.model.manifest import load_model, save_model, update_manifest
 from imagetune.model.trainable import set_trainable
-from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.model import HeadConfig, ModelConfig
+from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.model import HeadConfig, ModelConfig
 
 CLASSES = ("ant", "bee", "cat")
 

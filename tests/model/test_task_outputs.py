@@ -10,8 +10,8 @@ from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import ModelFileError
 from imagetune.model.build import build_logits_model, build_model, find_value_scale
 from imagetune.model.manifest import load_model, read_manifest, save_model
-from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.model import ModelConfig
 
 IMAGE = ImageSettings(height=32, width=32)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)

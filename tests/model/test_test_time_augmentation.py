@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from imagetune.model.test_time_augmentation import ZOOM_SHARE, apply_tta, find_unfit_tta
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings
 
 VIEWS = ("horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_270", "zoom_in")
 

@@ -5,7 +5,7 @@ import pytest
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import format_recipe
-from imagetune.recipe.search import LogUniformSpace
+from imagetune.recipe.sections.search import LogUniformSpace
 
 MINIMAL = "data: {source: images}\n"
 

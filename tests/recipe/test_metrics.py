@@ -6,8 +6,6 @@ from typing import get_args
 
 import pytest
 
-from imagetune.recipe.data import Task
-from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.metrics import (
     METRICS,
     TASK_METRICS,
@@ -21,8 +19,10 @@ from imagetune.recipe.metrics import (
     list_epoch_metrics,
     list_test_metrics,
 )
-from imagetune.recipe.search import SearchConfig
-from imagetune.recipe.train import EarlyStoppingConfig
+from imagetune.recipe.sections.evaluate import Requirement
+from imagetune.recipe.sections.search import SearchConfig
+from imagetune.recipe.sections.train import EarlyStoppingConfig
+from imagetune.recipe.tasks import Task
 from imagetune.training.objectives.metrics import build_tally
 
 TASKS: tuple[Task, ...] = get_args(Task)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from finished_run import _finished_run, evaluation, run_folder  # noqa: F401 - fixtures
 
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 
 @pytest.fixture

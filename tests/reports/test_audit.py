@@ -14,7 +14,7 @@ from planted import CLASSES, encoded, plant, scene
 
 from imagetune.data.audit.audit import audit_catalog
 from imagetune.data.sources.read import read_catalog
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports import audit
 from imagetune.reports.audit import render_audit_page, write_audit_page
 

@@ -11,7 +11,7 @@ from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.preview import load_preview, pick_records
 from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings
 from imagetune.reports.contact_sheet import draw_contact_sheet
 
 IMAGE = ImageSettings(height=32, width=32)

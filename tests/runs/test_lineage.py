@@ -10,9 +10,9 @@ import pytest
 from imagetune.data.sources.records import Record
 from imagetune.errors import DataError, ModelFileError
 from imagetune.model.manifest import Manifest
-from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.model import ModelConfig
 from imagetune.run_folder.folder import RunFolder, write_recipe
 from imagetune.runs.lineage import (
     count_different_images,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagetune.recipe.search import BudgetConfig
+from imagetune.recipe.sections.search import BudgetConfig
 from imagetune.search.budget import Budget, compute_busy_seconds
 from imagetune.search.records.trial import Trial, TrialResult
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagetune.recipe.search import BudgetConfig, ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig
+from imagetune.recipe.sections.search import BudgetConfig, ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig
 from imagetune.search.forecast import expected, seconds_left
 from imagetune.search.proposers.oracle import OracleProposer
 from imagetune.search.proposers.protocol import Turn

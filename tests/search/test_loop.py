@@ -10,7 +10,7 @@ import pytest
 
 from imagetune.errors import CheckpointError, RecipeError, StoppedError
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig
 from imagetune.search.executors.protocol import Outcome, Task
 from imagetune.search.loop import Runner, run_trials
 from imagetune.search.proposers.finalists import rank_candidates

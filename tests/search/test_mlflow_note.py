@@ -6,7 +6,7 @@ import pytest
 from searches import write_search
 
 from imagetune.search.mlflow_note import format_search_note
-from imagetune.search.records.reader import read_search
+from imagetune.search.results.reader import read_search
 from imagetune.tracking.content import read_trial_metrics
 
 

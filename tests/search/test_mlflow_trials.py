@@ -13,7 +13,7 @@ import pytest
 
 from imagetune.core.files import append_json_line, write_json
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.search import BudgetConfig
+from imagetune.recipe.sections.search import BudgetConfig
 from imagetune.run_folder.folder import RunFolder
 from imagetune.search.budget import Budget
 from imagetune.search.executors.protocol import Task

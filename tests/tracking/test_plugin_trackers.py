@@ -6,7 +6,7 @@ import time
 import pytest
 from plugin_packages import install_module
 
-from imagetune.recipe.tracking import TrackingConfig
+from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.tracker import start_tracking
 
 SOURCE = """

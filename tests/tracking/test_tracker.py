@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from tracking_helpers import Server, add_epoch, end_run, start_run, wait_until
 
 from imagetune.errors import TrackingError
-from imagetune.recipe.tracking import TrackingConfig
+from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.state import read_state
 from imagetune.tracking.sync import sync_run
 from imagetune.tracking.tracker import start_tracking

@@ -10,11 +10,11 @@ from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.splits import split_catalog
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, find_backbone
+from imagetune.model.load_weights import load_weights
 from imagetune.model.trainable import list_blocks, list_leaf_layers
-from imagetune.model.weights.load import load_weights
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.model import ModelConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.loop.callback import StageCallback
 from imagetune.training.loop.fit import train
 from imagetune.training.objectives.distillation import Teacher

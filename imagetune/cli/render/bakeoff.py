@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from imagetune.cli.render.lines import format_line
 from imagetune.cli.render.tables import format_table
 from imagetune.core.text import format_count
-from imagetune.search.records.bakeoff_result import BackboneResult
+from imagetune.search.results.bakeoff import BackboneResult
 from imagetune.search.trial_process.probe_file import PROBE_NAME
 
 _HEADS = ("interval", "ms alone", "ms in a batch", "MB", "")

@@ -12,7 +12,7 @@ from imagetune.core.text import format_duration
 if TYPE_CHECKING:
     from imagetune.commands.profile import Loading, Profile
     from imagetune.data.loading.timing import Timing
-    from imagetune.recipe.train import StageConfig
+    from imagetune.recipe.sections.train import StageConfig
     from imagetune.training.measure.forecast import Advice, StageForecast
     from imagetune.training.measure.timing import StageTimes
 

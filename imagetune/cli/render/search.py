@@ -18,10 +18,10 @@ from imagetune.core.text import format_duration
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import Value
+from imagetune.recipe.sections.search import Value
 from imagetune.search.proposers.bakeoff import select_compared
 from imagetune.search.proposers.finalists import get_direction
-from imagetune.search.records.axes import format_value, shorten_names
+from imagetune.search.results.axes import format_value, shorten_names
 
 if TYPE_CHECKING:
     from imagetune.search.proposers.finalists import Candidate

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from imagetune.cli.render.progress import Screen
     from imagetune.search.executors.protocol import Task
     from imagetune.search.listeners import SearchPlan
+    from imagetune.search.progress import ProgressReader
     from imagetune.search.proposers.finalists import Candidate
-    from imagetune.search.records.progress import ProgressReader
     from imagetune.search.records.trial import Trial, TrialResult
 
 # Reading the progress of all trials touches files, so that it is not done at every tick.
@@ -93,7 +93,7 @@ class SearchScreen:
 
     def trial_started(self, trial: Trial, task: Task) -> None:
         """Add a trial to the live table, or print that it started."""
-        from imagetune.search.records.progress import ProgressReader
+        from imagetune.search.progress import ProgressReader
 
         plan = self._planned()
         progress = ProgressReader(task, plan.recipe.search.objective)

@@ -11,8 +11,8 @@ from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import format_path
 from imagetune.search.proposers.finalists import Direction
 from imagetune.search.proposers.sweep import Effect
-from imagetune.search.records.axes import format_value
-from imagetune.search.records.sweep_result import describe_method, format_overrides
+from imagetune.search.results.axes import format_value
+from imagetune.search.results.sweep import describe_method, format_overrides
 
 
 def format_sweep(effects: Sequence[Effect], objective: str, direction: Direction, recipe: str) -> Iterator[str]:

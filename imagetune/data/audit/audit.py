@@ -22,7 +22,7 @@ from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
-    from imagetune.recipe.data import AuditConfig, DataConfig
+    from imagetune.recipe.sections.data import AuditConfig, DataConfig
 
 __all__ = ["Audit", "Finding", "ImageStatistics", "audit_catalog", "enforce_audit"]
 

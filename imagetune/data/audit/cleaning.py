@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imagetune.data.audit.audit import Audit
     from imagetune.data.sources.catalog import Catalog
     from imagetune.data.sources.records import Record
-    from imagetune.recipe.data import ColumnsConfig, DataConfig
+    from imagetune.recipe.sections.data import ColumnsConfig, DataConfig
 
 CLEANED = "cleaned.csv"
 CHANGES = "changes.csv"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from pydantic import ValidationError
 
-    from imagetune.recipe.data import ImageSettings
+    from imagetune.recipe.sections.data import ImageSettings
 
     Image = npt.NDArray[np.uint8]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from imagetune.recipe.data import ImageSettings
+    from imagetune.recipe.sections.data import ImageSettings
 
     Pixels = npt.NDArray[np.uint8]
     # Maps the upright rows and columns of an image to the scale at which it will be used.

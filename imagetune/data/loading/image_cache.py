@@ -28,7 +28,7 @@ from imagetune.data.loading.decode import load_image
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from imagetune.recipe.data import DataConfig, ImageSettings
+    from imagetune.recipe.sections.data import DataConfig, ImageSettings
 
 Kind = Literal["ram", "disk", "off"]
 

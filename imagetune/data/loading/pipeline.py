@@ -27,7 +27,7 @@ from imagetune.errors import BadImageError, ResourceError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from imagetune.recipe.data import ImageSettings
+    from imagetune.recipe.sections.data import ImageSettings
 
 Workers = int | Literal["auto"]
 

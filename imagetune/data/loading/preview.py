@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from imagetune.recipe.data import ImageSettings
+    from imagetune.recipe.sections.data import ImageSettings
 
 
 @dataclass(frozen=True)

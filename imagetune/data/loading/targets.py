@@ -13,7 +13,7 @@ from imagetune.data.sources.labels import parse_number, split_labels
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from imagetune.recipe.data import Task
+    from imagetune.recipe.tasks import Task
 
 
 @dataclass(frozen=True)

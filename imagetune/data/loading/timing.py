@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from imagetune.data.loading.augmentation import Augmenter
     from imagetune.data.loading.pipeline import Batches
-    from imagetune.recipe.data import ImageSettings
+    from imagetune.recipe.sections.data import ImageSettings
 
     Image = npt.NDArray[np.uint8]
 

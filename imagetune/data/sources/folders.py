@@ -20,7 +20,7 @@ from imagetune.data.sources.tables import read_metadata
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
-    from imagetune.recipe.data import DataConfig
+    from imagetune.recipe.sections.data import DataConfig
 
 _COMMON_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 _RARE_SUFFIXES = (".avif", ".dib", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm")

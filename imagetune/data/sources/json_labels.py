@@ -17,7 +17,7 @@ from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
-    from imagetune.recipe.data import DataConfig
+    from imagetune.recipe.sections.data import DataConfig
 
 MAX_BYTES = 16 << 20
 

@@ -12,7 +12,8 @@ from imagetune.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from imagetune.data.sources.records import Record
-    from imagetune.recipe.data import DataConfig, Task
+    from imagetune.recipe.sections.data import DataConfig
+    from imagetune.recipe.tasks import Task
 
 # The default name of the label column would head two columns of predictions.csv.
 PLAIN_COLUMN = "label"

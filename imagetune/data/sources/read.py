@@ -25,7 +25,7 @@ from imagetune.data.sources.tables import read_table
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
-    from imagetune.recipe.data import DataConfig
+    from imagetune.recipe.sections.data import DataConfig
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 

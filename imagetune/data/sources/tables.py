@@ -17,7 +17,7 @@ from imagetune.errors import DataError
 if TYPE_CHECKING:
     import pyarrow
 
-    from imagetune.recipe.data import DataConfig
+    from imagetune.recipe.sections.data import DataConfig
 
 _HUGGING_FACE_PATH = "file_name"
 _SLICE = "slice "

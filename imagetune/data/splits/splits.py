@@ -23,7 +23,7 @@ from imagetune.errors import DataError
 
 if TYPE_CHECKING:
     from imagetune.data.audit.audit import Audit
-    from imagetune.recipe.data import DataConfig
+    from imagetune.recipe.sections.data import DataConfig
 
 _COLUMNS = ("path", "label", "split", "group")
 _DAMAGE_HINT = "copy the run folder again, or pass labelled images with imagetune evaluate RUN --data"

@@ -226,7 +226,8 @@ def _describe_gap(comparison: Comparison, pair: PairComparison) -> str:
     title = METRICS[metric].in_words
     if not value:
         return f"both have the same {title} ({interval}{test})"
-    return f"the {title} of {more} is {format_difference(abs(value), metric)}{unit} above that of {less} ({interval}{test})"
+    amount = format_difference(abs(value), metric)
+    return f"the {title} of {more} is {amount}{unit} above that of {less} ({interval}{test})"
 
 
 def _describe_power(comparison: Comparison, pair: PairComparison) -> Iterator[str]:

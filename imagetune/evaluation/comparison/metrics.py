@@ -20,7 +20,7 @@ from imagetune.evaluation.metrics.scores import (
     compute_weighted_confusion,
 )
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 
 # Regression has no classes, so it is compared in ranges of the true number; a smaller range could show no difference.
 PARTS, MIN_PART = 3, 10

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 
 Ints = NDArray[np.int64]
 

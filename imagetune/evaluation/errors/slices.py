@@ -30,7 +30,7 @@ from imagetune.evaluation.context import EvaluatedSplit
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import estimate_share
 from imagetune.evaluation.statistics.verdict import subtract_estimates
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 LEVEL = 0.05
 # Fewer images, inside or outside, can hardly differ significantly, and each further test costs the others power.

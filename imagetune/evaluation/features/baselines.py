@@ -37,8 +37,8 @@ from imagetune.evaluation.statistics.intervals import (
     encode_groups,
     estimate_from_samples,
 )
-from imagetune.recipe.data import Task
 from imagetune.recipe.metrics import METRICS, TASK_METRICS, list_baseline_metrics
+from imagetune.recipe.tasks import Task
 
 # Numbers of neighbours to choose from: beyond 20, small classes would often be outvoted.
 NEIGHBOURS = (1, 3, 5, 10, 20)

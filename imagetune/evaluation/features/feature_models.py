@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from imagetune.evaluation.context import EvaluatedSplit
 from imagetune.evaluation.predictions import UNKNOWN
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]

@@ -87,8 +87,8 @@ def analyse_label_errors(run: EvaluationContext) -> dict[str, Any] | None:
     ``suspects`` lists those with the lowest self-confidence first; paths are relative to the root.
 
     Returns:
-        The document, for regression that of `analyse_regression_label_errors`; None where the recipe doesn't ask for it, or
-        where features are missing.
+        The document, for regression that of `analyse_regression_label_errors`; None where the recipe doesn't ask for
+        it, or where features are missing.
     """
     learned = pool_splits(run, ("train", "val"))
     if not run.evaluate.label_errors or learned is None:

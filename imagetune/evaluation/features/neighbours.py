@@ -12,7 +12,7 @@ from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.errors.mistakes import find_mistakes
 from imagetune.evaluation.features.feature_models import find_nearest
 from imagetune.evaluation.predictions import make_relative_path
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 
 # Mistakes that are shown with neighbours, neighbours of each, and pairs of alike images with different labels.
 MAX_MISTAKES = 24

@@ -41,9 +41,9 @@ from imagetune.evaluation.statistics.intervals import (
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
 from imagetune.evaluation.statistics.proportions import compute_auc_interval, compute_two_sided_quantile
-from imagetune.recipe.data import Task
-from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import METRICS, list_class_metrics, list_test_metrics
+from imagetune.recipe.sections.evaluate import EvaluateConfig
+from imagetune.recipe.tasks import Task
 
 HEADLINES = list_test_metrics("single_label")
 AVERAGED = ("precision", "recall", "f1")

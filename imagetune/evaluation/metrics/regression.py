@@ -22,9 +22,9 @@ from imagetune.evaluation.statistics.intervals import (
     list_units,
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
-from imagetune.recipe.data import Task
-from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import METRICS, list_test_metrics
+from imagetune.recipe.sections.evaluate import EvaluateConfig
+from imagetune.recipe.tasks import Task
 
 HEADLINES = list_test_metrics("regression")
 # Ranges of numbers are the slices of regression; with fewer images a range's mean error has no usable interval.

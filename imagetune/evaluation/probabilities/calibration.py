@@ -33,7 +33,7 @@ from imagetune.evaluation.probabilities.reliability import (
 from imagetune.evaluation.probabilities.temperature import Temperature, apply_temperature, fit_temperature
 from imagetune.evaluation.statistics.intervals import Estimate, estimate_share
 from imagetune.model.manifest import update_manifest
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 
 # Simulated ECEs of a calibrated model: p-values are then known to about 0.01 near 0.05.
 CHANCE_SAMPLES = 500
@@ -70,8 +70,9 @@ def describe_calibration(run: EvaluationContext) -> dict[str, Any] | None:
 
     The log loss is in nats an image, summed over the labels of multi_label; the Brier score is summed over classes
     (0 to 2), for multi_label the mean over labels (0 to 1). ``ece`` is that of
-    `imagetune.evaluation.probabilities.reliability.estimate_calibration_error`: over the predicted classes, for multi_label over
-    all probabilities of all labels. ``overconfidence`` is the mean confidence minus the share that is right.
+    `imagetune.evaluation.probabilities.reliability.estimate_calibration_error`: over the predicted classes, for
+    multi_label over all probabilities of all labels. ``overconfidence`` is the mean confidence minus the share that is
+    right.
 
     Returns:
         The document; None for regression, and where no image has a known label.

@@ -25,8 +25,8 @@ from imagetune.evaluation.statistics.intervals import (
     list_units,
 )
 from imagetune.evaluation.statistics.jackknife import compute_jackknife_means
-from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import Scale
+from imagetune.recipe.sections.evaluate import EvaluateConfig
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

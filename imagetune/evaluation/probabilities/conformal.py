@@ -39,7 +39,7 @@ from imagetune.evaluation.probabilities.decision_rules import build_prediction_i
 from imagetune.evaluation.statistics.intervals import Estimate, estimate_share
 from imagetune.model.decision_rules import ConformalMethod, ConformalRule
 from imagetune.model.manifest import update_manifest
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 
 METHODS: dict[Task, ConformalMethod] = {
     "single_label": "least_ambiguous",

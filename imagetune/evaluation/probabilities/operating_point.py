@@ -25,7 +25,7 @@ from imagetune.evaluation.probabilities.confidence import (
 from imagetune.evaluation.probabilities.decision_rules import list_operating_thresholds, predict_at_operating_point
 from imagetune.model.decision_rules import OperatingPoint
 from imagetune.model.manifest import update_manifest
-from imagetune.recipe.evaluate import OperatingPointConfig
+from imagetune.recipe.sections.evaluate import OperatingPointConfig
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from scipy.special import expit, log_softmax, logit, softmax
 
 from imagetune.evaluation.metrics.scores import TINY
 from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 
 Floats = NDArray[np.float64]
 

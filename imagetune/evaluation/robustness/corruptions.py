@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from imagetune.evaluation.robustness import blurs, weather
 from imagetune.evaluation.robustness.blurs import Floats
-from imagetune.recipe.evaluate import Corruption
+from imagetune.recipe.sections.evaluate import Corruption
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Corruptor: TypeAlias = Callable[[Floats, int, float, np.random.Generator], Floats]

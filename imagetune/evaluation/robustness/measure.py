@@ -21,8 +21,8 @@ from imagetune.evaluation.robustness.corruptions import COMMON, EXTRA, corrupt
 from imagetune.evaluation.robustness.metrics import Cell, compute_robustness_metrics, compute_sums, draw_resampling
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 from imagetune.model.inference import predict_probabilities
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.evaluate import Corruption, EvaluateConfig, RobustnessConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.evaluate import Corruption, EvaluateConfig, RobustnessConfig
 
 if TYPE_CHECKING:
     import keras
@@ -105,8 +105,8 @@ def measure_robustness(
         progress: Called with the number of images that the model has predicted, and their total.
 
     Returns:
-        JSON values: ``images``, ``severities``, ``tta``, the metrics of `compute_robustness_metrics`, and ``sheet``; None where
-        no image can be tested.
+        JSON values: ``images``, ``severities``, ``tta``, the metrics of `compute_robustness_metrics`, and ``sheet``;
+        None where no image can be tested.
 
     Raises:
         DataError: An image can't be read any more.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.robustness.corruptions import COMMON
 from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile, compute_wilson_interval
-from imagetune.recipe.evaluate import Corruption, EvaluateConfig
 from imagetune.recipe.metrics import METRICS, TASK_METRICS, is_lower_better
+from imagetune.recipe.sections.evaluate import Corruption, EvaluateConfig
 
 Floats = NDArray[np.float64]
 Cell = tuple[Corruption, int]

@@ -184,7 +184,7 @@ def draw_weights(
 
 
 def list_units(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Units:
-    """Return the jackknife's units: images or groups that are left out one at a time; arguments as of `compute_precision`.
+    """Return the jackknife's units, the images or groups that are left out one at a time.
 
     There are at most as many units as resamplings, so that the jackknife takes no longer than the bootstrap.
     """
@@ -368,7 +368,7 @@ def estimate_mean(
 
 
 def _believed(count: float, most: float | None) -> float:
-    """Return the effective number of images that is used: that of the variance, held back by ``most`` of `estimate_from_samples`."""
+    """Return the effective number of images in use: that of the variance, limited by ``most``."""
     return count if most is None or count <= most else (count * most) ** 0.5
 
 

@@ -61,7 +61,7 @@ def describe_power(right: Estimate, images: int, *, confidence: float) -> dict[s
 
     Returns:
         ``images``, ``power``, ``level``, ``discordant`` (assumed share of images on which just one of two models is
-        right), ``compute_min_detectable_difference``, ``needed`` (a list of ``subtract_estimates`` and ``images``) and ``text``;
+        right), ``min_detectable_difference``, ``needed`` (a list of ``difference`` and ``images``) and ``text``;
         None if accuracy is not defined.
     """
     if right.value is None:
@@ -104,7 +104,7 @@ def describe_regression_power(
         confidence: One minus the significance level of the test.
 
     Returns:
-        ``images``, ``power``, ``level``, ``compute_min_detectable_difference`` and ``needed`` in the labels' units, with their
+        ``images``, ``power``, ``level``, ``min_detectable_difference`` and ``needed`` in the labels' units, with their
         share of the error, and ``text``; None if there is no error to speak of, or fewer than two images.
     """
     if not mae.value or not rmse.value or images < 2:

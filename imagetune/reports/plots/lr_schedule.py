@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.reports.plots.learning_curves import PANEL_INCHES, format_plain_number, mark_stages
 from imagetune.reports.style import GRID, INK, RATE, Drawing, drawing_style, save_inline_drawing
 from imagetune.training.optimization.schedules import StageSchedule

@@ -11,8 +11,8 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.data.sources.labels import build_label_rule
-from imagetune.recipe.data import Task
 from imagetune.recipe.metrics import METRICS, is_lower_better
+from imagetune.recipe.tasks import Task
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
 

@@ -22,7 +22,7 @@ from imagetune.recipe.metrics import (
     list_card_metrics,
     list_class_metrics,
 )
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.plots.confusion_matrix import draw_confusion_matrix, select_shown_classes
 from imagetune.reports.plots.learning_curves import draw_learning_curves

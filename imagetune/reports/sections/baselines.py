@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from imagetune.recipe.data import Task
 from imagetune.recipe.metrics import METRICS, is_lower_better
+from imagetune.recipe.tasks import Task
 from imagetune.run_folder.reader import RunFiles
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.objectives.class_weights import class_weights, compute_sampling_shares
 
 # A random split alone makes small classes differ by half: below this ratio of largest to smallest, sizes say little.

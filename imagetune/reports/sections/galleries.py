@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 from imagetune.reports.thumbnails import view_thumbnail
 from imagetune.run_folder.reader import SPLITS, RunFiles
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imagetune.evaluation.errors.mistakes import find_mistakes, find_worst_label
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports.thumbnails import make_thumbnail
 
 THUMBNAIL_PIXELS = 208

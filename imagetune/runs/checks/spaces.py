@@ -10,7 +10,7 @@ from imagetune.recipe.conditions import find_activating_values, select_active
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.problems import format_path
-from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, Space, Value
 from imagetune.recipe.spaces import suggest_space_kind
 
 # Sections and keys that make trials comparable: a search over them would compare unlike metrics.

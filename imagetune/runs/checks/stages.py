@@ -9,7 +9,7 @@ from imagetune.errors import RecipeError
 from imagetune.model.backbones.table import Backbone, get_backbone
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 
 # Prefixes of the backbones that were published with stochastic depth: only their blocks have a place for it.
 _DROP_PATH_PREFIXES = ("efficientnet", "convnext")

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from imagetune.core.text import format_list
 from imagetune.errors import RecipeError
-from imagetune.recipe.data import Task
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.learning import LOSS_NAMES
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.metrics import list_epoch_metrics, list_test_metrics
 from imagetune.recipe.problems import format_path, suggest_known_word
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.learning import LOSS_NAMES
+from imagetune.recipe.tasks import Task
 
 LOSSES: Mapping[Task, tuple[str, ...]] = {
     "single_label": ("cross_entropy", "focal"),

@@ -20,7 +20,7 @@ from imagetune.core import run_files
 from imagetune.core.text import format_count
 from imagetune.core.version import read_version
 from imagetune.errors import ResourceError
-from imagetune.recipe.search import RayConfig
+from imagetune.recipe.sections.search import RayConfig
 from imagetune.search.executors.attempts import attempt, close_claim, open_claim, sees_claim
 from imagetune.search.executors.deaths import read_last_line
 from imagetune.search.executors.processes import describe_bug, limit_threads, locate_log, redirect_output, settle_log

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from imagetune.recipe.document import NodePath
 from imagetune.search.proposers.finalists import Candidate
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.space import Spaces
 from imagetune.search.proposers.sweep import list_points
 from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.space import Spaces
 
 # What may differ between the probes of a bake-off.
 BACKBONE_PATHS: tuple[NodePath, ...] = (("model",), ("model", "backbone"))
@@ -22,7 +22,7 @@ class ProbeProposer:
     """A proposer of probes, one at a time: in parallel they would distort the measured latencies.
 
     Args:
-        trials: Probes from ``list_probes``.
+        trials: Probes from ``probes_of``.
     """
 
     def __init__(self, trials: Iterable[Trial]) -> None:

@@ -22,9 +22,9 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from threadpoolctl import threadpool_limits
 
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.search import ChoiceSpace, Space, Value
+from imagetune.recipe.sections.search import ChoiceSpace, Space, Value
 from imagetune.search.proposers.keras_oracles import MendedOracle
-from imagetune.search.proposers.space import (
+from imagetune.search.space import (
     Spaces,
     Values,
     build_proposal,

@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.search.proposers.finalists import Direction
 
 # The median of fewer trials would stop one by chance.

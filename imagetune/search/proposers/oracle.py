@@ -13,12 +13,14 @@ import keras_tuner
 import numpy as np
 
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.search import SearchConfig, Value
+from imagetune.recipe.sections.search import SearchConfig, Value
 from imagetune.search.proposers.bayesian import BayesianOracle
 from imagetune.search.proposers.finalists import Direction, get_direction
 from imagetune.search.proposers.keras_oracles import GridOracle, HyperbandOracle, RandomOracle
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.space import (
+from imagetune.search.records.table import build_values_key
+from imagetune.search.records.trial import Known, Trial
+from imagetune.search.space import (
     Spaces,
     build_proposal,
     convert_to_hyperparameters,
@@ -26,8 +28,6 @@ from imagetune.search.proposers.space import (
     get_default_setting,
     parse_proposal,
 )
-from imagetune.search.records.table import build_values_key
-from imagetune.search.records.trial import Known, Trial
 
 OBJECTIVE = "objective"
 _WORKER = "imagetune"

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.recipe.conditions import find_activating_values, select_active, sort_by_conditions
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value
 from imagetune.search.proposers.finalists import Direction
 from imagetune.search.proposers.moderated import compare_pairs
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.space import GRID_POINTS, Spaces, discretise_spaces
 from imagetune.search.records.table import build_values_key
 from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.space import GRID_POINTS, Spaces, discretise_spaces
 
 Word = Literal["better", "worse", "can't tell", "failed", "not run"]
 
@@ -84,7 +84,7 @@ class SweepProposer:
     """A proposer of a sweep's trials that skips repeats of settings that have failed already.
 
     Args:
-        trials: Trials from ``list_sweep_trials``.
+        trials: Trials from ``sweep_trials``.
     """
 
     def __init__(self, trials: Iterable[Trial]) -> None:
@@ -129,7 +129,7 @@ def list_sweep_trials(settings: Sequence[Setting], *, repeats: int, seed: int) -
     In this order a sweep that ends early has one seed of each setting rather than all seeds of some.
 
     Args:
-        settings: Settings from ``list_sweep_settings``.
+        settings: Settings from ``sweep_settings``.
         repeats: How many trainings each setting has.
         seed: The recipe's seed.
     """
@@ -166,7 +166,7 @@ def compute_sweep_effects(
     are corrected for all comparisons by Holm's method.
 
     Args:
-        settings: Settings from ``list_sweep_settings``.
+        settings: Settings from ``sweep_settings``.
         results: Results of the trials.
         direction: Whether a smaller or a larger metric is better.
     """

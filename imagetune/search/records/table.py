@@ -16,7 +16,7 @@ from imagetune.core.files import convert_disk_errors, write_csv, write_json
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import format_path
-from imagetune.recipe.search import SearchConfig, Space, Value
+from imagetune.recipe.sections.search import SearchConfig, Space, Value
 from imagetune.search.records.journal import Journal
 from imagetune.search.records.trial import Trial, TrialResult
 
@@ -120,7 +120,7 @@ def format_cell(value: Value) -> str:
 
 
 def parse_cell(cell: str) -> Value:
-    """Return the value in a CSV cell that ``format_cell`` wrote."""
+    """Return the value in a CSV cell that ``cell_of`` wrote."""
     try:
         value: Value = json.loads(cell)
     except ValueError:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from imagetune.errors import ImagetuneError
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.search import Value
+from imagetune.recipe.sections.search import Value
 
 Phase = Literal["search", "final"]
 Status = Literal["completed", "stopped", "repeated", "failed"]

@@ -14,9 +14,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import Bbox
 
 from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
-from imagetune.search.records.bakeoff_result import BackboneResult, rank_backbones
-from imagetune.search.records.pareto import find_pareto_front
-from imagetune.search.records.reader import SearchFiles
+from imagetune.search.results.bakeoff import BackboneResult, rank_backbones
+from imagetune.search.results.pareto import find_pareto_front
+from imagetune.search.results.reader import SearchFiles
 
 _INCHES = (5.2, 3.8)
 # With more backbones, only those on the Pareto front are named: names would cover each other.

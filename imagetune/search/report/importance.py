@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from imagetune.reports.style import GRID, INK, MUTED, TRAIN, Drawing, drawing_style, save_inline_drawing
-from imagetune.search.records.axes import Axis
-from imagetune.search.records.importance import MIN_SETTINGS, Analysis, Importance, Observation, clip_outliers
-from imagetune.search.records.reader import EPOCHS, SearchFiles
+from imagetune.search.results.axes import Axis
+from imagetune.search.results.importance import MIN_SETTINGS, Analysis, Importance, Observation, clip_outliers
+from imagetune.search.results.reader import EPOCHS, SearchFiles
 
 _PANEL_INCHES = (3.6, 2.5)
 _LETTERS = 10

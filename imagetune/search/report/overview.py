@@ -11,10 +11,10 @@ from typing import Any
 from imagetune.core import run_files
 from imagetune.core.text import format_duration
 from imagetune.recipe.metrics import METRICS
-from imagetune.search.records.axes import Axis, format_value
-from imagetune.search.records.clock import build_clock
-from imagetune.search.records.reader import SearchFiles
-from imagetune.search.records.verdict import group_failures, list_remarks
+from imagetune.search.results.axes import Axis, format_value
+from imagetune.search.results.clock import build_clock
+from imagetune.search.results.reader import SearchFiles
+from imagetune.search.results.verdict import group_failures, list_remarks
 
 _TESTED = {"loss": "log_loss"}
 _ALSO = ("f1", "accuracy", "balanced_accuracy", "mean_average_precision", "mae", "r2")
@@ -88,7 +88,8 @@ def _setting(search: SearchFiles, axis: Axis, values: Mapping[str, Any]) -> dict
     offered = (
         ", ".join(format_value(value) for value in axis.values)
         if axis.is_choice
-        else f"{format_value(axis.low)} to {format_value(axis.high)}{', on a log scale' if axis.kind == 'log_uniform' else ''}"
+        else f"{format_value(axis.low)} to {format_value(axis.high)}"
+        + (", on a log scale" if axis.kind == "log_uniform" else "")
     )
     text = format_value(values[axis.name]) if axis.name in values else "not used"
     return {"name": search.short[axis.name], "path": axis.name, "value": text, "offered": offered}

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from imagetune.recipe.search import Value
-from imagetune.search.records.axes import Axis, format_value
-from imagetune.search.records.importance import clip_outliers
-from imagetune.search.records.reader import SearchFiles
+from imagetune.recipe.sections.search import Value
 from imagetune.search.records.table import build_values_key
+from imagetune.search.results.axes import Axis, format_value
+from imagetune.search.results.importance import clip_outliers
+from imagetune.search.results.reader import SearchFiles
 
 _TOP, _BOTTOM, _UNUSED, _HEIGHT = 62.0, 330.0, 366.0, 386.0
 _LEFT, _RIGHT, _WIDTH, _MIN_GAP = 46.0, 74.0, 1000.0, 96.0

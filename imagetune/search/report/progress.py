@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from imagetune.reports.plots.learning_curves import PANEL_INCHES
 from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
-from imagetune.search.records.clock import build_clock
-from imagetune.search.records.importance import clip_outliers
-from imagetune.search.records.reader import SearchFiles
 from imagetune.search.records.trial import TrialResult
+from imagetune.search.results.clock import build_clock
+from imagetune.search.results.importance import clip_outliers
+from imagetune.search.results.reader import SearchFiles
 
 _WIDE_INCHES = (9.6, 3.6)
 _EMPHASISED = 5

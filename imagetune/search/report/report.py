@@ -12,7 +12,6 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.reports.page import html_environment, write_page
-from imagetune.search.records.reader import SearchFiles, read_search
 from imagetune.search.report.bakeoff import view_bakeoff
 from imagetune.search.report.importance import view_importance
 from imagetune.search.report.overview import view_overview
@@ -21,6 +20,7 @@ from imagetune.search.report.progress import view_progress
 from imagetune.search.report.sweep import view_sweep
 from imagetune.search.report.timeline import view_timeline
 from imagetune.search.report.trials import view_finalists, view_trials
+from imagetune.search.results.reader import SearchFiles, read_search
 
 # The template of each section, and the function that returns what it shows: None where the search has nothing of it.
 SECTIONS: Mapping[str, Callable[[SearchFiles], Mapping[str, Any] | None]] = {

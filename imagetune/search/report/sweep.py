@@ -12,13 +12,13 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from pydantic import TypeAdapter
 
 from imagetune.recipe.problems import format_path
-from imagetune.recipe.search import Space
+from imagetune.recipe.sections.search import Space
 from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
-from imagetune.search.proposers.space import Spaces
 from imagetune.search.proposers.sweep import Effect, compute_sweep_effects, list_sweep_settings
-from imagetune.search.records.axes import format_value
-from imagetune.search.records.reader import SearchFiles
-from imagetune.search.records.sweep_result import describe_condition, describe_method, format_overrides
+from imagetune.search.results.axes import format_value
+from imagetune.search.results.reader import SearchFiles
+from imagetune.search.results.sweep import describe_condition, describe_method, format_overrides
+from imagetune.search.space import Spaces
 
 _INCHES = (4.2, 2.7)
 # Room above and below the metrics, as a share of their range.

@@ -8,9 +8,9 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator
 
 from imagetune.core.text import format_duration
-from imagetune.search.records.clock import Clock, build_clock
-from imagetune.search.records.reader import SearchFiles
 from imagetune.search.records.trial import TrialResult
+from imagetune.search.results.clock import Clock, build_clock
+from imagetune.search.results.reader import SearchFiles
 
 _WIDTH, _LEFT, _RIGHT, _TOP = 1000.0, 110.0, 16.0, 8.0
 _LANE, _BAR = 22.0, 16.0

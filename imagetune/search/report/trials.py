@@ -7,13 +7,13 @@ from statistics import stdev
 from typing import Any
 
 from imagetune.core.text import format_duration
-from imagetune.recipe.search import Value
-from imagetune.search.records.axes import format_value
-from imagetune.search.records.reader import SearchFiles
+from imagetune.recipe.sections.search import Value
 from imagetune.search.records.table import build_values_key
 from imagetune.search.records.trial import Trial, TrialResult
-from imagetune.search.records.verdict import compare_candidates
 from imagetune.search.report.timeline import get_trial_kind
+from imagetune.search.results.axes import format_value
+from imagetune.search.results.reader import SearchFiles
+from imagetune.search.results.verdict import compare_candidates
 
 
 def view_finalists(search: SearchFiles) -> Mapping[str, Any] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imagetune.core import run_files
 from imagetune.core.files import read_json_lines
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.run_folder.folder import RunFolder
 from imagetune.search.proposers.finalists import Direction, get_direction
 from imagetune.search.proposers.median_rule import falls_behind, may_end_after

@@ -13,8 +13,8 @@ from imagetune.core.files import write_json
 from imagetune.core.messages import say_nothing
 from imagetune.data.splits.folds import build_selection_folds
 from imagetune.data.splits.splits import Splits, write_splits_csv
-from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.data import ColumnsConfig
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
 from imagetune.runs.run import start_run

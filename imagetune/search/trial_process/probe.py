@@ -30,7 +30,7 @@ from imagetune.model.devices import find_device
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 from imagetune.model.split_model import split_model_at
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import SearchConfig
+from imagetune.recipe.sections.search import SearchConfig
 from imagetune.runs.prepare import Data, build_pretrained
 from imagetune.runs.run import start_run
 from imagetune.search.executors.protocol import Outcome, Task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imagetune.recipe.search import SearchConfig
+from imagetune.recipe.sections.search import SearchConfig
 from imagetune.runs.prepare import Data
 
 

@@ -22,8 +22,8 @@ from imagetune.errors import ResourceError
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 from imagetune.model.inference import predict_batches
 from imagetune.model.split_model import SplitModel, hash_weights
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.training.feature_cache.plan import FEATURE_TYPE, FeaturePlan, read_feature_settings
 from imagetune.training.setup.job import TrainingImages, TrainingJob, open_stage_batches, resolve_stage_data
 

@@ -13,7 +13,7 @@ import psutil
 from imagetune.core.row_store import compute_row_bytes, find_cache_root, measure_free_disk
 from imagetune.model.build import POOLING
 from imagetune.model.split_model import SplitModel, list_frozen_boundaries, split_model_at
-from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.recipe.unfreeze import parse_unfreeze
 from imagetune.training.setup.job import TrainingJob, is_augmented, open_stage_batches, resolve_stage_data
 

@@ -14,7 +14,7 @@ from imagetune.errors import CheckpointError, ImagetuneError
 from imagetune.model.split_model import SplitModel
 from imagetune.model.traces import free_graphs
 from imagetune.model.trainable import find_trainable_positions
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
 from imagetune.training.loop.batch_norm import reestimate_statistics
 from imagetune.training.loop.callback import StageCallback, StopCondition

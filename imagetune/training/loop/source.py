@@ -11,7 +11,7 @@ import keras
 from imagetune.data.loading.pipeline import compute_epoch_order
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.split_model import SplitModel, split_model_at
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.training.feature_cache.features import FeatureBatch, compute_plain_features, compute_train_features
 from imagetune.training.feature_cache.plan import FeaturePlan
 from imagetune.training.setup.events import FeaturesDone

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.recipe.learning import AverageConfig
+from imagetune.recipe.sections.learning import AverageConfig
 
 
 class KeptWeights:

@@ -24,10 +24,10 @@ from imagetune.errors import ImagetuneError, RecipeError, ResourceError
 from imagetune.model.backbones.table import Backbone, get_backbone
 from imagetune.model.build import build_model, find_backbone
 from imagetune.model.trainable import find_unfrozen_layers
-from imagetune.recipe.base import PositiveInt, Section
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.sections.base import PositiveInt, Section
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.model import ModelConfig
+from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.training.measure.plan import measure_peak_memory
 from imagetune.training.objectives.penalties import copy_pretrained_weights
 from imagetune.training.setup.faults import convert_memory_errors

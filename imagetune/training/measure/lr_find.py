@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.errors import DivergedError
-from imagetune.recipe.train import ScheduleConfig, StageConfig
+from imagetune.recipe.sections.train import ScheduleConfig, StageConfig
 from imagetune.training.optimization.optimizer import Slots, list_inner_optimizers
 from imagetune.training.setup.faults import convert_memory_errors
 from imagetune.training.setup.job import TrainingJob, build_objective, build_targets, open_stage_batches

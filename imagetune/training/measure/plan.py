@@ -6,7 +6,7 @@ import resource
 import sys
 from dataclasses import dataclass
 
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.training.measure.timing import ANY_LEARNING_RATE, StageTimes, time_stage
 from imagetune.training.setup.job import TrainingJob, build_objective, build_stage_model, build_targets
 from imagetune.training.setup.stages import prepare_stage

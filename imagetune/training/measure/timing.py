@@ -14,7 +14,7 @@ import numpy as np
 from imagetune.data.loading.pipeline import Batch
 from imagetune.data.loading.timing import Timing
 from imagetune.model.split_model import list_frozen_boundaries, split_model_at
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
 from imagetune.training.setup.faults import convert_memory_errors
 from imagetune.training.setup.job import TrainingJob, build_stage_model, open_stage_batches

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from imagetune.data.loading.timing import LoadingTimes, PipelineTimes
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.training.feature_cache.plan import AUTO_COPIES, plan_features, read_feature_settings
 from imagetune.training.measure.forecast import (
     AUGMENT,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from imagetune.core.processes import count_usable_cores
 from imagetune.data.loading.timing import Augmentation, measure_thread_throughput, sample_evenly
 from imagetune.data.sources.records import Record
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.feature_cache.plan import read_feature_settings
 from imagetune.training.measure.forecast import CACHED_SHARE, PROCESS_SHARE
 from imagetune.training.setup.job import is_augmented, resolve_stage_data

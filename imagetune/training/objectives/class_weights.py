@@ -70,7 +70,7 @@ def compute_sampling_weights(
     """Return the sampling probability of each image, (n,) float64 summing to 1; None where each comes once an epoch.
 
     Args:
-        setting: As for ``compute_sampling_shares``.
+        setting: As for ``sampling_shares``.
         labels: Labels of the n images.
         class_names: Names of the k classes.
     """

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.plugins import LOSSES, convert_plugin_errors, load_plugin
-from imagetune.recipe.data import Task
-from imagetune.recipe.learning import LOSS_NAMES, LossConfig, TeacherConfig
+from imagetune.recipe.sections.learning import LOSS_NAMES, LossConfig, TeacherConfig
+from imagetune.recipe.tasks import Task
 
 SampleLoss: TypeAlias = Callable[[Any, Any], Any]
 # What `loss: auto` means. Squared EMD takes the order of classes into account; Huber is robust to outliers.

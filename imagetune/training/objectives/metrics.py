@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.loading.targets import ValueScale, compute_median_class
-from imagetune.recipe.data import Task
+from imagetune.recipe.tasks import Task
 
 # Error at which Huber's loss turns from square to absolute (Huber 1964), in standard deviations of the labels.
 HUBER_DELTA = 1.0

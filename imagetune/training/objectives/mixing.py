@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.recipe.learning import MixConfig
+from imagetune.recipe.sections.learning import MixConfig
 
 Images = NDArray[np.uint8]
 Targets = NDArray[np.float32]

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from imagetune.recipe.learning import RegularisationConfig
+from imagetune.recipe.sections.learning import RegularisationConfig
 
 PretrainedWeights = Sequence[np.ndarray]
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from imagetune.recipe.learning import AverageConfig
-from imagetune.recipe.train import OptimizerConfig
+from imagetune.recipe.sections.learning import AverageConfig
+from imagetune.recipe.sections.train import OptimizerConfig
 
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 # Kinds of slots that mean nothing outside their stage.

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from imagetune.recipe.train import ScheduleConfig
+from imagetune.recipe.sections.train import ScheduleConfig
 
 ONE_CYCLE_START = 1 / 25  # Smith's ratio of the first learning rate to the highest
 

@@ -16,8 +16,8 @@ from imagetune.data.loading.targets import encode_targets
 from imagetune.data.sources.records import Record
 from imagetune.model.backbones.table import Backbone
 from imagetune.model.build import find_backbone, find_value_scale
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.training.objectives.class_weights import class_weights, compute_sampling_weights, count_classes
 from imagetune.training.objectives.distillation import Teacher
 from imagetune.training.objectives.penalties import copy_pretrained_weights

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.errors import ImagetuneError
-from imagetune.recipe.learning import MixConfig
+from imagetune.recipe.sections.learning import MixConfig
 from imagetune.training.objectives.distillation import Teacher
 from imagetune.training.objectives.mixing import mix_batch
 

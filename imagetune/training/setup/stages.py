@@ -16,8 +16,8 @@ from imagetune.model.build import build_logits_model, find_backbone
 from imagetune.model.devices import find_device
 from imagetune.model.split_model import SplitModel, list_frozen_boundaries
 from imagetune.model.trainable import list_blocks, list_leaf_layers, set_trainable
-from imagetune.recipe.data import Task
-from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.sections.train import StageConfig, TrainConfig
+from imagetune.recipe.tasks import Task
 from imagetune.training.objectives.losses import build_loss
 from imagetune.training.objectives.metrics import Tally, build_tally
 from imagetune.training.objectives.penalties import PretrainedWeights, set_penalties

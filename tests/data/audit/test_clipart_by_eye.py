@@ -11,7 +11,7 @@ import pytest
 from imagetune.data.audit.audit import Audit, audit_catalog
 from imagetune.data.duplicates.groups import find_components
 from imagetune.data.sources.read import read_catalog
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 CLIPART = Path(__file__).parents[3] / "recipes" / "clipart"
 SEEN = json.loads((Path(__file__).parents[1] / "clipart_by_eye.json").read_text())

@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 from imagetune.data.audit.audit import Audit, audit_catalog
 from imagetune.data.duplicates.groups import list_group_members
 from imagetune.data.sources.read import read_catalog
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 ConfigFor = Callable[..., DataConfig]
 CLIPART = Path(__file__).parents[3] / "recipes" / "clipart"

@@ -20,7 +20,7 @@ from imagetune.data.loading.augmentation import (
     find_augmentation_problems,
     resolve_augmentation,
 )
-from imagetune.recipe.data import DataConfig, ImageSettings
+from imagetune.recipe.sections.data import DataConfig, ImageSettings
 
 IMAGE = ImageSettings(height=32, width=40, background=(255, 255, 255))
 SIZE = (32, 40)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from imagetune.data.loading.decode import decode_image, load_image, resize_image
 from imagetune.errors import BadImageError
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings
 
 WHITE = (255, 255, 255)
 

@@ -17,7 +17,7 @@ from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.image_cache import ImageCache, ImageCaches, open_image_cache
 from imagetune.data.loading.pipeline import Batch, load_evaluation_batches, load_training_batches
 from imagetune.data.sources.records import Record
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 SIZE = 32
 IMAGE_BYTES = SIZE * SIZE * 3

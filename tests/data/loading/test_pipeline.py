@@ -26,7 +26,7 @@ from imagetune.data.loading.pipeline import (
 )
 from imagetune.data.sources.records import Record
 from imagetune.errors import BadImageError, DataError, ResourceError
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings
 
 IMAGE = ImageSettings(height=32, width=32)
 NAMES = ("cat", "dog", "owl")

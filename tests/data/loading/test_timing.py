@@ -15,7 +15,7 @@ from imagetune.data.loading.timing import (
 )
 from imagetune.data.sources.records import Record
 from imagetune.errors import BadImageError
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings
 
 IMAGE = ImageSettings(height=48, width=48)
 SLOW_FIRST = [{"GaussianBlur": {"blur_limit": [31, 31], "p": 1.0}}, {"HorizontalFlip": {"p": 0.5}}]

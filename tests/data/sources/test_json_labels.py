@@ -8,7 +8,7 @@ import pytest
 
 from imagetune.data.sources.read import read_catalog
 from imagetune.errors import DataError
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 ConfigFor = Callable[..., DataConfig]
 

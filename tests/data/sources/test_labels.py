@@ -15,7 +15,7 @@ from imagetune.data.sources.labels import (
 )
 from imagetune.data.sources.records import Record
 from imagetune.errors import DataError, RecipeError
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 
 def config(**values: object) -> DataConfig:

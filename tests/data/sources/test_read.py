@@ -17,7 +17,7 @@ from imagetune.data.sources.read import find_images, read_catalog
 from imagetune.data.sources.records import Record
 from imagetune.data.sources.split_names import parse_split_name
 from imagetune.errors import DataError
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 MakeImage = Callable[..., Path]
 ConfigFor = Callable[..., DataConfig]

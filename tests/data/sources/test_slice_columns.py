@@ -14,7 +14,7 @@ from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import read_splits_csv, split_catalog, write_splits_csv
 from imagetune.errors import DataError
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 ConfigFor = Callable[..., DataConfig]
 TABLE = "path,label,camera,age\n" + "".join(f"{n}.png,{'ab'[n % 2]},{'xy'[n // 8]},{n}\n" for n in range(16))

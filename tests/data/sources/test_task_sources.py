@@ -19,7 +19,7 @@ from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits, split_catalog
 from imagetune.errors import DataError, RecipeError
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 ConfigFor = Callable[..., DataConfig]
 ROOT = Path("/data")

@@ -15,7 +15,7 @@ from imagetune.data.splits.folds import assign_folds, build_cross_validation_fol
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits, split_catalog
 from imagetune.errors import DataError
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 ConfigFor = Callable[..., DataConfig]
 ROOT = Path("/data")

@@ -13,7 +13,7 @@ from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits, read_splits_csv, split_catalog, write_splits_csv
 from imagetune.errors import DataError
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 ConfigFor = Callable[..., DataConfig]
 ROOT = Path("/data")

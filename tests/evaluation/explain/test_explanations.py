@@ -12,10 +12,10 @@ from imagetune.evaluation.context import EvaluatedSplit
 from imagetune.evaluation.explain.explanations import choose_explained_outputs, explain_mistakes
 from imagetune.evaluation.predictions import Predictions, build_predictions
 from imagetune.model.build import build_model
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.evaluate import EvaluateConfig
+from imagetune.recipe.sections.model import ModelConfig
 from imagetune.reports.run.report import write_report
 from imagetune.reports.sections.explanations import MAX_SHOWN
 from imagetune.reports.tiles import RunTiles

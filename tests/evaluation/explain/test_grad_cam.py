@@ -13,8 +13,8 @@ from imagetune.evaluation.explain.grad_cam import build_heat_map, compute_grad_c
 from imagetune.evaluation.explain.saliency import compute_saliency
 from imagetune.model.build import build_model, find_backbone
 from imagetune.model.gradients import compute_feature_maps, split_for_saliency
-from imagetune.model.weights.load import load_weights
-from imagetune.recipe.model import ModelConfig
+from imagetune.model.load_weights import load_weights
+from imagetune.recipe.sections.model import ModelConfig
 
 SIZE = 160
 SIDE = 50

@@ -17,8 +17,8 @@ from imagetune.evaluation.features.out_of_distribution import (
 from imagetune.model.build import LOGITS, build_model
 from imagetune.model.manifest import read_manifest, save_model
 from imagetune.model.out_of_distribution import read_detector
-from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.model import ModelConfig
 
 CLASSES = ("birds", "boats", "clothing", "desserts", "faces", "flags", "fruit", "mammals")
 PIXELS = 32

@@ -12,7 +12,7 @@ from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.document import build_evaluation_document, list_failed_requirements
 from imagetune.evaluation.metrics.classification import HEADLINES, evaluate_predictions
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.evaluate import EvaluateConfig, Requirement
+from imagetune.recipe.sections.evaluate import EvaluateConfig, Requirement
 
 CONFIG = EvaluateConfig(bootstrap_samples=200)
 

@@ -9,7 +9,7 @@ from imagetune.evaluation.predictions import build_predictions
 from imagetune.evaluation.probabilities.decision_rules import list_operating_thresholds, predict_at_operating_point
 from imagetune.evaluation.probabilities.operating_point import choose_threshold, describe_operating_point
 from imagetune.model.decision_rules import OperatingPoint
-from imagetune.recipe.evaluate import OperatingPointConfig
+from imagetune.recipe.sections.evaluate import OperatingPointConfig
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_image
 from imagetune.evaluation.robustness.blurs import blur_defocus, blur_glass, blur_motion
 from imagetune.evaluation.robustness.corruptions import COMMON, SEVERITIES, corrupt
 from imagetune.evaluation.robustness.weather import draw_fractal
-from imagetune.recipe.evaluate import Corruption
+from imagetune.recipe.sections.evaluate import Corruption
 
 NAMES = get_args(Corruption)
 # More of these is further from the image; of the others the paper changes several things at once.

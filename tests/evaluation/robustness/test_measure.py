@@ -20,9 +20,9 @@ from imagetune.evaluation.robustness.measure import (
     measure_robustness,
 )
 from imagetune.evaluation.robustness.metrics import Sums, compute_robustness_metrics, compute_sums, draw_resampling
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.evaluate import EvaluateConfig, RobustnessConfig
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.evaluate import EvaluateConfig, RobustnessConfig
 from imagetune.reports.run.report import write_report
 from imagetune.reports.sections.robustness import heat_of
 from imagetune.reports.tiles import RunTiles

@@ -20,7 +20,7 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import Draws
 from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate
 from imagetune.evaluation.statistics.jackknife import Units
-from imagetune.recipe.evaluate import EvaluateConfig
+from imagetune.recipe.sections.evaluate import EvaluateConfig
 
 # What is found in 700 trials is itself unsure by nearly a point; half a point of that is let pass.
 BAND = (0.93 - 0.005, 0.97 + 0.005)

@@ -9,10 +9,10 @@ from sklearn.datasets import load_sample_images
 from imagetune.errors import WeightsError
 from imagetune.model.backbones.efficientnet_lite0 import convert_torch_weights
 from imagetune.model.build import build_model
-from imagetune.model.weights.load import load_weights
+from imagetune.model.load_weights import load_weights
 from imagetune.model.weights.packages import lite0_file
 from imagetune.model.weights.torch_reader import read_torch_file
-from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.sections.model import ModelConfig
 
 PALACE, BELL_COTE, MONASTERY, DAISY = 698, 442, 663, 985
 

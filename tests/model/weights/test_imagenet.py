@@ -18,6 +18,7 @@ from imagetune.errors import RecipeError, WeightsError
 from imagetune.model.backbones import table
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import find_backbone
+from imagetune.model.load_weights import load_weights
 from imagetune.model.weights import imagenet
 from imagetune.model.weights.imagenet import (
     check_weights,
@@ -27,8 +28,7 @@ from imagetune.model.weights.imagenet import (
     weights_state,
     weights_status,
 )
-from imagetune.model.weights.load import load_weights
-from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.sections.model import ModelConfig
 
 
 @pytest.fixture(autouse=True)

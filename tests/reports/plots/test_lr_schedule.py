@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 
-from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.reports.plots.lr_schedule import compute_stage_learning_rates, draw_schedule
 from imagetune.training.optimization.schedules import StageSchedule
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.reports.sections.class_imbalance import compute_class_balance
 
 STAGES = [{"name": "head", "unfreeze": "none", "epochs": 1, "learning_rate": 1e-3}]

@@ -14,7 +14,7 @@ from imagetune.evaluation.probabilities.costs import describe_costs
 from imagetune.evaluation.probabilities.operating_point import describe_operating_point
 from imagetune.evaluation.probabilities.roc_curves import analyse_curves
 from imagetune.evaluation.probabilities.selective import analyse_selective_prediction
-from imagetune.recipe.evaluate import OperatingPointConfig
+from imagetune.recipe.sections.evaluate import OperatingPointConfig
 from imagetune.reports.run.report import render_report
 from imagetune.reports.sections.probabilities import (
     view_calibration,

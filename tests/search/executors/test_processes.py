@@ -246,7 +246,7 @@ def test_what_trials_are_forked_from_has_computed_nothing(tmp_path, backend):
     (tmp_path / "keras.py").write_text("raise SystemExit('the working folder was looked into')")
     code = """
 import sys
-import imagetune.search.executors.preload
+import imagetune.search.trial_process.preload
 import keras, threading
 from pathlib import Path
 names = [(path / "comm").read_text().strip() for path in Path("/proc/self/task").iterdir()]

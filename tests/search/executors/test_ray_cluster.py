@@ -14,7 +14,7 @@ from ray_clusters import add_node, remove_node, three_nodes
 
 from imagetune.errors import ResourceError
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import RayConfig
+from imagetune.recipe.sections.search import RayConfig
 from imagetune.search.executors import ray_cluster
 from imagetune.search.executors.protocol import Task
 from imagetune.search.executors.ray_cluster import RayTasks

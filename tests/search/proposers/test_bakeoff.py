@@ -1,6 +1,6 @@
 """The trials of a bake-off: probes one by one, then the best fine-tuned."""
 
-from imagetune.recipe.search import ChoiceSpace, IntSpace
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace
 from imagetune.search.proposers.bakeoff import ProbeProposer, list_fine_tunings, list_probes, select_compared
 from imagetune.search.proposers.finalists import rank_candidates
 from imagetune.search.proposers.protocol import Turn

@@ -1,6 +1,6 @@
 import pytest
 
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.sections.train import StageConfig
 from imagetune.search.proposers.median_rule import falls_behind, may_end_after
 
 EARLIER = [[0.5, 0.6, 0.7], [0.4, 0.5, 0.9], [0.3, 0.5, 0.6], [0.1, 0.2, 0.3], [0.6, 0.6, 0.6]]

@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig, UniformSpace
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig, UniformSpace
 from imagetune.search.proposers.finalists import get_direction
 from imagetune.search.proposers.oracle import OracleProposer
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.space import count_grid_points, discretise_spaces, get_default_setting, is_setting
 from imagetune.search.records.trial import Known, Trial
+from imagetune.search.space import count_grid_points, discretise_spaces, get_default_setting, is_setting
 
 RATE = ("train", "stages", 0, "learning_rate")
 BATCH = ("train", "batch_size")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
 from imagetune.search.proposers.protocol import Turn
 from imagetune.search.proposers.sweep import (
     SweepProposer,

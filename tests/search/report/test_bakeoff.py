@@ -4,15 +4,15 @@ import re
 
 import pytest
 
-from imagetune.recipe.search import ChoiceSpace, SearchConfig
+from imagetune.recipe.sections.search import ChoiceSpace, SearchConfig
 from imagetune.reports.page import html_environment
 from imagetune.search.proposers.bakeoff import list_fine_tunings, list_probes
 from imagetune.search.proposers.finalists import rank_candidates
 from imagetune.search.records.journal import Ended, Proposed
-from imagetune.search.records.reader import read_search
 from imagetune.search.records.table import describe_search, open_records
 from imagetune.search.records.trial import TrialResult
 from imagetune.search.report.bakeoff import view_bakeoff
+from imagetune.search.results.reader import read_search
 from imagetune.search.trial_process.probe_file import write_probe
 
 SPACES = {("model", "backbone"): ChoiceSpace(search="choice", values=("large", "small", "gone", "slow"))}

@@ -9,7 +9,7 @@ from searches import write_search
 from words import Page
 
 from imagetune.errors import CheckpointError, ModelFileError
-from imagetune.recipe.search import ChoiceSpace, UniformSpace
+from imagetune.recipe.sections.search import ChoiceSpace, UniformSpace
 from imagetune.search.report.report import write_search_report
 
 DIVERGED = "diverged: the loss is nan at step {}"

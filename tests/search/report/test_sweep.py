@@ -6,15 +6,15 @@ import json
 import pytest
 
 from imagetune.cli.render.sweep import format_sweep
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig, UniformSpace
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig, UniformSpace
 from imagetune.reports.page import html_environment
 from imagetune.search.proposers.sweep import compute_sweep_effects, list_sweep_settings, list_sweep_trials
 from imagetune.search.records.journal import Ended, Proposed
-from imagetune.search.records.reader import read_search
-from imagetune.search.records.sweep_result import format_overrides, write_sweep
 from imagetune.search.records.table import describe_search, open_records
 from imagetune.search.records.trial import TrialResult
 from imagetune.search.report.sweep import view_sweep
+from imagetune.search.results.reader import read_search
+from imagetune.search.results.sweep import format_overrides, write_sweep
 
 RATE, DEPTH = ("train", "stages", 0, "learning_rate"), ("train", "stages", 0, "unfreeze")
 BATCH, DECAY = ("train", "batch_size"), ("train", "stages", 0, "layer_decay")

@@ -21,9 +21,9 @@ from imagetune.errors import BadImageError, StoppedError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
 from imagetune.model.split_model import list_frozen_boundaries, split_model_at
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.model import ModelConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.feature_cache.plan import AUTO_COPIES, plan_features
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.events import SilentListener

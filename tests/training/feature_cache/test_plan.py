@@ -1,6 +1,6 @@
 import pytest
 
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.feature_cache.plan import AUTO_COPIES, read_feature_settings
 
 

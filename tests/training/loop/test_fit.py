@@ -10,9 +10,9 @@ from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.splits import split_catalog
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.model import ModelConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.loop.checkpoints import list_checkpoints
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.job import TrainingImages, TrainingJob

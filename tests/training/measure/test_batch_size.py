@@ -6,9 +6,9 @@ from imagetune.core.messages import say_nothing
 from imagetune.errors import ImagetuneError, RecipeError, ResourceError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.model import ModelConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.measure import batch_size
 from imagetune.training.measure.batch_size import (
     Load,

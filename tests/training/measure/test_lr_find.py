@@ -11,9 +11,9 @@ from imagetune.data.splits.splits import split_catalog
 from imagetune.errors import DivergedError, StoppedError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.train import OptimizerConfig, TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.model import ModelConfig
+from imagetune.recipe.sections.train import OptimizerConfig, TrainConfig
 from imagetune.training.measure.lr_find import (
     MAX_LEARNING_RATE,
     MAX_STEPS,

@@ -12,9 +12,9 @@ from imagetune.data.splits.splits import split_catalog
 from imagetune.errors import StoppedError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.model import ModelConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.feature_cache.plan import plan_features
 from imagetune.training.measure.forecast import Costs
 from imagetune.training.measure.timing import (

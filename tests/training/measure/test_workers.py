@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from imagetune.data.sources.records import Record
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.train import TrainConfig
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.measure.workers import LoadingSpeeds, Reads, choose_workers, count_reads, measure_loading_speeds
 
 MANY = LoadingSpeeds(core=100, threads=300, cores=16)

@@ -4,7 +4,7 @@ import pytest
 from plugin_packages import install_module
 
 from imagetune.errors import RecipeError
-from imagetune.recipe.learning import LossConfig, TeacherConfig
+from imagetune.recipe.sections.learning import LossConfig, TeacherConfig
 from imagetune.training.objectives.losses import build_loss
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, -3.0]], np.float32)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from imagetune.recipe.learning import MixConfig
+from imagetune.recipe.sections.learning import MixConfig
 from imagetune.training.objectives.mixing import mix_batch
 
 BLACK_AND_WHITE = np.stack([np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 255, np.uint8)] * 8)

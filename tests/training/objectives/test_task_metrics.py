@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, precision_score, r2_score, recall_score
 
 from imagetune.data.loading.targets import ValueScale, compute_median_class
-from imagetune.recipe.learning import LossConfig
+from imagetune.recipe.sections.learning import LossConfig
 from imagetune.training.objectives.losses import build_loss
 from imagetune.training.objectives.metrics import build_tally, compute_prediction_metrics
 

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from imagetune.recipe.learning import AverageConfig
-from imagetune.recipe.train import OptimizerConfig, StageConfig
+from imagetune.recipe.sections.learning import AverageConfig
+from imagetune.recipe.sections.train import OptimizerConfig, StageConfig
 from imagetune.training.optimization.optimizer import (
     Group,
     Slots,

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from imagetune.recipe.train import ScheduleConfig
+from imagetune.recipe.sections.train import ScheduleConfig
 from imagetune.training.optimization.schedules import PlateauLearningRate, StageSchedule
 
 NAMES = (

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from imagetune.core.plugins import LOSSES
-from imagetune.recipe.base import NonNegative, Positive, Section
 from imagetune.recipe.plugin_names import NameOf
+from imagetune.recipe.sections.base import NonNegative, Positive, Section
 
 LOSS_NAMES = ("auto", "cross_entropy", "focal", "squared_emd", "huber", "mse", "mae")
 LossName = Annotated[str, NameOf(LOSSES, LOSS_NAMES)]

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from imagetune.recipe.base import NonNegative, PositiveInt, Section, Sequence
 from imagetune.recipe.metrics import TestMetric, is_lower_better
+from imagetune.recipe.sections.base import NonNegative, PositiveInt, Section, Sequence
 
 Corruption = Literal[
     "gaussian_noise",

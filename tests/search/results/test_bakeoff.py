@@ -9,8 +9,8 @@ from imagetune.cli.render.bakeoff import format_bakeoff
 from imagetune.errors import RecipeError
 from imagetune.evaluation.cross_validation import estimate_fold_mean
 from imagetune.recipe.loading import load_recipe
-from imagetune.search.records.bakeoff_result import check_bakeoff, rank_backbones, write_bakeoff
 from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.results.bakeoff import check_bakeoff, rank_backbones, write_bakeoff
 from imagetune.search.trial_process.probe_file import write_probe
 
 BACKBONE = ("model", "backbone")

@@ -26,8 +26,8 @@ from scipy.stats import qmc
 from sklearn import config_context
 from sklearn.tree import DecisionTreeRegressor
 
-from imagetune.recipe.search import Value
-from imagetune.search.records.axes import Axis
+from imagetune.recipe.sections.search import Value
+from imagetune.search.results.axes import Axis
 
 Floats = NDArray[np.float64]
 # The dtype of scikit-learn's trees.
@@ -115,7 +115,7 @@ def analyse(axes: Sequence[Axis], observations: Sequence[Observation], *, seed: 
         seed: The same seed gives the same result.
 
     Returns:
-        None where there is nothing to analyse: fewer than ``MIN_SETTINGS`` different settings, no space, or one
+        None where there is nothing to analyse: fewer than ``FEWEST_SETTINGS`` different settings, no space, or one
         objective throughout.
     """
     trials = _trials(axes, observations)

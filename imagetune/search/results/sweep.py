@@ -11,8 +11,8 @@ from imagetune.core.files import write_csv
 from imagetune.recipe.problems import format_path
 from imagetune.search.proposers.finalists import Direction
 from imagetune.search.proposers.sweep import CONFIDENCE, Effect, combine_better_values
-from imagetune.search.records.axes import format_value
 from imagetune.search.records.table import format_cell
+from imagetune.search.results.axes import format_value
 
 _COLUMNS = ("key", "value", "default", "where", "seeds", "mean", "sd", "paired", "difference", "low", "high")
 _TESTS = ("p", "p_holm", "verdict", "error")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imagetune.recipe.search import Value
+from imagetune.recipe.sections.search import Value
 
 _MAX_TEXT = 40
 # More powers of ten on one axis would touch each other.

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from imagetune.core.plugins import TRACKERS
-from imagetune.recipe.base import Section, Sequence
 from imagetune.recipe.plugin_names import NameOf
+from imagetune.recipe.sections.base import Section, Sequence
 
 MLFLOW = "mlflow"
 TrackerName = Annotated[str, NameOf(TRACKERS, (MLFLOW,))]

@@ -7,8 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from imagetune.core.plugins import AUGMENTATIONS
-from imagetune.recipe.base import Fraction, NonNegativeInt, Positive, PositiveInt, Section, Sequence
 from imagetune.recipe.plugin_names import NameOf
+from imagetune.recipe.sections.base import Fraction, NonNegativeInt, Positive, PositiveInt, Section, Sequence
+from imagetune.recipe.tasks import Task
 
 Resize = Literal["pad", "crop", "squash"]
 AugmentationPreset = Annotated[str, NameOf(AUGMENTATIONS, ("none", "light", "medium", "strong", "randaugment"))]
@@ -17,7 +18,6 @@ Pixels = Annotated[int, Field(ge=8, le=4096)]
 ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 Background = Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]
 Augmentation = AugmentationPreset | Sequence[dict[str, dict[str, JsonValue] | None]]
-Task = Literal["single_label", "multi_label", "ordinal", "regression"]
 
 
 class SplitConfig(Section):

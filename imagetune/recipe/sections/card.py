@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagetune.recipe.base import Section, Sequence
+from imagetune.recipe.sections.base import Section, Sequence
 
 
 class CardConfig(Section):

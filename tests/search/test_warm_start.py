@@ -14,10 +14,10 @@ from imagetune.run_folder.folder import build_lock_document, write_recipe
 from imagetune.runs.prepare import read_data
 from imagetune.search.choose_proposer import build_proposer
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.warm_start import load_warm_start, read_warm_start, write_warm_start
 from imagetune.search.records.journal import Ended, Journal, Proposed
 from imagetune.search.records.table import describe_search, open_records
 from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.warm_start import load_warm_start, read_warm_start, write_warm_start
 
 RATE = ("train", "stages", 0, "learning_rate")
 OPTIMIZER = ("train", "optimizer")

@@ -16,7 +16,15 @@ import numpy as np
 from imagetune.recipe.conditions import find_conditions, is_active, select_active, sort_by_conditions
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import format_path
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value, find_index
+from imagetune.recipe.sections.search import (
+    ChoiceSpace,
+    IntSpace,
+    LogUniformSpace,
+    Space,
+    UniformSpace,
+    Value,
+    find_index,
+)
 
 Spaces = Mapping[NodePath, Space]
 Values = Mapping[NodePath, Value]
@@ -56,7 +64,7 @@ def parse_proposal(spaces: Spaces, proposal: Mapping[str, Any]) -> dict[NodePath
 
 
 def build_proposal(spaces: Spaces, values: Values) -> dict[str, Any]:
-    """Return recipe values as KerasTuner holds them: the inverse of ``parse_proposal``.
+    """Return recipe values as KerasTuner holds them: the inverse of ``values_of``.
 
     Raises:
         ValueError: A value isn't in its space.
@@ -87,7 +95,7 @@ def discretise_spaces(spaces: Spaces) -> dict[NodePath, Space]:
 
 
 def count_grid_points(spaces: Spaces) -> int:
-    """Return the number of points of spaces from ``discretise_spaces``; what isn't in force multiplies nothing."""
+    """Return the number of points of spaces from ``on_grid``; what isn't in force multiplies nothing."""
     named = {parent for path in spaces for parent in find_conditions(spaces, path)}
     order = sort_by_conditions(spaces)
 

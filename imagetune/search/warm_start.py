@@ -23,14 +23,14 @@ from imagetune.recipe.loading import LoadedRecipe, load_recipe
 from imagetune.recipe.printing import flatten_values, list_recipe_values
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import ChoiceSpace, Value
+from imagetune.recipe.sections.search import ChoiceSpace, Value
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
 from imagetune.search.proposers.finalists import Candidate, get_direction, rank_candidates
-from imagetune.search.proposers.space import is_setting
 from imagetune.search.records.journal import Journal, list_results
 from imagetune.search.records.trial import Known
 from imagetune.search.resume import Image, list_present_images, may_change, read_recorded_images
+from imagetune.search.space import is_setting
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 _ORACLES = ("random", "grid", "bayesian", "hyperband")

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from scipy.stats import t, ttest_ind
 
 from imagetune.search.proposers.finalists import Candidate
-from imagetune.search.records.axes import Axis, format_value
-from imagetune.search.records.reader import SearchFiles
 from imagetune.search.records.trial import TrialResult
+from imagetune.search.results.axes import Axis, format_value
+from imagetune.search.results.reader import SearchFiles
 
 _CONFIDENCE = 0.95
 # Shares of a range: the winner lies at its edge within the first, and good settings support that within the second.
@@ -177,8 +177,8 @@ def _find_edges(search: SearchFiles) -> Iterator[Remark]:
         near = [found for found in _places(search, axis, good) if (found > 1 - _NEAR if upper else found < _NEAR)]
         name, end = search.short[axis.name], format_value(axis.high if upper else axis.low)
         text = (
-            f"The winner's {name} is {format_value(values[axis.name])}, at the {'upper' if upper else 'lower'} end of its "
-            f"range ({end}). "
+            f"The winner's {name} is {format_value(values[axis.name])}, at the {'upper' if upper else 'lower'} end "
+            f"of its range ({end}). "
         )
         if len(near) * 2 > len(good):
             text += f"Most of the best settings ({len(near)} of {len(good)}) lie near that end, too: widen the range."

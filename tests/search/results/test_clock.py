@@ -1,7 +1,7 @@
 import pytest
 
-from imagetune.search.records.clock import build_clock
 from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.results.clock import build_clock
 
 
 def ran(began, seconds):

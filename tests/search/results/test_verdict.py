@@ -5,9 +5,9 @@ import pytest
 from searches import BATCH, RATE, drawn, write_search
 
 from imagetune.search.proposers.finalists import Candidate
-from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial, TrialResult
-from imagetune.search.records.verdict import compare_candidates, group_failures, list_remarks
+from imagetune.search.results.reader import read_search
+from imagetune.search.results.verdict import compare_candidates, group_failures, list_remarks
 
 
 def candidate(*metrics, name="001"):

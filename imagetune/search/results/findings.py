@@ -12,9 +12,9 @@ from imagetune.recipe.schema import Recipe
 from imagetune.search.proposers.bakeoff import list_probes
 from imagetune.search.proposers.finalists import get_direction
 from imagetune.search.proposers.sweep import Effect, compute_sweep_effects, list_sweep_settings
-from imagetune.search.records.bakeoff_result import BackboneResult, rank_backbones, write_bakeoff
-from imagetune.search.records.sweep_result import write_sweep
 from imagetune.search.records.trial import TrialResult
+from imagetune.search.results.bakeoff import BackboneResult, rank_backbones, write_bakeoff
+from imagetune.search.results.sweep import write_sweep
 
 
 @dataclass(frozen=True)

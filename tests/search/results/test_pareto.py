@@ -1,4 +1,4 @@
-from imagetune.search.records.pareto import find_pareto_front
+from imagetune.search.results.pareto import find_pareto_front
 
 
 def test_only_what_nothing_beats_is_on_the_front():

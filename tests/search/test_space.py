@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
-from imagetune.search.proposers.space import (
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
+from imagetune.search.space import (
     build_proposal,
     compute_position,
     convert_to_hyperparameters,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from imagetune.core.plugins import BACKBONES, list_plugin_names
-from imagetune.recipe.base import Fraction, NonNegative, PositiveInt, Section, Sequence
+from imagetune.recipe.sections.base import Fraction, NonNegative, PositiveInt, Section, Sequence
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from imagetune.search.records.axes import Axis
-from imagetune.search.records.importance import MIN_SETTINGS, Observation, analyse, clip_outliers
+from imagetune.search.results.axes import Axis
+from imagetune.search.results.importance import MIN_SETTINGS, Observation, analyse, clip_outliers
 
 AXES = (
     Axis("slope", "uniform", 0.0, 1.0),

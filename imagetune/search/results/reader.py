@@ -14,15 +14,15 @@ from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import Value
+from imagetune.recipe.sections.search import Value
 from imagetune.run_folder.reader import read_epochs, read_json
 from imagetune.search.proposers.bakeoff import select_compared
 from imagetune.search.proposers.finalists import Candidate, Direction, get_direction, rank_candidates
-from imagetune.search.records.axes import Axis, read_axes, shorten_names
-from imagetune.search.records.importance import Analysis, Observation, analyse
 from imagetune.search.records.journal import Event, Journal, Proposed, find_unfinished, list_results
 from imagetune.search.records.table import build_values_key
 from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.results.axes import Axis, read_axes, shorten_names
+from imagetune.search.results.importance import Analysis, Observation, analyse
 
 # Name of one more axis: hyperband trains settings for several numbers of epochs.
 EPOCHS = "epochs"

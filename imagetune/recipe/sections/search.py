@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from imagetune.recipe.base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Sequence
 from imagetune.recipe.metrics import EpochMetric
 from imagetune.recipe.problems import format_value
+from imagetune.recipe.sections.base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Sequence
 
 # A value that a space stands for: a scalar, a list or a whole section.
 Value = JsonValue
@@ -214,7 +214,8 @@ class ChoiceSpace(_Conditional):
         # A default of null is a value as well, so whether it was written decides.
         if "default" in self.model_fields_set and find_index(self.values, self.default) is None:
             raise ValueError(
-                f"default {format_value(self.default)} is not among the values {', '.join(map(format_value, self.values))}"
+                f"default {format_value(self.default)} is not among the values "
+                f"{', '.join(map(format_value, self.values))}"
             )
         return self
 

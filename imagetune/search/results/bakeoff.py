@@ -16,12 +16,12 @@ from imagetune.errors import RecipeError
 from imagetune.evaluation.cross_validation import estimate_fold_mean
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.problems import format_path
-from imagetune.recipe.search import ChoiceSpace, IntSpace
+from imagetune.recipe.sections.search import ChoiceSpace, IntSpace
 from imagetune.search.proposers.bakeoff import BACKBONE_PATHS, OTHER_PATHS
 from imagetune.search.proposers.finalists import Direction
-from imagetune.search.records.axes import format_value
-from imagetune.search.records.pareto import find_pareto_front
 from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.results.axes import format_value
+from imagetune.search.results.pareto import find_pareto_front
 from imagetune.search.trial_process.probe_file import read_probe
 
 _COLUMNS = (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imagetune.recipe.loading import load_recipe
-from imagetune.search.records.findings import describe_plan
+from imagetune.search.results.findings import describe_plan
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from imagetune.model.weights.imagenet import (
 from imagetune.model.weights.matching import Match, assign, match_in_order, match_layers
 from imagetune.model.weights.packages import find_hed_file
 from imagetune.model.weights.torch_reader import read_torch_file
-from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.sections.model import ModelConfig
 
 __all__ = [
     "WeightsReport",

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from imagetune.recipe.base import (
+from imagetune.recipe.metrics import EpochMetric
+from imagetune.recipe.presets import expand_stages
+from imagetune.recipe.sections.base import (
     Fraction,
     NonNegative,
     NonNegativeInt,
@@ -15,10 +17,8 @@ from imagetune.recipe.base import (
     Section,
     Sequence,
 )
-from imagetune.recipe.data import Augmentation, ImageSize
-from imagetune.recipe.learning import AverageConfig, LossConfig, MixConfig, RegularisationConfig, TeacherConfig
-from imagetune.recipe.metrics import EpochMetric
-from imagetune.recipe.presets import expand_stages
+from imagetune.recipe.sections.data import Augmentation, ImageSize
+from imagetune.recipe.sections.learning import AverageConfig, LossConfig, MixConfig, RegularisationConfig, TeacherConfig
 from imagetune.recipe.unfreeze import parse_unfreeze
 
 DEFAULT_BATCH = 32

@@ -8,10 +8,10 @@ import pytest
 from imagetune.errors import ModelFileError, RecipeError, WeightsError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import find_backbone
+from imagetune.model.load_weights import load_weights
 from imagetune.model.manifest import save_model
-from imagetune.model.weights.load import load_weights
-from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.model import ModelConfig
 
 
 def load(model, name, weights):

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from imagetune.search.records.axes import Axis, format_value, read_axes, shorten_names
+from imagetune.search.results.axes import Axis, format_value, read_axes, shorten_names
 
 RATE = Axis("rate", "log_uniform", 1e-5, 1e-1)
 DECAY = Axis("decay", "uniform", 0.5, 1.0)

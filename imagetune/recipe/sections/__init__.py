@@ -1,0 +1,1 @@
+"""The sections of a recipe as frozen values, one a module."""

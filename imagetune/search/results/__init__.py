@@ -1,0 +1,1 @@
+"""What a finished search says: axes, importance, verdict, sweeps, bake-offs."""
