@@ -43,7 +43,7 @@ from imagetune.evaluation.comparison.results import (
     Power,
 )
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate, Precision, compute_exact_bound
+from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate, Precision
 from imagetune.evaluation.statistics.paired_tests import (
     SWAPS,
     compute_detectable_deviations,
@@ -54,6 +54,7 @@ from imagetune.evaluation.statistics.paired_tests import (
     compute_permutation_p_value,
     permute_differences,
 )
+from imagetune.evaluation.statistics.proportions import compute_exact_bound
 from imagetune.recipe.metrics import METRICS, TASK_METRICS
 
 Ints = NDArray[np.int64]

@@ -23,8 +23,8 @@ from imagetune.evaluation.probabilities.confidence import (
     find_known_rows,
     get_known_split,
 )
-from imagetune.evaluation.statistics.intervals import Estimate, compute_exact_bound
-from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
+from imagetune.evaluation.statistics.intervals import Estimate
+from imagetune.evaluation.statistics.proportions import compute_exact_bound, compute_two_sided_quantile
 
 
 def analyse_curves(run: EvaluationContext) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ from imagetune.evaluation.statistics.jackknife import (
 )
 from imagetune.evaluation.statistics.proportions import (
     compute_effective_count,
+    compute_exact_bound,
     compute_two_sided_quantile,
     compute_wilson_interval,
 )
@@ -232,19 +233,6 @@ def compute_percentile_interval(samples: NDArray[np.float64], confidence: float)
     tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def compute_exact_bound(images: float, confidence: float) -> float:
-    """Return the lower end of Clopper and Pearson's exact interval for n right of n (Biometrika 26, 1934).
-
-    Resampling images without a mistake never makes one, so the bootstrap would claim certainty. This is the share at
-    which n of n is still as likely as one tail.
-
-    Args:
-        images: n; need not be a whole number.
-        confidence: Coverage of the interval, in (0, 1).
-    """
-    return float(((1 - confidence) / 2) ** (1 / images))
 
 
 def compute_effective_images(per_class: NDArray[np.float64]) -> float:

@@ -49,6 +49,19 @@ def compute_wilson_interval(share: Number, images: Number, quantile: float) -> t
     return np.clip(centre - half, 0.0, share), np.clip(centre + half, share, 1.0)
 
 
+def compute_exact_bound(images: float, confidence: float) -> float:
+    """Return the lower end of Clopper and Pearson's exact interval for n right of n (Biometrika 26, 1934).
+
+    Resampling images without a mistake never makes one, so the bootstrap would claim certainty. This is the share at
+    which n of n is still as likely as one tail.
+
+    Args:
+        images: n; need not be a whole number.
+        confidence: Coverage of the interval, in (0, 1).
+    """
+    return float(((1 - confidence) / 2) ** (1 / images))
+
+
 def compute_effective_count(share: float, variance: float) -> float | None:
     """Return the effective number of images: of how many independent ones a share would have that variance.
 

@@ -6,10 +6,10 @@ from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
     compute_effective_images,
-    compute_exact_bound,
     compute_percentile_interval,
     draw_weights,
 )
+from imagetune.evaluation.statistics.proportions import compute_exact_bound
 
 LABELS = np.array([0, 1, 1, 2, 2, 2, 2, 0, 1, 2])
 
