@@ -128,7 +128,7 @@ def test_errors_say_where_what_and_what_to_do(run, images, tmp_path):
     assert "uint8" in caught.value.hint
     with pytest.raises(imagetune.ModelFileError, match="no such run folder"):
         imagetune.load(tmp_path / "nowhere")
-    with pytest.raises(imagetune.RecipeError, match="5 is no recipe"):
+    with pytest.raises(imagetune.RecipeError, match="5 is not a recipe"):
         imagetune.fit(5)
 
 
@@ -196,10 +196,10 @@ def test_a_script_without_a_guard_runs_once_although_processes_load_its_images(i
 def test_a_new_process_is_told_of_no_script():
     from multiprocessing.spawn import get_preparation_data
 
-    from imagetune.data.processes import without_main_module
+    from imagetune.core.processes import hide_main_module
 
     before = sys.modules["__main__"]
-    with without_main_module():
+    with hide_main_module():
         told = get_preparation_data("worker")
     assert not {"init_main_from_path", "init_main_from_name"} & set(told)
     assert sys.modules["__main__"] is before

@@ -117,7 +117,7 @@ def test_validate_imports_no_keras_for_plugins(plugged):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=place, env=variables, capture_output=True, text=True, check=False
     )
-    assert done.stdout.splitlines() == ["plugged.yaml: good (2 stages)", "[]"], done.stderr
+    assert done.stdout.splitlines() == ["plugged.yaml: valid (2 stages)", "[]"], done.stderr
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,14 @@ def test_mistakes_about_plugins_are_told_like_others(installed, imagetune, overr
 def test_a_plugin_with_a_name_of_ours_is_refused(recipe, imagetune, tmp_path, monkeypatch):
     groups = {"imagetune.backbones": {"efficientnet_lite0": "x:y"}, "imagetune.augmentations": {"light": "x:y"}}
     monkeypatch.syspath_prepend(write_metadata(tmp_path / "site", "rival", "3", groups))
-    outcome = imagetune("recipe", "validate", recipe)
+    outcome = imagetune("recipe", "validate", recipe, "-o", "data.augmentation=light")
     assert outcome.code == 2
     assert "the augmentation preset 'light' is offered twice: by imagetune itself and by the package rival 3" in (
         outcome.err
     )
-    outcome = imagetune("recipe", "validate", recipe, "-o", "data.augmentation=none")
+    outcome = imagetune(
+        "recipe", "validate", recipe, "-o", "data.augmentation=none", "-o", "model.backbone=efficientnet_lite0"
+    )
     assert outcome.code == 2
     assert "the backbone 'efficientnet_lite0' is offered twice: by imagetune itself and by the package rival 3" in (
         outcome.err

@@ -55,7 +55,7 @@ def test_a_soup_of_a_run_with_itself_is_that_run_in_a_folder_like_any_other(fitt
     (recorded,) = client.search_runs([client.get_experiment_by_name("colours").experiment_id])
     assert recorded.info.status == "FINISHED"
     assert "soup.json" in {item.path for item in client.list_artifacts(recorded.info.run_id)}
-    assert "Soup" in (soup / "report.html").read_text()
+    assert "Model soup" in (soup / "report.html").read_text()
     assert imagetune("evaluate", soup, "--with", run).code == 0
 
 

@@ -73,7 +73,7 @@ def tagged(workplace):
 def test_several_labels_a_image(tagged, workplace, imagetune, monkeypatch):
     from imagetune.runs import run, test
 
-    paths, predict, from_features = [], run.predict_labelled, test.predictions_of
+    paths, predict, from_features = [], run.predict_labelled, test.build_predictions
 
     def seen(model, records, *args, **more):
         paths.extend(record.path for record in records)
@@ -84,7 +84,7 @@ def test_several_labels_a_image(tagged, workplace, imagetune, monkeypatch):
         return from_features(seen_paths, *args, **more)
 
     monkeypatch.setattr(run, "predict_labelled", seen)
-    monkeypatch.setattr(test, "compute_confidences", told)
+    monkeypatch.setattr(test, "build_predictions", told)
     recipe = write_recipe(workplace, "tags", tagged, "multi_label")
     folder = workplace / "run"
     outcome = imagetune("fit", recipe, "--run-dir", folder)

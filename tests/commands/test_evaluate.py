@@ -8,7 +8,7 @@ import pytest
 
 from imagetune.commands import evaluate as command
 from imagetune.errors import RecipeError
-from imagetune.recipe.sections.tracking import Requirement
+from imagetune.recipe.sections.evaluate import Requirement
 
 REQUIRED = Requirement(metric="accuracy", value=0.9)
 

@@ -74,6 +74,6 @@ def test_a_csv_is_written_even_where_no_image_can_be_read(found, tmp_path):
 def test_no_image_is_overwritten_by_the_csv(found, tmp_path):
     image = tmp_path / "a.png"
     image.write_bytes(b"pixels")
-    with pytest.raises(DataError, match="never written over"):
+    with pytest.raises(DataError, match="never overwrites"):
         command.predict_to_csv("runs/a", [str(image)], image)
     assert image.read_bytes() == b"pixels"

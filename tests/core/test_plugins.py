@@ -30,10 +30,11 @@ def package(tmp_path, monkeypatch):
 
 def test_names_are_listed_without_an_import(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(install_example(tmp_path))
+    before = set(sys.modules)
     names = [list_plugin_names(kind) for kind in (BACKBONES, LOSSES, AUGMENTATIONS, TRACKERS)]
     assert names == [("tiny_net",), ("poly_loss",), ("small_shifts",), ("csv_log",)]
     assert describe_plugin_package(BACKBONES, "tiny_net") == "imagetune-example 1.2"
-    assert not [name for name in sys.modules if name.startswith("imagetune_example")]
+    assert not [name for name in set(sys.modules) - before if name.startswith("imagetune_example")]
 
 
 def test_nothing_is_installed_by_default():

@@ -76,8 +76,8 @@ def test_the_report_shows_folds_slices_and_gaps(folds, run_folder):
     document["folds"] = describe_folds(folds, config=CONFIG, seed=0)
     write_json(path, document)
     page = write_report(run_folder).read_text()
-    assert "5 more models" not in page
-    assert "4 more models" in page
+    assert "5 further models" not in page
+    assert "4 further models" in page
     assert "folds/fold-4" in page
     assert "camera: a&lt;b&gt;" in page
     assert "training minus test" in page

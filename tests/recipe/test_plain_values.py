@@ -20,7 +20,7 @@ def test_values_of_a_program_become_those_of_a_file():
 
 
 def test_what_can_be_no_key_is_refused_by_its_place():
-    with pytest.raises(RecipeError, match=r"^data: None is no key|^data: null is no key"):
+    with pytest.raises(RecipeError, match="^data: null can't be a key"):
         convert_to_plain_values({"data": {None: 1}}, name="")
 
 

@@ -62,5 +62,5 @@ def test_bad_images_are_left_out_and_none_at_all_is_an_error(class_folders: Path
     }
     assert draw_contact_sheet(rows := load_preview(shown, **options), settings=IMAGE, augmentation="light").ndim == 3
     assert [row.label for row in rows] == [shown[1].label]
-    with pytest.raises(DataError, match="there is no image to preview"):
+    with pytest.raises(DataError, match="no image can be previewed"):
         load_preview(shown[:1], **options)

@@ -159,7 +159,7 @@ import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from tracking_helpers import add_epoch, end_run, wait_until
-from imagetune.recipe.tracking import TrackingConfig
+from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.tracker import start_tracking
 run_dir = Path({str(run_dir)!r})
 tracker = start_tracking(run_dir, TrackingConfig(uri={server.uri!r}), recipe_name="frozen")
@@ -218,7 +218,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from tracking_helpers import add_epoch, end_run, start_run
-from imagetune.recipe.tracking import TrackingConfig
+from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.tracker import start_tracking
 run_dir = start_run(Path(sys.argv[1]))
 tracker = start_tracking(run_dir, TrackingConfig(uri="sqlite:///mlflow.db"), recipe_name="clipart")

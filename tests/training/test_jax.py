@@ -18,11 +18,15 @@ def outcome_on_jax(*words):
 
 def test_losses_optimizers_and_a_whole_training_work_on_jax():
     mixture = f"{HERE / 'test_strategies.py'}::test_mixing_sampling_focal_loss_and_clipping_go_together"
-    outcome = outcome_on_jax(HERE / "test_losses.py", HERE / "test_optimizer.py", mixture)
+    outcome = outcome_on_jax(
+        HERE / "objectives" / "test_losses.py", HERE / "optimization" / "test_optimizer.py", mixture
+    )
     assert outcome.returncode == 0, outcome.stdout
 
 
 @pytest.mark.slow
 def test_every_strategy_works_on_jax():
-    outcome = outcome_on_jax(HERE / "test_strategies.py", HERE / "test_fit.py", HERE / "test_lr_find.py")
+    outcome = outcome_on_jax(
+        HERE / "test_strategies.py", HERE / "loop" / "test_fit.py", HERE / "measure" / "test_lr_find.py"
+    )
     assert outcome.returncode == 0, outcome.stdout

@@ -158,7 +158,7 @@ import json, sys, time
 from pathlib import Path
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.image_cache import open_image_cache
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.sections.data import DataConfig
 
 hashes, root, seconds = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), float(sys.argv[3])
 config = DataConfig(source="here", image_size=32, cache="disk")

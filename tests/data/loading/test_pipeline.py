@@ -190,7 +190,7 @@ SCRIPT = """
 import signal, sys, time
 from imagetune.data.sources.records import Record
 from imagetune.data.loading.pipeline import load_training_batches
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored

@@ -164,7 +164,7 @@ def test_the_section_says_which_models_are_as_good(run_folder, evaluation):
     part = {"tested": "test", "task": "single_label", "compared": "accuracy", "models": models}
     write_json(run_folder / "evaluation.json", {**evaluation, "baselines": part})
     view = view_baselines(read_run(run_folder))
-    assert [row["told"] for row in view["rows"]] == ["", "better", "not to be told apart", "worse"]
+    assert [row["verdict"] for row in view["rows"]] == ["", "better", "not distinguishable", "worse"]
     assert "worse than a linear probe" in view["verdict"]
     assert view["rows"][2]["how"].startswith("the 3 nearest")
     assert view_baselines(read_run(run_folder)) is not None

@@ -24,7 +24,7 @@ from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.recipe.sections.evaluate import EvaluateConfig, RobustnessConfig
 from imagetune.reports.run.report import write_report
-from imagetune.reports.sections.robustness import heat_of
+from imagetune.reports.sections.robustness import _compute_heat
 from imagetune.reports.tiles import RunTiles
 
 CLASSES = ("blue", "green", "red")
@@ -243,7 +243,7 @@ def test_resampled_scores_are_scores_of_the_drawn():
 
 @pytest.mark.parametrize(("value", "clean", "heat"), [(0.9, 0.9, 0), (0.45, 0.9, 50), (0, 0.9, 100), (3, 1, 100)])
 def test_heat_is_the_share_that_is_lost(value, clean, heat):
-    assert heat_of(value, clean) == heat
+    assert _compute_heat(value, clean) == heat
 
 
 def test_the_report_shows_table_and_images(run_folder, subject, records):
@@ -254,16 +254,16 @@ def test_the_report_shows_table_and_images(run_folder, subject, records):
     evaluation["robustness"] = measure_robustness(tested, records)
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report(run_folder).read_text(encoding="utf-8")
-    assert "On corrupted images" in page
+    assert "Robustness to corruptions" in page
     assert "JPEG compression" in page
-    assert page.count('alt="as it is"') == 2
+    assert page.count('alt="original"') == 2
     # Images that are gone, or named where they have no business, are not shown and do no harm.
     evaluation["robustness"]["sheet"]["images"][0]["clean"]["file"] = "../../../secret.jpg"
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report(run_folder).read_text(encoding="utf-8")
-    assert page.count('alt="as it is"') == 1
-    assert "file is gone" in page
+    assert page.count('alt="original"') == 1
+    assert "file not found" in page
 
 
 def test_a_run_without_the_test_has_no_such_section(run_folder):
-    assert "On corrupted images" not in write_report(run_folder).read_text(encoding="utf-8")
+    assert "Robustness to corruptions" not in write_report(run_folder).read_text(encoding="utf-8")

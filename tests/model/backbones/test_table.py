@@ -95,7 +95,7 @@ def test_address_and_hash_of_the_weights_are_those_of_keras(names, monkeypatch):
 
 PLUGIN_SOURCE = """
 from dataclasses import replace
-from imagetune.model.backbones import EFFICIENTNET_LITE0
+from imagetune.model.backbones.table import EFFICIENTNET_LITE0
 
 def row(name, build):
     return replace(EFFICIENTNET_LITE0, name=name, build=build, preprocessing="none")

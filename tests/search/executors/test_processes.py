@@ -18,6 +18,7 @@ from imagetune.recipe.schema import Recipe
 from imagetune.search.executors.processes import Processes
 from imagetune.search.executors.protocol import Task
 from imagetune.search.executors.slots import Slot
+from imagetune.search.trial_process.forkserver import PRELOADED
 
 RECIPE = Recipe.model_validate({"data": {"source": "images"}})
 ONE = (Slot("cpu"),)
@@ -71,7 +72,7 @@ def alive(pids):
 
 
 def test_each_trial_has_a_process_of_its_own_with_keras_loaded(tmp_path):
-    with processes(trial_works.describing) as executor:
+    with processes(trial_works.describing, preload=PRELOADED) as executor:
         outcomes = run(executor, [task(tmp_path, number) for number in (1, 2)])
     seen = [eval((tmp_path / f"trial-00{number}" / "seen.txt").read_text()) for number in (1, 2)]
     assert len({seen[0]["pid"], seen[1]["pid"], os.getpid()}) == 3

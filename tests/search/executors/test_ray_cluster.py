@@ -188,9 +188,9 @@ import sys
 from pathlib import Path
 import ray_work
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import RayConfig
-from imagetune.search.executor import Task
-from imagetune.search.on_ray import RayTasks
+from imagetune.recipe.sections.search import RayConfig
+from imagetune.search.executors.protocol import Task
+from imagetune.search.executors.ray_cluster import RayTasks
 
 executor = RayTasks(ray_work.never_stop, RayConfig(address=sys.argv[1], cpus=1), parallel="auto")
 recipe = Recipe.model_validate({"data": {"source": "images"}})
@@ -274,7 +274,7 @@ def test_ray_client_is_refused(monkeypatch):
     ],
 )
 def test_a_machine_has_room_for_what_it_holds_entirely(resources, cpus, gpus, room):
-    assert ray_cluster._fitting(resources, RayConfig(cpus=cpus, gpus=gpus)) == room
+    assert ray_cluster._count_fitting(resources, RayConfig(cpus=cpus, gpus=gpus)) == room
 
 
 def test_gpus_are_whole_ones_or_a_part_of_one():

@@ -95,7 +95,7 @@ def test_the_page_marks_the_default_and_escapes_names(tmp_path):
 def test_a_sweep_that_has_just_begun_shows_what_there_is(tmp_path):
     view = view_sweep(read_search(folder_of(tmp_path / "found", results_of()[:4])))
     assert view["waiting"] > 0
-    assert "No interval" in view["method"]
+    assert "no intervals" in view["method"]
     assert view_sweep(read_search(folder_of(tmp_path / "none", []))) is None
 
 
