@@ -69,6 +69,7 @@ def render_audit_page(catalog: Catalog, audit: Audit, config: DataConfig) -> str
     """Return the page of a source's check as HTML; the arguments are those of `write_audit_page`."""
     views = _FindingViews(catalog, config)
     findings = sorted(audit.findings, key=lambda finding: _ORDER[finding.severity])
+    # Files that can't be decoded are in no class's count, as training doesn't get them either.
     usable = zip(catalog.records, audit.statistics, strict=True)
     counts = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
     classes = sorted(catalog.labels, key=lambda label: (-counts[label], label))
@@ -161,6 +162,7 @@ class _FindingViews:
             yield Image(self._shorten(path), "" if note == problem else note, image, problem)
 
     def _thumbnail(self, path: str) -> tuple[str | None, str]:
+        # An image may be in several findings, but is decoded once.
         if path not in self._images:
             self._images[path] = make_thumbnail(path, self._config, pixels=SIDE)
         return self._images[path]

@@ -114,8 +114,10 @@ def _draw(axes: Axes, rates: Sequence[StageLearningRates]) -> None:
     for index, stage in enumerate(rates):
         rising = stage.steps <= stage.warmup_end
         if stage.warmup_end > stage.start:
+            # One entry of the legend stands for the warmups of all stages.
             label = None if any(other.warmup_end > other.start for other in rates[:index]) else "warmup"
             axes.plot(stage.steps[rising], stage.rates[rising], color=RATE, dashes=(2, 1), label=label)
+        # From the last point of the warmup on, so that the line has no gap.
         first = max(int(rising.sum()) - 1, 0)
         axes.plot(stage.steps[first:], stage.rates[first:], color=RATE)
     _frame(axes, rates)

@@ -104,6 +104,7 @@ def _paint_residuals(axes: Axes, across: Floats, residuals: Floats, label: str, 
         place = axes.get_yaxis_transform()
         axes.axhline(mean, color=VAL, linewidth=1.2)
         axes.text(0.99, mean, f"mean {mean:+.3g}", transform=place, ha="right", va="bottom", color=VAL)
+    # Symmetric about 0, so that a bias shows as a shift.
     axes.set_ylim(-reach, reach)
     _frame(axes, label, "predicted - true")
 
@@ -130,6 +131,7 @@ def _paint_histogram(axes: Axes, residuals: Floats) -> None:
 
 
 def _paint_points(axes: Axes, x: Floats, y: Floats) -> None:
+    # The more points, the fainter each: where they overlap, the density shows.
     axes.scatter(x, y, s=14, color=TRAIN, alpha=max(0.25, min(0.8, 60 / len(x))), linewidths=0)
 
 

@@ -57,6 +57,7 @@ def _compare(model: Mapping[str, Any], compared: str) -> str:
     if low is None or high is None:
         return ""
     if is_lower_better(compared):
+        # Of an error the negative difference is the better one; the opposite sign swaps the ends.
         low, high = -high, -low
     return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
 
