@@ -218,6 +218,7 @@ def read_predictions(
         raise DataError(
             f"starts with the columns {header[:4]}; expected path,label,predicted and classes", where=str(path)
         )
+    # By position, as a class may have the name of one of the first columns.
     names = tuple(header[3:])
     found = build_predictions(
         [row[0] for row in rows],

@@ -57,6 +57,7 @@ def draw_contact_sheet(
             draw.text((at, _GAP + line * _LINE), words, _FAINT, font)
     for place, row in enumerate(rows):
         y = top + place * (_LINE + height + _GAP)
+        # Rows have room for one line, so that a long label ends where the sheet does.
         draw.text((_GAP, y), _wrapped(row.label, font, across)[0], _INK, font)
         for column, image in enumerate((row.image, *row.copies)):
             x = _GAP + column * (width + _GAP) + (_APART - _GAP if column else 0)

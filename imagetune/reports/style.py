@@ -79,6 +79,7 @@ def drawing_style() -> Iterator[None]:
 def save_inline_drawing(figure: Figure, title: str) -> Drawing:
     """Return a figure as SVG for a page, to be called inside `drawing_style`; the same figure gives the same bytes."""
     file = io.StringIO()
+    # Transparent, so that the page's background shows, light or dark.
     figure.savefig(
         file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )

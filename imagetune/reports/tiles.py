@@ -52,6 +52,7 @@ class RunTiles:
 
 def write_tile(image: NDArray[np.uint8], folder: Path, name: str) -> str:
     """Write an image (height, width, 3), uint8 RGB, as JPEG into a folder; return its name there."""
+    # OpenCV expects BGR.
     encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     path = folder / name
     with convert_disk_errors(path):

@@ -237,6 +237,7 @@ def _describe_power(comparison: Comparison, pair: PairComparison) -> Iterator[st
     """Yield what the test can detect, and how many images the observed difference would take."""
     metric, power = comparison.metric, pair.power
     unit = " points" if METRICS[metric].is_share else ""
+    # An estimate of fewer images than there are would contradict the test, which has found no difference.
     if power.images_needed is not None and power.images_needed > comparison.images:
         yield (
             f"If that difference is real, it takes about {round_up(power.images_needed):,} such test images to "

@@ -147,6 +147,7 @@ def choose_risk_threshold(probabilities: Floats, truth: Floats, coverage: float)
     if allowed < 0:
         return None
     rows, columns = np.nonzero(truth)
+    # Without any label none can be missed, whatever the threshold.
     if not len(rows):
         return 1.0
     order = np.argsort(probabilities[rows, columns], kind="stable")
@@ -177,6 +178,7 @@ def _measure_sets(split: EvaluatedSplit, rule: ConformalRule, draws: Draws) -> d
     named = (members * truth).sum(axis=1)
     if several:
         labels = truth.sum(axis=1)
+        # An image without labels misses none, as where the threshold was chosen.
         found = np.where(labels > 0, named / np.maximum(labels, 1), 1.0)
         covered, alone = draws.mean(found), None
     else:

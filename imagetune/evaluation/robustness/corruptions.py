@@ -222,6 +222,7 @@ def _resampled(pixels: Floats, share: float, enlarge: int) -> Floats:
 
 
 def _through_jpeg(pixels: Floats, quality: int) -> Floats:
+    # OpenCV expects BGR. The order matters to the loss, as JPEG keeps colour at a lower resolution than brightness.
     encoded = cv2.imencode(".jpg", _as_bytes(pixels)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB), np.float32)
     return decoded / np.float32(255)

@@ -74,6 +74,7 @@ def _cell_size(classes: int) -> tuple[float, float]:
 
 
 def _paint_cells(axes: Axes, counts: NDArray[np.int64], totals: NDArray[np.int64], size: float) -> None:
+    # Cells without a count stay empty: the row of a class without images has no shares.
     for row, column in zip(*np.nonzero(counts), strict=True):
         count = int(counts[row, column])
         share = count / totals[row]

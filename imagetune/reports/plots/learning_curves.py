@@ -174,4 +174,5 @@ def _stage_spans(epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, 
 
 
 def _number(value: Any) -> float:
+    # NaN leaves a gap in the curve where an epoch lacks the metric.
     return float(value) if isinstance(value, (int, float)) else float("nan")

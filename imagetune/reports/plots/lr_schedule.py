@@ -132,9 +132,11 @@ def _frame(axes: Axes, rates: Sequence[StageLearningRates]) -> None:
     if log:
         axes.set_yscale("log")
         decades = np.log10(max(peaks) / min(float(stage.rates.min()) for stage in rates))
+        # Within one or two decades, powers of ten alone would give hardly a tick.
         axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if decades < 1.5 else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
         low, high = axes.get_ylim()
+        # Room above the curve for the names of the stages, as in the learning curves.
         axes.set_ylim(low, high * (high / low) ** 0.16)
     else:
         axes.set_ylim(0.0, 1.2 * max(peaks))

@@ -84,6 +84,7 @@ def sample_points(true: Floats, predicted: Floats) -> tuple[Floats, Floats]:
 
 def _paint_pairs(axes: Axes, true: Floats, predicted: Floats, name: str) -> None:
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+    # Equal numbers would leave the axes without any width.
     room = 0.04 * ((high - low) or 1.0)
     ends = (low - room, high + room)
     axes.plot(ends, ends, color=MUTED, linewidth=1, dashes=(4, 2))

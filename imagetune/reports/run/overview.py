@@ -34,6 +34,7 @@ def list_run_facts(run: RunFiles) -> Iterator[tuple[str, str]]:
 
 def _started(run: RunFiles) -> str:
     """Return when the run began: from its folder's name, else from its first file."""
+    # The name stays when the folder is copied, while a file's time may change.
     found = re.search(r"-(\d{8}-\d{6})-", run.folder.name)
     when = (
         time.strptime(found[1], "%Y%m%d-%H%M%S")

@@ -254,6 +254,7 @@ def _list_environment(run: RunFiles) -> Iterator[tuple[str, str]]:
 def _list_commands(run: RunFiles) -> list[tuple[str, str]]:
     # A folder's name may hold blanks, but the command must work as it is copied.
     folder = shlex.quote(f"runs/{run.folder.name}" if run.folder.parent.name == "runs" else run.folder.name)
+    # A soup has no training of its own to repeat: it is made of its members again.
     members = [str(member["run"]) for member in run.soup.get("members", [])]
     again = shlex.join(["imagetune", "soup", *members]) if members else f"imagetune fit {folder}/recipe.yaml"
     repeat = ("Repeat this run", again)

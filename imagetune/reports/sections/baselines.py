@@ -77,6 +77,7 @@ def _describe_verdict(found: Mapping[str, Any]) -> str:
 
 
 def _list_sentences(beaten: list[str], level: list[str], lost: list[str]) -> Iterator[str]:
+    # First, as it is the one sentence that asks for something to be done.
     if lost:
         yield f"The model is worse than {' and '.join(lost)}: train it longer, or use the baseline."
     if beaten:

@@ -79,6 +79,7 @@ def view_conformal_prediction(run: RunFiles) -> dict[str, Any] | None:
         )
     else:
         verdict = "compatible with the target"
+    # The worst first; classes without images last, as None can't be compared with numbers.
     classes = sorted(part["classes"], key=lambda row: (row["covered"]["value"] is None, row["covered"]["value"] or 0.0))
     return {
         **part,
