@@ -65,6 +65,7 @@ def pool_predictions(folds: Sequence[Fold]) -> Predictions:
     For multi_label the thresholds are the means of those that the folds chose on their validation images.
     """
     parts = [fold.predictions for fold in folds]
+    # Each fold's own thresholds can't be kept: the pooled predictions have one threshold a label.
     thresholds = [part.thresholds for part in parts if part.thresholds]
     return Predictions(
         paths=tuple(path for part in parts for path in part.paths),

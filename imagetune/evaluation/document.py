@@ -126,6 +126,7 @@ def _describe_shortfall(document: Mapping[str, Any], requirement: Requirement) -
     """Return by how much the test misses a requirement; empty where it reaches it."""
     kind, needed = requirement.threshold
     found, name = _get_compared_value(document, requirement), kind.replace("_", " ")
+    # A bound that doesn't exist can't be reached, so it counts as missed: a test without images must not pass.
     if found is None:
         reason = _get_test_metric(document, requirement.metric).get("reason") or "nothing was tested"
         return f"test {requirement.metric} has no {name} ({reason}); required is {needed:g}"
@@ -160,6 +161,7 @@ def _analyse_power(test: Evaluation) -> dict[str, Any] | None:
     metrics, confidence = test.metrics, test.bootstrap.confidence
     if test.task == "regression":
         return describe_regression_power(metrics["mae"], metrics["rmse"], test.images, confidence=confidence)
+    # McNemar's test counts images that are right or wrong as a whole, with several labels those with all labels right.
     right = metrics["subset_accuracy" if test.task == "multi_label" else "accuracy"]
     return describe_power(right, test.images, confidence=confidence)
 

@@ -32,8 +32,10 @@ def average_predictions(members: Sequence[Predictions]) -> Predictions:
     first = members[0]
     total = np.zeros_like(first.probabilities)
     for member in members:
+        # Rows are averaged by position, so that another order would mix images.
         if member.paths != first.paths:
             raise ValueError("the members' images differ")
+        # Members may have the same classes in different columns.
         total += member.probabilities[:, find_column_order(first.class_names, member.class_names)]
     return replace(first, probabilities=total / len(members), thresholds=_mean_thresholds(members))
 
@@ -93,6 +95,7 @@ def _mean_thresholds(members: Sequence[Predictions] | Sequence[LoadedModel]) -> 
         return ()
     wanted = members[0].class_names
     rows = [
+        # A member without thresholds predicts labels from 0.5 on, which so counts as its threshold.
         np.array(member.thresholds or [0.5] * len(wanted))[find_column_order(wanted, member.class_names)]
         for member in members
     ]

@@ -186,6 +186,7 @@ def build_image_prediction(
         value = float(f"{outputs[0, 0]:.9g}")
         interval = _build_interval(value, loaded) if ways.sets else None
         return ImagePrediction(path, format_exact_number(value), {}, None, value, interval=interval)
+    # As the predictions of one image, so that labels follow from the same code as in an evaluation.
     prediction = Predictions(
         (path,), np.array([UNKNOWN]), outputs, loaded.class_names, rule, np.zeros_like(outputs), loaded.thresholds
     )

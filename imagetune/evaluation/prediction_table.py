@@ -11,6 +11,7 @@ from typing import Any
 from imagetune.core.files import replace_atomically
 from imagetune.evaluation.predict import ImagePrediction
 
+# Not a comma, which separates the columns.
 SET_SEPARATOR = ";"
 _OPTIONAL = ("value", "predictions", "interval", "out_of_distribution", "out_of_distribution_score")
 
@@ -30,6 +31,7 @@ def write_prediction_table(predictions: Iterable[ImagePrediction], path: Path) -
     Raises:
         ResourceError: The file can't be written.
     """
+    # All at once, as the columns follow from the first image that could be read, which may come late.
     rows = list(predictions)
     names = next((list(row.probabilities) for row in rows if row.probabilities), [])
     sets = _set_columns(rows)

@@ -116,6 +116,7 @@ def _encode_targets(labels: Sequence[str], names: Sequence[str], rule: LabelRule
     if rule.task == "regression":
         # Float32, as training has them, would lose digits of the table.
         numbers = [parse_number(label) for label in labels]
+        # NaN for now: `read_predictions` refuses it with the name of the file, which isn't known here.
         return np.array([np.nan if number is None else number for number in numbers], dtype=np.float64).reshape(-1, 1)
     return encode_targets(labels, names, rule.task, separator=rule.separator).astype(np.float64)
 
@@ -207,6 +208,8 @@ def read_predictions(
         DataError: The file doesn't exist, or is not a predictions file.
     """
     try:
+        # Paths may have bytes that are no UTF-8, which must come back as they were written. An empty file gets the
+        # message of any other file that has no such header.
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except FileNotFoundError as error:
@@ -215,6 +218,7 @@ def read_predictions(
         raise DataError(
             f"starts with the columns {header[:4]}; expected path,label,predicted and classes", where=str(path)
         )
+    # By position, as a class may have the name of one of the first columns.
     names = tuple(header[3:])
     found = build_predictions(
         [row[0] for row in rows],

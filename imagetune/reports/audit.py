@@ -69,9 +69,11 @@ def render_audit_page(catalog: Catalog, audit: Audit, config: DataConfig) -> str
     """Return the page of a source's check as HTML; the arguments are those of `write_audit_page`."""
     views = _FindingViews(catalog, config)
     findings = sorted(audit.findings, key=lambda finding: _ORDER[finding.severity])
+    # Files that can't be decoded are in no class's count: nothing can be learned from them.
     usable = zip(catalog.records, audit.statistics, strict=True)
     counts = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
     classes = sorted(catalog.labels, key=lambda label: (-counts[label], label))
+    # Bars are shares of the largest class; 1 where no image can be used.
     most = max([1, *counts.values()])
     return (
         html_environment()
@@ -147,6 +149,7 @@ class _FindingViews:
     def _build_groups(self, finding: Finding) -> Iterator[dict[str, object]]:
         for group in finding.groups[:MAX_GROUPS]:
             images = list(self._build_images(group[:MAX_GROUP_IMAGES], finding))
+            # The room is used up: no later group would get an image.
             if not images:
                 return
             yield {"count": len(group), "images": images, "more": len(group) - len(images)}
@@ -156,11 +159,13 @@ class _FindingViews:
             if self._image_room <= 0:
                 return
             image, problem = self._thumbnail(path)
+            # The text on the page counts, which is a third longer than the JPEG's bytes.
             self._image_room -= len(image or problem)
             note = finding.reasons.get(path) or self._labels.get(path, "")
             yield Image(self._shorten(path), "" if note == problem else note, image, problem)
 
     def _thumbnail(self, path: str) -> tuple[str | None, str]:
+        # An image may be in several findings, but is decoded once.
         if path not in self._images:
             self._images[path] = make_thumbnail(path, self._config, pixels=SIDE)
         return self._images[path]

@@ -58,6 +58,7 @@ def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataCo
 
 def _view_pair(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
     """Return a pair with the places of its intervals in plots, and its power in words."""
+    # Shares have one scale, so that their bars can be compared; metrics in units have one each.
     shares = [metric["difference"] for name, metric in pair["metrics"].items() if METRICS[name].is_share]
     reach = _compute_reach(shares)
     metrics = {
@@ -71,6 +72,7 @@ def _view_pair(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str
     }
     classes = _compute_reach([found["difference"] for found in pair["per_class"]])
     per_class = [{**found, "bar": _place_interval(found["difference"], classes)} for found in pair["per_class"]]
+    # Ranges of numbers stay in their order, low to high.
     if document["task"] != "regression":
         per_class.sort(key=lambda found: found["p_value"])
     most = max(5, MAX_CLASSES // len(document["pairs"]))
@@ -110,7 +112,9 @@ def _place_interval(difference: Mapping[str, Any], reach: float) -> dict[str, fl
     value, low, high = (difference[end] for end in ("value", "low", "high"))
     if not reach or value is None or low is None or high is None:
         return None
+    # 48, not 50: a dot at the end of the plot would be cut off.
     left, dot, right = (50 + 48 * end / reach for end in (low, value, high))
+    # A shorter bar couldn't be seen.
     return {"left": left, "width": max(right - left, 0.5), "dot": dot}
 
 
@@ -125,6 +129,7 @@ def _build_matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[
             if pair is None:
                 cells.append(None)
                 continue
+            # Each pair is listed once; the cell across the diagonal shows it from the other run's side.
             sign = 1 if (row, column) in found else -1
             value = pair["metrics"][metric]["difference"]["value"]
             cells.append(

@@ -51,11 +51,13 @@ def draw_contact_sheet(
     across = _GAP + width + (_APART - _GAP if copies else 0) + copies * (width + _GAP) + _GAP
     sheet = Image.new("RGB", (across, top + len(rows) * (_LINE + height + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
+    # Without copies there is no right side, and one title only.
     for (title, space), at in zip(columns, (_GAP, _GAP + width + _APART), strict=False):
         for line, words in enumerate(_wrapped(title, font, space)):
             draw.text((at, _GAP + line * _LINE), words, _FAINT, font)
     for place, row in enumerate(rows):
         y = top + place * (_LINE + height + _GAP)
+        # Rows have room for one line, so that a long label ends where the sheet does.
         draw.text((_GAP, y), _wrapped(row.label, font, across)[0], _INK, font)
         for column, image in enumerate((row.image, *row.copies)):
             x = _GAP + column * (width + _GAP) + (_APART - _GAP if column else 0)

@@ -32,7 +32,9 @@ _VARIABLES = {
     WRONG: "wrong",
 }
 _STYLE = {
+    # Texts stay texts instead of outlines, so that the browser's fonts draw them.
     "svg.fonttype": "none",
+    # Without a salt the ids are random, and the same figure would give other bytes.
     "svg.hashsalt": "imagetune",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -77,6 +79,7 @@ def drawing_style() -> Iterator[None]:
 def save_inline_drawing(figure: Figure, title: str) -> Drawing:
     """Return a figure as SVG for a page, to be called inside `drawing_style`; the same figure gives the same bytes."""
     file = io.StringIO()
+    # Transparent, so that the page's background shows, light or dark.
     figure.savefig(
         file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
@@ -95,6 +98,7 @@ def _inline(svg: str, prefix: str, title: str) -> str:
     view = re.search(r'viewBox="[^"]*"', body)
     opening = f'<svg {view[0] if view else ""} role="img" aria-label="{escape(title)}">'
     body = opening + body[body.index(">") + 1 :]
+    # Equal ids of two plots on a page would make one use the shapes of the other.
     body = re.sub(r'\bid="', f'id="{prefix}-', body)
     body = re.sub(r'(href="|url\()#', rf"\1#{prefix}-", body)
     for colour, name in _VARIABLES.items():

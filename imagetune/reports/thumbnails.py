@@ -32,8 +32,10 @@ def make_thumbnail(path: str | Path, config: DataConfig, *, pixels: int) -> tupl
     size = ImageSettings(height=pixels, width=pixels, background=config.background)
     try:
         image = load_image(str(path), size, max_pixels=config.max_pixels)
+    # The file may have vanished or changed since the run: the page then says so in the image's place.
     except BadImageError as error:
         return None, error.what
+    # OpenCV expects BGR.
     encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     return jpeg_address(encoded.tobytes()), ""
 

@@ -52,6 +52,7 @@ class RunTiles:
 
 def write_tile(image: NDArray[np.uint8], folder: Path, name: str) -> str:
     """Write an image (height, width, 3), uint8 RGB, as JPEG into a folder; return its name there."""
+    # OpenCV expects BGR.
     encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     path = folder / name
     with convert_disk_errors(path):
@@ -63,6 +64,7 @@ def write_tile(image: NDArray[np.uint8], folder: Path, name: str) -> str:
 def tile_address(folder: Path, name: str) -> str | None:
     """Return a tile as a ``data:`` address; None where the file is gone, or is named outside the folder."""
     path = folder / name
+    # The name comes from evaluation.json: it must not bring files from elsewhere into a page that is passed on.
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
         return None
     return jpeg_address(path.read_bytes())
@@ -92,5 +94,6 @@ def scale_image(image: Image, pixels: int) -> Image:
     height, width = image.shape[:2]
     scale = pixels / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    # Averaging by area shrinks without aliasing, but enlarges to blocks.
     scaled: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     return scaled

@@ -24,6 +24,7 @@ def compute_churn(first: RunPredictions, second: RunPredictions, *, confidence: 
         confidence: Coverage of the share's interval; None leaves it out, as where images are not independent.
     """
     if first.task == "regression":
+        # Two numbers hardly ever agree exactly, so that counting changed predictions would say nothing.
         true, one, other = (numbers.astype(np.float64) for numbers in (first.true, first.given, second.given))
         gain = np.abs(other - true) - np.abs(one - true)
         return Closeness(float(np.abs(one - other).mean()), int((gain > 0).sum()), int((gain < 0).sum()))
@@ -52,6 +53,7 @@ def find_differing_images(runs: Sequence[RunPredictions]) -> Ints:
     first = runs[0]
     if first.task == "regression":
         given = np.stack([run.given.astype(np.float64) for run in runs])
+        # The negative distance, for a stable sort with the largest disagreement first.
         return np.argsort(given.min(axis=0) - given.max(axis=0), kind="stable").astype(np.int64)
     different = np.any([run.given != first.given for run in runs], axis=0)
     different = different if different.ndim == 1 else different.any(axis=1)
@@ -60,6 +62,7 @@ def find_differing_images(runs: Sequence[RunPredictions]) -> Ints:
     rights = np.stack([run.right for run in runs])
     split = np.asarray(rights.any(axis=0) & ~rights.all(axis=0), np.bool_)
     chosen = np.flatnonzero(different)
+    # lexsort sorts by its last key first.
     return chosen[np.lexsort((-apart[chosen], ~split[chosen]))].astype(np.int64)
 
 

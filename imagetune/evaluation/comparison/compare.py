@@ -177,6 +177,7 @@ def _test(tested: Tested, first: RunPredictions, second: RunPredictions, differe
         return PairTest(method, p_value, p_value)
     if np.isnan(difference):
         return PairTest("not defined on these images", 1.0, 1.0)
+    # Twice, as each swap takes the metric of both runs.
     compute = build_metric_function(first.followed_by(second), samples=2 * SWAPS)
     swapped = permute_differences(
         tested.groups,
@@ -236,6 +237,8 @@ def _class_test(
     tested: Tested, first: RunPredictions, second: RunPredictions, index: int
 ) -> tuple[tuple[int | None, int | None], float | None]:
     """Return on how many images only the first and only the second run is right about a class, and the p-value."""
+    # Signed ranks and McNemar's test count images as independent, which those of a group aren't: groups have no test of
+    # ranks here, and otherwise are swapped as a whole.
     if first.task == "regression":
         return (None, None), None if tested.grouped else _signed_ranks(first, second, first.part == index)
     if first.task == "multi_label":
@@ -253,6 +256,7 @@ def _class_test(
 def _signed_ranks(first: RunPredictions, second: RunPredictions, chosen: NDArray[np.bool_]) -> float:
     true, one, other = (each[chosen].astype(np.float64) for each in (first.true, first.given, second.given))
     gain = np.abs(one - true) - np.abs(other - true)
+    # Of ranks, so that a few huge errors don't decide; without any difference the test is not defined.
     return float(wilcoxon(gain).pvalue) if gain.any() else 1.0
 
 
@@ -266,6 +270,7 @@ def _power(tested: Tested, first: RunPredictions, second: RunPredictions, differ
     free = tested.units - tested.strata
     if np.isnan(difference) or len(finite) < 2 or free < 1 or not finite.std():
         return Power(None, None)
+    # Draws from few units vary less than new units would; the factor makes up for it.
     detectable = compute_detectable_deviations(confidence=confidence) * float(finite.std()) * sqrt(tested.units / free)
     # Standard errors fall with the root of the number of images.
     return Power(images * (detectable / difference) ** 2 if difference else None, detectable)

@@ -107,6 +107,7 @@ def format_p_value(p_value: float) -> str:
 
 def round_up(value: float) -> int:
     """Return a number of images rounded up to two digits: more would claim a precision that an estimate hasn't."""
+    # Subtracted against rounding: a quotient that should be whole may lie just above it, and would be rounded up.
     step = 10 ** max(0, floor(log10(value)) - 1) if value >= 1 else 1
     return int(ceil(value / step - 1e-9) * step)
 
@@ -204,6 +205,7 @@ def _describe_pair(comparison: Comparison, pair: PairComparison, better: str | N
             f"{one} and {other} do not differ significantly on these {comparison.images} images: "
             f"{_describe_gap(comparison, pair)}."
         )
+    # Interval and test are made differently, and only the test is corrected for several pairs, so they may disagree.
     if code == "undecided" and _find_ahead(pair.metric(comparison.metric), pair):
         yield "The interval excludes 0, but the test is not significant: take the difference as a hint."
     if not better:
@@ -218,6 +220,7 @@ def _describe_gap(comparison: Comparison, pair: PairComparison) -> str:
     unit = " points" if METRICS[metric].is_share else ""
     interval = ""
     if difference.low is not None and difference.high is not None:
+        # The opposite sign swaps the ends.
         ends = sorted((sign * difference.low, sign * difference.high))
         span = f"{format_difference(ends[0], metric)} to {format_difference(ends[1], metric)}"
         interval = f"{100 * comparison.bootstrap.confidence:g}% interval {span}; "
@@ -234,6 +237,7 @@ def _describe_power(comparison: Comparison, pair: PairComparison) -> Iterator[st
     """Yield what the test can detect, and how many images the observed difference would take."""
     metric, power = comparison.metric, pair.power
     unit = " points" if METRICS[metric].is_share else ""
+    # An estimate of fewer images than there are would contradict the test, which has found no difference.
     if power.images_needed is not None and power.images_needed > comparison.images:
         yield (
             f"If that difference is real, it takes about {round_up(power.images_needed):,} such test images to "
@@ -301,6 +305,7 @@ def _join(keys: Sequence[str]) -> str:
 def _list_differing(comparison: Comparison, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     """Return the images that the runs predict differently, with each run's prediction."""
     numbers = comparison.task == "regression"
+    # A number is hardly ever predicted exactly, so that no run is marked as right.
     chosen = comparison.differing[:MAX_NUMBERS] if numbers else comparison.differing
     texts = {key: list(found.texts()) for key, found in predictions.items()}
     first = next(iter(predictions))

@@ -122,6 +122,7 @@ def compute_integer_scores(predictions: RunPredictions, metric: str) -> Ints | N
 def _class_metrics(predictions: RunPredictions) -> Callable[[Weights], Metrics]:
     labels, given = predictions.true.astype(np.int64), predictions.given.astype(np.int64)
     classes, hits, loss = len(predictions.names), labels == given, compute_log_losses(labels, predictions.probabilities)
+    # A wrong prediction is no class's right one: index k stands for none, and its images are left out of the sums.
     true_sums, given_sums, right_sums = (
         _ClassSums.of(picked, classes) for picked in (labels, given, np.where(hits, labels, classes))
     )

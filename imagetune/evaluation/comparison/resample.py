@@ -144,6 +144,7 @@ def _estimate_metric(tested: Tested, name: str, value: float, found: Resampled) 
     metric = METRICS[name]
     if metric.mean_over == "images" and not tested.grouped:
         return estimate_share(value * tested.units, tested.units, tested.bootstrap.confidence)
+    # Resampled groups give intervals that are too short, and losses have long tails: see `statistics.intervals`.
     if tested.grouped or metric.scale != "plain" or tested.some.task == "multi_label":
         return estimate_from_left_out(
             convert_nan_to_none(value),

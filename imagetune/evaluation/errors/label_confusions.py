@@ -102,6 +102,7 @@ def _find_testable(table: Ints) -> list[tuple[int, int]]:
     """Return the pairs (other, label) with at least `MIN` images on both sides and at least two mistakes."""
     inside, outside, wrong, elsewhere = table
     enough = (inside >= MIN) & (outside >= MIN) & (wrong + elsewhere > 1)
+    # A label isn't confused with itself.
     np.fill_diagonal(enough, val=False)
     return [(int(other), int(label)) for other, label in np.argwhere(enough)]
 
@@ -117,6 +118,8 @@ def _describe_pair(kind: str, names: tuple[str, str], counts: Ints, confidence: 
         "share": estimate_share(wrong, inside, confidence).to_dict(),
         "rest_images": outside,
         "rest": estimate_share(elsewhere, outside, confidence).to_dict(),
+        # The upper tail of the hypergeometric distribution is Fisher's one-sided test. sf(x) is the chance of more than
+        # x, and the observed number counts, too.
         "p": float(min(1.0, hypergeom.sf(wrong - 1, inside + outside, wrong + elsewhere, inside))),
     }
 

@@ -18,6 +18,7 @@ def find_mistakes(predictions: Predictions) -> NDArray[np.int64]:
         return np.argsort(-np.abs(predictions.probabilities - predictions.targets)[:, 0], kind="stable")
     if predictions.rule.task == "multi_label":
         sureness = _wrong_label_distances(predictions).max(axis=1)
+        # Labels that are right have -1; a wrong one that lies exactly at its threshold has 0.
         wrong = np.flatnonzero(sureness >= 0)
     else:
         wrong = np.flatnonzero((predictions.labels >= 0) & (predictions.labels != predictions.predicted))
@@ -25,6 +26,7 @@ def find_mistakes(predictions: Predictions) -> NDArray[np.int64]:
     far = np.zeros(len(sureness), np.int64)
     if predictions.rule.task == "ordinal":
         far = np.abs(predictions.predicted - predictions.labels)
+    # lexsort sorts by its last key first: ranks, then confidence.
     return wrong[np.lexsort((-sureness[wrong], -far[wrong]))]
 
 

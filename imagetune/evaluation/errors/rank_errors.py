@@ -75,7 +75,9 @@ def _describe_class(name: str, own: NDArray[np.bool_], off: Ints, draws: Draws) 
 
 def _summarise(document: Mapping[str, Any]) -> Iterator[str]:
     shares = {row["off"]: row["share"]["value"] for row in document["distances"]}
+    # Where no prediction is wrong, 0 is the only distance listed.
     near = shares.get(-1, 0.0) + shares.get(1, 0.0)
+    # Rounding could make this -0.0%.
     beyond = max(0.0, 1 - shares[0] - near)
     yield f"{shares[0]:.1%} of the predictions are right, {near:.1%} are one rank off, {beyond:.1%} are further off."
     yield describe_bias(document["bias"], unit=" ranks")

@@ -88,6 +88,7 @@ def compute_van_elteren_p_value(errors: Floats, inside: NDArray[np.bool_], strat
         if 0 < taken < size:
             surplus += (own[some].sum() - taken * (size + 1) / 2) / (size + 1)
             variance += taken * (size - taken) / size * float(own.var(ddof=1)) / (size + 1) ** 2
+    # Without a stratum that has images on both sides, or with equal errors only, nothing speaks against the slice.
     return float(ndtr(-surplus / np.sqrt(variance))) if variance else 1.0
 
 

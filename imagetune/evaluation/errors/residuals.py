@@ -102,6 +102,7 @@ def fit_calibration_line(true: Floats, given: Floats, weights: Weights) -> tuple
     mean_across, mean_up = across @ drawn / total, true @ drawn / total
     spread = np.square(across) @ drawn / total - np.square(mean_across)
     together = (across * (true - true.mean())) @ drawn / total - mean_across * (mean_up - true.mean())
+    # Predictions that differ by rounding alone have no slope.
     enough = spread > 1e-12 * max(float(np.square(across).max()), 1e-300)
     slope: Floats = np.divide(together, spread, out=np.full_like(spread, np.nan), where=enough)
     return slope, mean_up - slope * (mean_across + centre)
@@ -173,6 +174,7 @@ def _describe_ranges(split: EvaluatedSplit, numbers: Floats, draws: Draws) -> li
     codes, names = bin_numbers(numbers, most=MAX_RANGES, least=MIN_IMAGES)
     residuals = split.predictions.probabilities[:, 0] - split.predictions.targets[:, 0]
     rows = []
+    # A single range would only repeat the bias of all images.
     for code, name in enumerate(names if len(names) > 1 else ()):
         inside = codes == code
         own, drawn = residuals[inside], draws.of(inside)

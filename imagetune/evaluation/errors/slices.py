@@ -164,6 +164,7 @@ def iterate_slices(name: str, values: NDArray[Any]) -> Iterator[Slice]:
     if not len(known):
         return
     edges = np.quantile(known, [1 / 3, 2 / 3])
+    # A third of the numbers or more are equal, so that there are no three parts of about equal size.
     if edges[0] == edges[1]:
         return
     place = np.where(np.isfinite(values), np.searchsorted(edges, values, side="left"), -1)
@@ -208,6 +209,7 @@ def compute_worse_p_value(right: Bools, inside: Bools, strata: NDArray[np.int64]
     )
     found = int((right & inside).sum())
     mean, variance = _compute_moments(sizes, hits, drawn)
+    # In every stratum all images are right, all are wrong, or all are on one side: nothing else could have come out.
     if variance == 0:
         return 1.0
     if variance > _COUNTED_UP_TO:

@@ -16,6 +16,7 @@ from imagetune.model.gradients import PASS_SIZE, SaliencyModel, compute_feature_
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
+# Each place costs a forward pass: 25 for every explained image.
 GRID = 5
 """Places along each side at which an image is covered."""
 PATCH_SHARE = 0.3

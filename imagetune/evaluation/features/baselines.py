@@ -138,6 +138,7 @@ def estimate_paired_difference(
         bootstrap: Settings of the interval.
         groups: The group of each image, None for one without; empty where there are none.
     """
+    # Errors are compared image by image, but the document promises the model's metric minus the baseline's.
     positive = METRICS[TASK_METRICS[one.rule.task].per_image].higher_is_better
     gaps = compute_errors(other) - compute_errors(one) if positive else compute_errors(one) - compute_errors(other)
     codes = encode_groups(groups) if len(groups) else None
@@ -146,6 +147,7 @@ def estimate_paired_difference(
         float(gaps.mean()),
         np.concatenate(chunks).astype(np.float64),
         bootstrap,
+        # A difference is no share, so that no effective number of images gives it a Wilson interval.
         images=None,
         precision=compute_precision(one.labels, bootstrap, codes),
     )
@@ -181,6 +183,7 @@ def fit_linear_probe_baseline(
 
 def _predict_prior(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
     """Return the class prior as the prediction for every image: training's class shares, or its median number."""
+    # Of all constant predictions the median has the lowest mean absolute error, by which numbers are compared.
     middle = np.median if taught.task == "regression" else np.mean
     prediction = np.asarray(middle(taught.targets, axis=0), np.float64)
     return Baseline(

@@ -120,6 +120,7 @@ def sample_training_rows(taught: LabelledFeatures, *, seed: int) -> Ints:
     most = MAX_ROWS
     width = taught.features.shape[1] * taught.targets.shape[1]
     if most * width > _MANY_CELLS:
+        # However wide the features are, there are about four images a class to learn from.
         most = max(_MANY_CELLS // width, min(MAX_ROWS, 4 * taught.targets.shape[1]))
     if len(taught) <= most:
         return np.arange(len(taught))
@@ -149,6 +150,7 @@ def fit_probe(taught: LabelledFeatures, strength: float) -> PredictFunction:
     """
     from sklearn.preprocessing import StandardScaler
 
+    # The penalty treats all weights alike, so that features have to be on one scale.
     scaler = StandardScaler().fit(taught.features)
     scaled = scaler.transform(taught.features)
     if taught.task == "regression":

@@ -96,6 +96,7 @@ def analyse_label_errors(run: EvaluationContext) -> dict[str, Any] | None:
     if run.data.task == "regression":
         return analyse_regression_label_errors(run, learned)
     folds = deal_folds(find_units(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
+    # All images depend on each other: no probe could predict any of them without having learned from it.
     if folds.max() < 1:
         return None
     test, test_label_errors = pool_splits(run, ("test",)), None

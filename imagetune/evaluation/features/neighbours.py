@@ -93,6 +93,7 @@ def _describe_mistakes(run: EvaluationContext, tested: str) -> Iterator[dict[str
                 {
                     "path": make_relative_path(train.records[other].path, run.root),
                     "label": rule.describe(train.records[other].label),
+                    # Two libraries' float32 cosines differ by up to 2e-7: further digits would be noise.
                     "cosine": round(cosine, 6),
                 }
                 for other, cosine in zip(found[place].tolist(), cosines[place].tolist(), strict=True)

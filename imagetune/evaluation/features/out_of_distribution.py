@@ -85,6 +85,7 @@ def analyse_out_of_distribution(run: EvaluationContext) -> dict[str, Any] | None
 def choose_score_threshold(scores: Floats, share: float) -> float:
     """Return the threshold that at most ``share`` of validation's scores (n,) exceed: an order statistic of them."""
     ordered = np.sort(scores)
+    # Subtracted against rounding: a product that should be whole may lie just above it.
     kept = min(int(np.ceil((1 - share) * len(ordered) - 1e-9)), len(ordered))
     return float(ordered[kept - 1])
 

@@ -67,6 +67,7 @@ def find_units(run: EvaluationContext, pool: Pool) -> list[int]:
     place = {record.path: index for index, record in enumerate(records)}
     pairs = [
         *find_equal_pairs([record.group for record in records]),
+        # A table may name a file in several rows: they are one image.
         *find_equal_pairs([record.path for record in records]),
     ]
     for group in _alike(run.folder / run_files.AUDIT):
@@ -100,6 +101,7 @@ def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, se
         (n,) in [0, folds).
     """
     dealt = np.zeros(len(units), np.int64)
+    # Of several labels the rarest: frequent ones spread over the folds by themselves, a rare one could be missing.
     kinds = taught.labels if taught.task != "multi_label" else _find_rarest_label(taught.targets)
     together = [*list_group_members(find_components(len(units), find_equal_pairs(units)))]
     order = np.random.default_rng(seed).permutation(len(together))
@@ -112,6 +114,7 @@ def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, se
         # A unit of several classes counts as of its most frequent one: it can't be split.
         kind = Counter(kinds[unit].tolist()).most_common(1)[0][0]
         known = counts.setdefault(kind, np.zeros(folds, np.int64))
+        # The fold with the fewest images of the class, among equals the smallest one: lexsort's last key comes first.
         fold = int(np.lexsort((sizes, known))[0])
         dealt[unit] = fold
         known[fold] += len(unit)
@@ -150,6 +153,7 @@ def _fit_best_probe(rest: LabelledFeatures, held: LabelledFeatures) -> tuple[flo
     for strength in list_strengths(rest):
         said = fit_probe(rest, strength)(held.features)
         loss = compute_probe_loss(said, held)
+        # Weaker penalties would only over-fit more, as in `baselines.fit_linear_probe_baseline`.
         if best is not None and loss >= best[0]:
             break
         best = (loss, strength, said)
@@ -160,6 +164,7 @@ def _fit_best_probe(rest: LabelledFeatures, held: LabelledFeatures) -> tuple[flo
 def _find_rarest_label(targets: Floats) -> Ints:
     """Return for each image the rarest of its labels; k where it has none."""
     given = targets >= 0.5
+    # More than any label has: a label that the image lacks is never its rarest.
     sizes = np.where(given, given.sum(axis=0), len(given) + 1)
     rarest: Ints = np.where(given.any(axis=1), sizes.argmin(axis=1), targets.shape[1]).astype(np.int64)
     return rarest

@@ -95,6 +95,7 @@ def analyse_regression_label_errors(run: EvaluationContext, learned: Pool) -> di
         The document; None where there are too few images for two folds.
     """
     folds = deal_folds(find_units(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
+    # All images depend on each other: no model could predict any of them without having learned from it.
     if folds.max() < 1:
         return None
     test = pool_splits(run, ("test",))
@@ -134,6 +135,7 @@ def compute_robust_deviations(true: Floats, judged: Floats) -> Floats:
         apart = apart - np.median(apart)
         spread = float(np.median(np.abs(apart))) / _MEDIAN_DEVIATION
         spread = spread or float(np.abs(apart).mean()) / _MEAN_DEVIATION
+        # Where all residuals are equal, no number stands out.
         found[inside] = apart / spread if spread else 0.0
     return found
 
@@ -149,6 +151,7 @@ def predict_by_neighbours_out_of_fold(taught: LabelledFeatures, folds: Ints) -> 
 
 def _predict_by_neighbours(rest: LabelledFeatures, features: NDArray[np.floating]) -> Floats:
     found, _ = find_nearest(features, rest.features, min(NEIGHBOURS, len(rest)))
+    # The median: some neighbours' numbers may be wrong as well, and one of them would move a mean.
     predicted: Floats = np.median(rest.targets[found, 0], axis=1)
     return predicted
 

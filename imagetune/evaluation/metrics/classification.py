@@ -175,6 +175,7 @@ def evaluate_predictions(
 
 def _normalise(predictions: Predictions) -> Floats:
     """Return the probabilities (n, k) with rows that sum to 1, which float32 ones do only nearly."""
+    # argmax takes a NaN for the largest probability, so that all metrics would be computed from nonsense.
     finite = np.isfinite(predictions.probabilities).all(axis=1)
     if not finite.all():
         where = predictions.paths[int(np.flatnonzero(~finite)[0])]
@@ -192,6 +193,7 @@ def _compute_class_values(labels: Ints, probabilities: Floats, predicted: Ints) 
     precision, recall, f1, images = precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=0.0
     )
+    # The area is a share of pairs, each of an image of the class and another image: without either there is no pair.
     areas = [
         roc_auc_score(labels == index, probabilities[:, index]) if 0 < images[index] < len(labels) else np.nan
         for index in classes
@@ -208,6 +210,7 @@ def _compute_headlines(
     means = {
         name: float(values[present].mean()) for name, values in by_class.items() if (present := ~np.isnan(values)).any()
     }
+    # All classes are named, here and for the log loss: a split may lack images of some, but the columns are of all.
     top = top_k_accuracy_score(labels, probabilities, k=top_k, labels=range(classes)) if top_k < classes else None
     return {
         **means,
@@ -321,6 +324,7 @@ def _estimate_classes(
                 reason="no images of this class" if not true[index] else "no images of other classes",
                 most={"f1": 2 * images, "roc_auc": None}.get(metric, images),
             )
+        # Of independent images these are binomial shares: score intervals hold their coverage even with few of them.
         if true[index] and not resamples.grouped:
             metrics |= estimate_class_shares(*counts, resamples.bootstrap.confidence)
         area, others = metrics["roc_auc"].value, int(true.sum() - true[index])

@@ -100,6 +100,7 @@ def evaluate_labels(
     """
     true, given = predictions.targets >= 0.5, predictions.given
     _require_metrics(predictions, true)
+    # Not stratified: an image with several labels belongs to no single stratum.
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     rankings = [_Ranking.of(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])]
     values, by_label = _compute_metrics(true, given, rankings, np.ones((len(true), 1), np.float32))
@@ -235,6 +236,7 @@ def _compute_metrics(
         if rankings
         else np.full(present.shape, np.nan)
     )
+    # Without an image some labels don't occur at all: a mean over none is NaN, and needs no warning.
     with np.errstate(invalid="ignore", divide="ignore"):
         means = {name: average_present_classes(values, present) for name, values in by_label.items()}
     total = weights.sum(axis=0, dtype=np.float64)
@@ -272,6 +274,7 @@ def _estimate_headlines(
         for name in HEADLINES
     }
     if not jackknife.grouped:
+        # Whether all labels of an image are right is one outcome an image, so that Wilson's interval applies.
         hits = float(values["subset_accuracy"][0]) * images
         found["subset_accuracy"] = estimate_share(hits, images, jackknife.confidence)
     return found
@@ -296,6 +299,7 @@ def _evaluate_label(
             reason="no images with this label",
             most={"f1": 2 * images, "average_precision": None}.get(name, images),
         )
+    # Of independent images these are binomial shares: score intervals hold their coverage even with few of them.
     if positives and not jackknife.grouped:
         metrics |= estimate_class_shares(positives, given, right, jackknife.confidence)
     threshold = predictions.thresholds[label] if predictions.thresholds else DEFAULT_THRESHOLD

@@ -39,6 +39,7 @@ def estimate_rank_metrics(
     units = list_units(labels, bootstrap, groups)
     chunks = [
         compute_rank_metrics(compute_weighted_confusion(labels, predicted, classes, weights))
+        # A confusion matrix is held for each left-out unit.
         for weights in leave_out_weights(units, cells_a_sample=classes * classes)
     ]
     images = float(len(labels))
@@ -49,6 +50,7 @@ def estimate_rank_metrics(
             LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
             bootstrap.confidence,
             reason="all images are of one class, and all predictions are that class",
+            # Only this metric is a share, for which 0 and 1 have an exact interval.
             flawless=worth if name == "within_one_rank" else None,
             most=images,
             scale=METRICS[name].scale,
@@ -56,6 +58,7 @@ def estimate_rank_metrics(
         for name, value in values.items()
     }
     if groups is None:
+        # Of independent images it is a binomial share, as accuracy is.
         near = float(values["within_one_rank"][0])
         found["within_one_rank"] = estimate_share(near * images, images, bootstrap.confidence)
     return found

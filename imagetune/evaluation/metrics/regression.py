@@ -92,6 +92,7 @@ def evaluate_values(
     units = list_units(strata, bootstrap, codes)
     chunks = [
         _compute_metrics(true, given, ranks, weights)
+        # The ranks of labels and predictions take several numbers for each image.
         for weights in leave_out_weights(units, cells_a_sample=4 * len(true))
     ]
     reasons = {
@@ -138,6 +139,7 @@ def bin_numbers(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.i
     """
     parts = max(1, min(most, len(numbers) // least))
     edges = np.unique(np.quantile(numbers, np.arange(1, parts) / parts))
+    # No number lies above an edge at the largest one.
     edges = edges[edges < numbers.max()]
     while len(edges):
         codes = np.searchsorted(edges, numbers).astype(np.int64)
@@ -188,6 +190,8 @@ def _compute_metrics(true: Floats, given: Floats, ranks: tuple[_Ranks, _Ranks], 
     # Sums of squares about a fixed centre keep the digits of labels far from 0.
     centred = true - true.mean()
     spread = np.square(centred) @ drawn - np.square(centred @ drawn) / total
+    # A spread that is only rounding counts as none: dividing by it would give an R squared of any size. 1e-300 keeps
+    # the limit above 0 where all labels are equal.
     enough = spread > 1e-12 * max(float(np.square(centred).sum()), 1e-300)
     ratio = np.divide(squared, spread, out=np.full_like(squared, np.nan), where=enough)
     return {
@@ -204,6 +208,7 @@ def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
     first, second = one - (weights * one).sum(axis=0) / total, other - (weights * other).sum(axis=0) / total
     covariance = (weights * first * second).sum(axis=0)
     spread = np.sqrt((weights * first**2).sum(axis=0) * (weights * second**2).sum(axis=0))
+    # Ranks differ by one half at least, so that only equal ranks have a spread as small as this.
     correlation: Floats = np.divide(covariance, spread, out=np.full_like(spread, np.nan), where=spread > 1e-9)
     return correlation
 

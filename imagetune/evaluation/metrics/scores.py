@@ -173,6 +173,7 @@ def _compute_aucs(rankings: list[_Ranking], classes: int, weights: NDArray[np.fl
     """Return the ROC AUC (k, b): the share of correctly ordered pairs, ties count half (Hanley and McNeil 1982)."""
     areas = np.full((classes, weights.shape[1]), np.nan)
     for ranking in rankings:
+        # Cumulative weights of the negatives turn each positive's count of smaller ones into a look-up, without pairs.
         others = np.zeros((len(ranking.negatives) + 1, weights.shape[1]), dtype=np.float32)
         np.cumsum(weights[ranking.negatives], axis=0, out=others[1:])
         own = weights[ranking.positives]

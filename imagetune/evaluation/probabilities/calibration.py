@@ -132,6 +132,7 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
     claimed, happened = _claims(predictions, probabilities, truth)
     bins = bin_predictions(claimed, happened)
     plain = compute_plain_ece(bins)
+    # Of all probabilities, not of the predicted classes alone: only so do the parts add up to the Brier score.
     parts = decompose_brier_score(probabilities, truth)
     # The Brier score is a mean over labels for multi_label, else a sum over classes; its components follow.
     share = 1 / truth.shape[1] if task == "multi_label" else 1.0
@@ -141,6 +142,7 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
         "ece": estimate_calibration_error(bins, draws).to_dict(),
         "overconfidence": draws.mean((claimed - happened).mean(axis=1)).to_dict(),
         "ece_plain": plain,
+        # The simulation puts each image into one bin and draws its outcome alone; labels of one image are dependent.
         "ece_by_chance": _by_chance(bins, claimed[:, 0], plain, draws.bootstrap.seed)
         if task != "multi_label"
         else None,

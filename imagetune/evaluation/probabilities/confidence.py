@@ -68,6 +68,7 @@ class Draws:
     @property
     def confidence(self) -> float:
         """Share of the resampled metrics inside an interval, expanded for few images or groups."""
+        # Expanded percentiles, as in `statistics.intervals`: drawing n of n varies less than n new images would.
         precision = self.precision
         return 1 - 2 * float(ndtr(-precision.quantile * precision.inflation**0.5))
 
@@ -103,6 +104,7 @@ class Draws:
             return Estimate(None, reason=reason)
         if self.groups is None:
             return estimate_share(hit, total, self.bootstrap.confidence)
+        # The jackknife: a bootstrap of groups gives shares too short intervals where some groups are large.
         units = list_units(np.zeros(self.images, np.int64), self.bootstrap, self.groups)
         return estimate_from_left_out(
             hit / total,

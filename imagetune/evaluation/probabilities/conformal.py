@@ -87,11 +87,13 @@ def describe_conformal(run: EvaluationContext) -> dict[str, Any] | None:
     count = int(find_known_rows(val.predictions).sum())
     document: dict[str, Any] = {**rule.model_dump(mode="json"), "validation": count}
     if rule.threshold is None:
+        # The smallest n with ceil((n + 1) * coverage) <= n; until then the quantile would lie beyond all scores.
         needed = int(np.ceil(coverage / (1 - coverage) - 1e-9))
         document["reason"] = (
             f"{count} validation images are too few to guarantee {100 * coverage:g}% coverage: it takes {needed}; "
             "until then every set holds all classes"
         )
+    # The beta distribution is that of a rank among scores; risk control averages shares, for which it doesn't hold.
     usual = _default_coverage(count, coverage) if task != "multi_label" and rule.threshold is not None else None
     images = int(find_known_rows(tested.predictions).sum())
     document |= {"usual": usual, "split": name, "images": images}
@@ -145,6 +147,7 @@ def choose_risk_threshold(probabilities: Floats, truth: Floats, coverage: float)
     if allowed < 0:
         return None
     rows, columns = np.nonzero(truth)
+    # Without any label none can be missed, whatever the threshold.
     if not len(rows):
         return 1.0
     order = np.argsort(probabilities[rows, columns], kind="stable")
@@ -175,6 +178,7 @@ def _measure_sets(split: EvaluatedSplit, rule: ConformalRule, draws: Draws) -> d
     named = (members * truth).sum(axis=1)
     if several:
         labels = truth.sum(axis=1)
+        # An image without labels misses none, as where the threshold was chosen.
         found = np.where(labels > 0, named / np.maximum(labels, 1), 1.0)
         covered, alone = draws.mean(found), None
     else:

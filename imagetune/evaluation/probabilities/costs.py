@@ -78,6 +78,7 @@ def describe_costs(run: EvaluationContext) -> dict[str, Any] | None:
             }
             for way, prediction in choices.items()
         },
+        # Not on the scale of losses: a saving may be negative, which has no logarithm.
         "saved": draws.mean(paid["as_predicted"] - paid["min_cost"]).to_dict(),
         "changed": int((choices["as_predicted"] != choices["min_cost"]).sum()),
         "classes": [

@@ -27,9 +27,11 @@ def build_prediction_sets(predictions: Predictions, rule: ConformalRule) -> Bool
     members: Bools = probabilities >= rule.threshold - 1e-9
     if predictions.rule.task == "multi_label":
         return members
+    # An empty set would name nothing; filling it can only raise the coverage.
     empty = ~members.any(axis=1)
     members[empty, predictions.predicted[empty]] = True
     if predictions.rule.task == "ordinal":
+        # Ordered classes: a class between two members belongs to the set, too.
         after_first = np.logical_or.accumulate(members, axis=1)
         before_last = np.logical_or.accumulate(members[:, ::-1], axis=1)[:, ::-1]
         return after_first & before_last
@@ -72,6 +74,7 @@ def predict_min_cost(probabilities: Floats, costs: Floats) -> Ints:
         costs: (k, k) cost matrix, rows true and columns predicted.
     """
     expected = probabilities @ costs
+    # Rounding must not decide between equally cheap classes.
     cheapest = expected <= expected.min(axis=1, keepdims=True) + 1e-12
     predictions: Ints = np.where(cheapest, probabilities, -1.0).argmax(axis=1).astype(np.int64)
     return predictions

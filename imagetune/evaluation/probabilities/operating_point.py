@@ -130,6 +130,7 @@ def threshold_cuts(true: Bools, probabilities: Floats) -> Cuts:
         probabilities: (n,) probability of the class.
     """
     # scikit-learn's first point predicts the class for no image, where precision is not defined.
+    # By default scikit-learn drops the points on straight parts of the curve, but these are thresholds as well.
     false_alarms, recall, falling = (
         values[1:] for values in roc_curve(true, probabilities.astype(np.float64), drop_intermediate=False)
     )
@@ -140,6 +141,7 @@ def threshold_cuts(true: Bools, probabilities: Floats) -> Cuts:
 
 def _merits(cuts: Cuts, config: OperatingPointConfig) -> tuple[Floats, Floats]:
     """Return what is maximised (m,), and what breaks ties (m,); minus infinity where a threshold is not allowed."""
+    # A recall or precision that just reaches the goal may come out below it by rounding.
     if config.min_recall is not None:
         return np.where(cuts.recall >= config.min_recall - 1e-12, cuts.precision, -np.inf), cuts.recall
     if config.min_precision is not None:

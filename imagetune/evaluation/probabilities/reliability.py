@@ -75,6 +75,7 @@ def bin_predictions(claimed: Floats, happened: Floats, *, bins: int | None = Non
         flat = np.bincount(rows.ravel(), weights=values.ravel(), minlength=len(claimed) * size)
         return np.asarray(flat.reshape(len(claimed), size), np.float64)
 
+    # Equal probabilities leave one bin, which needs two edges as well.
     edges = edges if len(edges) > 1 else np.repeat(edges, 2)
     return Bins(edges, sums(np.ones_like(claimed)), sums(claimed), sums(happened))
 
@@ -113,6 +114,7 @@ def estimate_calibration_error(bins: Bins, draws: Draws) -> Estimate:
     tail = (1 - draws.confidence) / 2
     far, near = np.quantile(samples, [1 - tail, tail]) - plain
     ends = np.array([corrected - far, corrected, corrected - near])
+    # A corrected square below 0 means that the error is within what chance makes: 0 is reported.
     low, value, high = np.sqrt(np.clip(ends, 0.0, 1.0))
     return Estimate(float(value), float(min(low, value)), float(max(high, value)), method="basic bootstrap")
 
@@ -157,6 +159,7 @@ def decompose_brier_score(claimed: Floats, happened: Floats) -> BrierParts:
         gap = (bins.happened - bins.claimed).sum(axis=0) / np.maximum(counts, 1)
         # The variance of the share, which biases the squared gap upwards (Bröcker 2012).
         scatter = np.where(counts > 1, share * (1 - share) / np.maximum(counts - 1, 1), 0.0)
+        # The correction may overshoot, but calibration can't gain anything.
         reliability += max(float((counts * (gap**2 - scatter)).sum() / counts.sum()), 0.0)
         frequency = float(happened[:, column].mean())
         uncertainty += frequency * (1 - frequency)

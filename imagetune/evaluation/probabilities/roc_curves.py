@@ -81,7 +81,9 @@ def estimate_roc_auc(true: Bools, scores: Floats, confidence: float) -> Estimate
     ranks = rankdata(np.concatenate([own, other]))
     above = (ranks[: len(own)] - rankdata(own)) / len(other)
     below = 1 - (ranks[len(own) :] - rankdata(other)) / len(own)
+    # A single image shows no variance; that of numbers in 0..1 is at most 1/4.
     variance = sum(float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.25 for part in (above, below))
+    # Where the sides are wholly separated, the smaller one limits what the test can show.
     return _logit_estimate(float(above.mean()), variance**0.5, confidence, images=min(len(own), len(other)))
 
 

@@ -100,6 +100,7 @@ def choose_coverage_thresholds(confidence: Floats) -> dict[float, float | None]:
         last = int(np.ceil(share * len(falling) - 1e-9)) - 1
         # Half-way to the next prediction, so that rounding decides nothing.
         below = falling[falling < falling[last]]
+        # A coverage of 1 must hold for new images as well, which may be less certain than any of validation.
         thresholds[share] = 0.0 if share == 1.0 or not len(below) else float((falling[last] + below[0]) / 2)
     return thresholds
 

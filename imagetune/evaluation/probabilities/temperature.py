@@ -79,6 +79,7 @@ def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confide
         what = f"{len(truth)} validation images are too few to fit a temperature: it takes {MIN_IMAGES}"
         return Temperature(None, reason=what)
     logits = recover_logits(probabilities, task)
+    # Searched on the logarithm, on which a temperature and its inverse change the logits by equally much.
     ends = np.log(RANGE)
     found = minimize_scalar(
         lambda log_temperature: _loss(logits / np.exp(log_temperature), truth, task),

@@ -33,6 +33,7 @@ def blur_defocus(image: Floats, radius: float, softness: float) -> Floats:
         radius: Radius of the disc in pixels.
         softness: Standard deviation in pixels of the Gaussian that smooths the disc's edge.
     """
+    # Three standard deviations hold 99.7% of the edge's Gaussian.
     reach = int(np.ceil(radius + 3 * softness)) + 1
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
     # A pixel that the edge crosses counts by about its covered part, so that small discs differ, too.
@@ -80,6 +81,7 @@ def blur_motion(image: Floats, *, length: float, sigma: float, degrees: float) -
         degrees: Direction of the trail, counter-clockwise from the right.
     """
     length = min(length, _TRAIL_DEVIATIONS * sigma)
+    # Half a pixel apart, so that a slanted trail has no gaps.
     steps = np.arange(0.0, length + 1e-6, 0.5)
     reach = int(np.ceil(length)) + 1
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
@@ -108,12 +110,14 @@ def enlarge_middle(image: Floats, factor: float) -> Floats:
 
 
 def _apply_kernel(image: Floats, kernel: Floats) -> Floats:
+    # Mirrored, as black beyond the edges would darken the border besides.
     filtered: Floats = cv2.filter2D(image, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT_101)
     return filtered
 
 
 def _add_weight(kernel: Floats, row: float, column: float, weight: float) -> None:
     """Add a weight at a fractional position of a kernel, split bilinearly among its four cells."""
+    # Rounding to whole cells would give nearby angles the same trail.
     top, left = int(np.floor(row)), int(np.floor(column))
     down, right = row - top, column - left
     for at_row, by_row in ((top, 1 - down), (top + 1, down)):

@@ -69,6 +69,7 @@ def corrupt(image: Pixels, name: Corruption, severity: int, *, seed: Sequence[in
     """
     if severity not in SEVERITIES:
         raise ValueError(f"there is no severity {severity}: they are {SEVERITIES}")
+    # Not hash(), whose value for a text differs from process to process.
     generator = np.random.default_rng([*seed, zlib.crc32(name.encode())])
     scale = min(image.shape[:2]) / REFERENCE_PIXELS
     pixels = image.astype(np.float32) / np.float32(255)
@@ -116,11 +117,13 @@ def _glass_blur(pixels: Floats, severity: int, scale: float, generator: np.rando
 def _motion_blur(pixels: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
     radius, sigma = _MOTION[severity - 1]
     degrees = generator.uniform(-45, 45)
+    # ImageMagick's motion blur, which the paper uses, has a kernel of twice the radius.
     return blurs.blur_motion(pixels, length=2 * radius * scale, sigma=sigma * scale, degrees=degrees)
 
 
 def _zoom_blur(pixels: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
     del scale, generator
+    # Factors of enlargement are relative to the image already.
     end, step = _ZOOM[severity - 1]
     return blurs.blur_zoom(pixels, np.arange(1.0, end, step).tolist())
 
@@ -212,12 +215,14 @@ def _resolution(pixels: Floats, severity: int, scale: float, generator: np.rando
 def _resampled(pixels: Floats, share: float, enlarge: int) -> Floats:
     height, width = pixels.shape[:2]
     small = max(1, int(width * share)), max(1, int(height * share))
+    # Averaged by area, as by the paper's box filter: sampling single pixels would add aliasing.
     shrunk = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
     resampled: Floats = cv2.resize(shrunk, (width, height), interpolation=enlarge)
     return resampled
 
 
 def _through_jpeg(pixels: Floats, quality: int) -> Floats:
+    # OpenCV expects BGR. The order matters to the loss, as JPEG keeps colour at a lower resolution than brightness.
     encoded = cv2.imencode(".jpg", _as_bytes(pixels)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB), np.float32)
     return decoded / np.float32(255)

@@ -235,6 +235,7 @@ def _write_image(
 ) -> dict[str, Any]:
     data, path = subject.data, clean.paths[index]
     image = load_image(path, data.image, max_pixels=data.max_pixels)
+    # The seed of the test, so that the tile is what the model was shown.
     seed = make_corruption_seed(subject.seed, index)
 
     def tile(image: NDArray[np.uint8], name: str, predictions: Predictions) -> dict[str, str]:

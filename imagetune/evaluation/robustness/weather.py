@@ -39,6 +39,7 @@ def add_snow(image: Floats, severity: int, scale: float, generator: np.random.Ge
     direction = generator.uniform(-135, -45)
     flakes = blur_motion(flakes, length=2 * length * scale, sigma=sigma * scale, degrees=direction)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
+    # As in the paper's code: colours go towards a brightened grey, and the flakes are added again, turned by half.
     pale = light * image + (1 - light) * np.maximum(image, grey * 1.5 + 0.5)
     fallen: Floats = pale + (flakes + flakes[::-1, ::-1])[:, :, None]
     return fallen
@@ -96,6 +97,7 @@ def draw_fractal(size: tuple[int, int], decay: float, generator: np.random.Gener
         decay: How much fainter structures of half the size are.
         generator: Draws them.
     """
+    # The diamond-square algorithm halves its square down to single pixels: the side must be a power of two.
     side = 1 << max(int(np.ceil(np.log2(max(*size, 2)))), 1)
     field = np.zeros((side, side), np.float32)
     step, strength = side, 1.0
@@ -123,6 +125,7 @@ def _noise(shape: tuple[int, ...], strength: float, generator: np.random.Generat
 def _ridges(size: tuple[int, int], scale: float, generator: np.random.Generator) -> Floats:
     """Return thin bright lines (h, w), 0..1, that lie roughly in one direction."""
     height, width = size
+    # As long as the diagonal, so that the field covers the image after any turn.
     reach = int(np.ceil(np.hypot(height, width)))
     lines = np.zeros((reach, reach), np.float32)
     for across, weight in ((9.0, 0.6), (4.0, 0.4)):

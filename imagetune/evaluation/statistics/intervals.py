@@ -109,6 +109,7 @@ def encode_groups(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
 
     An image without a group is a group of its own.
     """
+    # Prefixed, so that a group whose name is a number can't be mistaken for an image.
     named = [f"group {group}" if group is not None else f"image {place}" for place, group in enumerate(groups)]
     if not named:
         return None
@@ -318,6 +319,7 @@ def estimate_from_left_out(
     """
     if value is None:
         return Estimate(None, reason=reason)
+    # Rounded, as a mean of shares that are all 1 may come out just below 1.
     if flawless and round(value, 9) in (0.0, 1.0):
         return _exact_estimate(value, flawless, confidence)
     spread = compute_spread(left_out)

@@ -87,6 +87,7 @@ def build_units(labels: Ints, *, groups: Ints | None, stratified: bool, most: in
     if count <= most:
         return Units(codes, strata)
     order = np.random.default_rng(seed).permutation(count)
+    # By class after the shuffle, so that units hold images of one class as far as possible: strata need that.
     order = order[np.argsort(strata[order], kind="stable")]
     dealt = np.empty(count, np.int64)
     dealt[order] = np.arange(count) * most // count
@@ -138,10 +139,13 @@ def compute_spread(left_out: LeftOut) -> Spread | None:
     # A stratum with a single image has no spread of its own; its distance from the overall mean stands in for it.
     centre = np.where(sizes > 1, own, values.mean())
     factors = np.where(sizes > 1, sizes / np.maximum(sizes - 1, 1), count / (count - 1))
+    # With a single stratum this is the textbook's (n - 1) / n times the squares; strata only have their own factors.
     parts = ((count - 1) / count) ** 2 * factors[place] * (values - centre[place]) ** 2
     variance = float(parts.sum())
+    # The mean of each stratum costs one degree of freedom.
     most = max(count - len(sizes), 1)
     scatter = float(((parts - parts.mean()) ** 2).sum()) * count / (count - 1)
+    # Without scatter among the terms no few images decide the variance, and all degrees of freedom remain.
     freedom = 2 * variance**2 / scatter if scatter > 0 else most
     return Spread(variance**0.5, float(min(max(freedom, MIN_FREEDOM), most)))
 

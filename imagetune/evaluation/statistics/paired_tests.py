@@ -36,6 +36,7 @@ def compute_mcnemar_p_value(only_first: int, only_second: int) -> float:
         only_first: Images on which only the first run is right.
         only_second: Images on which only the second run is right.
     """
+    # The images on which both are right or both are wrong are the same after any swap, so they say nothing.
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
@@ -54,11 +55,13 @@ def compute_permutation_p_value(differences: Ints) -> float:
     if not len(sizes):
         return 1.0
     chances = np.ones(1)
+    # Differences of one size share a binomial distribution: one convolution for each size instead of each image.
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         spaced = np.zeros(size * count + 1)
         spaced[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
         chances = convolve(chances, spaced)
     total = int((sizes * counts).sum())
+    # Swapping one difference moves the sum by twice its size, so that possible sums lie two apart.
     sums = 2 * np.arange(total + 1) - total
     # The convolution of many differences is done by fast Fourier transform, which rounds.
     return float(np.clip(chances[np.abs(sums) >= abs(int(differences.sum()))].sum(), 0.0, 1.0))
@@ -137,6 +140,7 @@ def compute_min_detectable_difference(images: int, discordant: float, *, confide
     """
     # Connor's formula has no closed inverse once the discordant share depends on the difference: bisection.
     low, high = 0.0, 1.0
+    # Fifty halvings of 0..1 leave an error of 1e-15.
     for _ in range(50):
         middle = (low + high) / 2
         enough = images * middle**2 >= _needed(middle, max(discordant, middle), confidence)
@@ -150,5 +154,6 @@ def compute_detectable_deviations(*, confidence: float) -> float:
 
 
 def _needed(difference: float, discordant: float, confidence: float) -> float:
+    # A difference of 1 has no variance; the root's argument could then fall below 0 by rounding.
     level, power = float(ndtri((1 + confidence) / 2)), float(ndtri(POWER))
     return (level * sqrt(discordant) + power * sqrt(max(0.0, discordant - difference**2))) ** 2

@@ -68,6 +68,7 @@ def describe_power(right: Estimate, images: int, *, confidence: float) -> dict[s
         return None
     # A test without a mistake would claim to detect any difference: the interval's pessimistic end stands in.
     wrong = 1 - right.value or 1 - (right.low or 0.0)
+    # Twice, as an image is discordant where either of the two models makes a mistake that the other doesn't make.
     discordant = 2 * (1 - SHARED_MISTAKES) * wrong
     needed = [
         {"difference": points, "images": _needed(points, discordant, confidence=confidence)} for points in DIFFERENCES
@@ -77,6 +78,7 @@ def describe_power(right: Estimate, images: int, *, confidence: float) -> dict[s
     return {
         "images": images,
         "power": POWER,
+        # Rounded, as 1 - 0.95 isn't 0.05 in binary.
         "level": round(1 - confidence, 9),
         "discordant": discordant,
         "min_detectable_difference": detectable,

@@ -25,6 +25,7 @@ def compute_two_sided_quantile(confidence: float, groups: int | None = None) -> 
         groups: Number of independent groups, for Student's t with one degree of freedom less; without groups the
             quantile is that of the normal distribution.
     """
+    # A single group leaves no degree of freedom, with which Student's t is not defined; it gets one.
     upper = 1 - (1 - confidence) / 2
     return float(ndtri(upper)) if groups is None else float(stdtrit(max(groups - 1, 1), upper))
 
@@ -84,6 +85,7 @@ def compute_auc_interval(area: float, positives: int, negatives: int, quantile: 
         quantile: From `compute_two_sided_quantile`.
     """
     half = (positives + negatives) / 2 - 1
+    # The variance depends on the area that is sought, so the ends are searched on a grid instead of solved for.
     areas = np.linspace(0.0, 1.0, 10_001)
     spread = areas * (1 - areas) * (1 + half * (1 - areas) / (2 - areas) + half * areas / (1 + areas))
     # The exact 0 and 1 have no spread of their own, and are possible only where they were found.

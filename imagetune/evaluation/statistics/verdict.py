@@ -105,6 +105,8 @@ def subtract_estimates(first: Estimate, second: Estimate) -> Estimate:
     """Return the difference of two independent metrics, the first minus the second, with its MOVER interval."""
     one, other = _ends(first), _ends(second)
     value = one[1] - other[1]
+    # The difference is lowest where the first metric is low and the second high: these two distances are independent
+    # errors, which are added as squares. Subtracting opposite ends would give too wide an interval.
     low = value - hypot(one[1] - one[0], other[2] - other[1])
     high = value + hypot(one[2] - one[1], other[1] - other[0])
     return Estimate(value, low, high, method="mover")

@@ -37,6 +37,7 @@ def plot_confusion_matrix(confusion: NDArray[np.int64], class_names: Sequence[st
     cell, size = _cell_size(len(shown))
     label = 0.08 * max(len(name) for name in names) + 0.15
     side = cell * len(shown)
+    # A name that is wider than its cell would run into its neighbour.
     upright = cell < 0.085 * max(len(name) for name in names)
     below = (label if upright else 0.3) + 0.3
     width, height = label + 0.35 + side + 0.1, side + below + 0.1
@@ -52,6 +53,7 @@ def select_shown_classes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     classes = len(confusion)
     if classes <= MAX_CLASSES:
         return np.arange(classes)
+    # Both its own images that are missed, and others that are taken for it.
     mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
     return np.sort(np.argsort(-mistakes, kind="stable")[:MAX_CLASSES])
 
@@ -72,6 +74,7 @@ def _cell_size(classes: int) -> tuple[float, float]:
 
 
 def _paint_cells(axes: Axes, counts: NDArray[np.int64], totals: NDArray[np.int64], size: float) -> None:
+    # Cells without a count stay empty: the row of a class without images has no shares.
     for row, column in zip(*np.nonzero(counts), strict=True):
         count = int(counts[row, column])
         share = count / totals[row]
@@ -79,6 +82,7 @@ def _paint_cells(axes: Axes, counts: NDArray[np.int64], totals: NDArray[np.int64
         # Even a single mistake among many images must be seen.
         shade = 0.12 + 0.88 * share
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=shade, linewidth=0))
+        # Dark text on a dark cell couldn't be read.
         ink = ON_DARK if shade > 0.6 else INK
         axes.text(column, row, f"{count}", ha="center", va="center_baseline", fontsize=size, color=ink)
 
@@ -87,6 +91,7 @@ def _label_cells(axes: Axes, names: Sequence[str], *, upright: bool) -> None:
     count = len(names)
     axes.set_xlim(-0.5, count - 0.5)
     axes.set_ylim(count - 0.5, -0.5)
+    # A class's name may look like a formula.
     style: dict[str, Any] = {"fontsize": 9, "color": INK, "parse_math": False}
     axes.set_xticks(range(count), names, rotation=90 if upright else 0, **style)
     axes.set_yticks(range(count), names, **style)

@@ -30,6 +30,7 @@ PANEL_INCHES = (4.6, 2.9)
 
 # Drawn in this order, as far as the task has them.
 _PANELS = tuple(METRICS[name] for name in ("loss", "accuracy", "mae", "r2", "f1"))
+# The fourth place of the figure is that of the learning rate.
 _MAX_PANELS = 3
 
 
@@ -74,6 +75,7 @@ def _title(metric: Metric) -> str:
 def _draw_curves(axes: Axes, epochs: Sequence[Mapping[str, Any]], panel: Metric) -> None:
     numbers = [line["epoch"] for line in epochs]
     for split, name, colour, dashes, marker in (
+        # Dashes and markers as well as colours, so that the curves differ without colour, too.
         ("train", "training", TRAIN, (4, 1.5), "o"),
         ("val", "validation", VAL, (), "s"),
     ):
@@ -82,9 +84,11 @@ def _draw_curves(axes: Axes, epochs: Sequence[Mapping[str, Any]], panel: Metric)
             axes.plot(numbers, values, color=colour, dashes=dashes, label=name, **_marker(marker, len(numbers)))
     low, high = axes.get_ylim()
     if panel.is_share:
+        # The margins around the curves would go beyond what a share can be.
         low, high = max(0.0, low), min(1.0, high)
     _frame(axes, epochs, _title(panel), low, high)
     axes.legend(
+        # Above the panel, where it covers no curve.
         loc="lower right",
         bbox_to_anchor=(1.01, 1.0),
         ncols=2,
@@ -99,6 +103,7 @@ def _draw_learning_rate(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None
     learning_rates = [_number(line.get("learning_rate")) for line in epochs]
     axes.plot([line["epoch"] for line in epochs], learning_rates, color=RATE, **_marker("o", len(learning_rates)))
     known = [value for value in learning_rates if np.isfinite(value)]
+    # On a linear axis the smallest rates would lie on the floor.
     if known and min(known) > 0 and max(known) > 5 * min(known):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
@@ -117,6 +122,7 @@ def format_plain_number(value: float, _position: float) -> str:
 
 
 def _marker(marker: str, count: int) -> dict[str, Any]:
+    # More markers would merge into a thick line.
     return {"marker": marker if count <= 40 else "", "markersize": 3.5}
 
 
@@ -147,6 +153,7 @@ def mark_stages(axes: Axes, spans: Sequence[tuple[str, float, float]]) -> None:
             axes.axvspan(start, end, color=BAND, linewidth=0, zorder=0)
         if number > 1:
             axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+        # A name that doesn't fit between the stage's borders would run into the next.
         fits = len(name) < letters * (end - start) / total
         axes.text(
             (start + end) / 2, 0.985, name if fits else str(number), color=MUTED, fontsize=8, parse_math=False,
@@ -167,4 +174,5 @@ def _stage_spans(epochs: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, 
 
 
 def _number(value: Any) -> float:
+    # NaN leaves a gap in the curve where an epoch lacks the metric.
     return float(value) if isinstance(value, (int, float)) else float("nan")

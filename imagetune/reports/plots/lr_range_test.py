@@ -24,6 +24,7 @@ def write_range_test_plot(search: RangeTest, path: Path) -> None:
     """
     with drawing_style(), replace_atomically(path) as temporary:
         figure = plot_range_test(search)
+        # Without matplotlib's version among the metadata the same figure gives the same bytes.
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
 
 
@@ -38,6 +39,7 @@ def plot_range_test(search: RangeTest) -> Figure:
         ("steepest", search.steepest, RATE, "D"),
     ):
         if value is not None:
+            # On the logarithm, as the axis is, so that the marker lies on the drawn curve.
             loss = float(np.interp(np.log(value), np.log(search.learning_rates), search.smoothed))
             axes.plot([value], [loss], marker, color=colour, markersize=8, label=f"{name}: {value:.2g}", zorder=3)
             axes.axvline(value, color=colour, linewidth=0.9, linestyle=(0, (2, 2)))

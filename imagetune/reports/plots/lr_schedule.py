@@ -114,8 +114,10 @@ def _draw(axes: Axes, rates: Sequence[StageLearningRates]) -> None:
     for index, stage in enumerate(rates):
         rising = stage.steps <= stage.warmup_end
         if stage.warmup_end > stage.start:
+            # One entry of the legend stands for the warmups of all stages.
             label = None if any(other.warmup_end > other.start for other in rates[:index]) else "warmup"
             axes.plot(stage.steps[rising], stage.rates[rising], color=RATE, dashes=(2, 1), label=label)
+        # From the last point of the warmup on, so that the line has no gap.
         first = max(int(rising.sum()) - 1, 0)
         axes.plot(stage.steps[first:], stage.rates[first:], color=RATE)
     _frame(axes, rates)
@@ -130,9 +132,11 @@ def _frame(axes: Axes, rates: Sequence[StageLearningRates]) -> None:
     if log:
         axes.set_yscale("log")
         decades = np.log10(max(peaks) / min(float(stage.rates.min()) for stage in rates))
+        # Within one or two decades, powers of ten alone would give hardly a tick.
         axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if decades < 1.5 else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
         low, high = axes.get_ylim()
+        # Room above the curve for the names of the stages, as in the learning curves.
         axes.set_ylim(low, high * (high / low) ** 0.16)
     else:
         axes.set_ylim(0.0, 1.2 * max(peaks))

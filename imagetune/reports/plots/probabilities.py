@@ -97,6 +97,7 @@ def draw_risk_coverage_curve(
         across, up = (np.array([row[key] for row in curve]) for key in ("coverage", "risk"))
         axes.axhline(mistakes, color=MUTED, linewidth=1, dashes=(4, 2))
         axes.text(0.01, mistakes, "abstaining at random", color=MUTED, fontsize=8, va="bottom")
+        # The lowest risk possible: every mistake comes after all right predictions.
         best = np.maximum(across - (1 - mistakes), 0) / across
         axes.plot(across, best, color=MUTED, linewidth=1, dashes=(1, 1.5))
         axes.plot(across, up, color=TRAIN)
@@ -110,6 +111,7 @@ def draw_risk_coverage_curve(
             markersize=5,
         )
         axes.set_xlim(0, 1.02)
+        # Without a mistake the axis would have no height.
         axes.set_ylim(0, max(1.15 * max(up.max(), mistakes), 0.02))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
@@ -133,6 +135,7 @@ def draw_precision_recall_curves(curves: Sequence[Curve]) -> Drawing:
     """Draw precision-recall curves: ``across`` is the recall, ``up`` the precision."""
 
     def paint(axes: Axes) -> None:
+        # Precision doesn't change linearly between two recalls: sloping lines would show points that don't exist.
         _draw_curves(axes, curves, steps=True)
         _unit_frame(axes, "recall", "precision")
 
@@ -153,6 +156,7 @@ def draw_set_sizes(sizes: Sequence[Mapping[str, Any]], what: str) -> Drawing:
         if len(sizes) <= 12:
             for size, images in zip(across, up, strict=True):
                 axes.text(size, images, f"{images}", ha="center", va="bottom", color=INK, fontsize=8)
+        # At least four places wide, as a single bar would fill the panel.
         axes.set_xlim(min(across) - 0.8, max(*across, min(across) + 3) + 0.8)
         axes.set_ylim(0, 1.12 * max(up))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))

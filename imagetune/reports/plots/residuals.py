@@ -84,6 +84,7 @@ def sample_points(true: Floats, predicted: Floats) -> tuple[Floats, Floats]:
 
 def _paint_pairs(axes: Axes, true: Floats, predicted: Floats, name: str) -> None:
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+    # Equal numbers would leave the axes without any width.
     room = 0.04 * ((high - low) or 1.0)
     ends = (low - room, high + room)
     axes.plot(ends, ends, color=MUTED, linewidth=1, dashes=(4, 2))
@@ -104,6 +105,7 @@ def _paint_residuals(axes: Axes, across: Floats, residuals: Floats, label: str, 
         place = axes.get_yaxis_transform()
         axes.axhline(mean, color=VAL, linewidth=1.2)
         axes.text(0.99, mean, f"mean {mean:+.3g}", transform=place, ha="right", va="bottom", color=VAL)
+    # Symmetric about 0, so that a bias shows as a shift.
     axes.set_ylim(-reach, reach)
     _frame(axes, label, "predicted - true")
 
@@ -130,6 +132,7 @@ def _paint_histogram(axes: Axes, residuals: Floats) -> None:
 
 
 def _paint_points(axes: Axes, x: Floats, y: Floats) -> None:
+    # The more points, the fainter each: where they overlap, the density shows.
     axes.scatter(x, y, s=14, color=TRAIN, alpha=max(0.25, min(0.8, 60 / len(x))), linewidths=0)
 
 

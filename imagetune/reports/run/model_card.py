@@ -85,4 +85,5 @@ def _plain(value: object) -> object:
     """Escape a text for Markdown and HTML, so that names of classes and files stay text; line breaks become spaces."""
     if not isinstance(value, str):
         return value
+    # A vertical bar would end the cell of a table, a line break its row.
     return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split("\n"))

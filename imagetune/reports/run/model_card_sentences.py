@@ -76,6 +76,7 @@ def _orient_gain(difference: Section, metric: str) -> Section:
     if not is_lower_better(metric) or difference.get("value") is None:
         return difference
     low, high = difference.get("low"), difference.get("high")
+    # The opposite sign swaps the ends.
     ends = {"low": None if high is None else -high, "high": None if low is None else -low}
     return {**difference, "value": -difference["value"], **ends}
 
@@ -92,6 +93,7 @@ def _describe_calibration(section: Section) -> Iterator[str]:
 
 def _describe_selective(section: Section) -> Iterator[str]:
     for point in section.get("points", []):
+        # Of the coverages in evaluation.json 1 abstains from nothing, and 0.5 leaves half of the images.
         if 0.7 < point["coverage"] < 1:
             coverage, accuracy = _format_percent(point["predicted"]), _format_percent(point["accuracy"])
             yield f"At a coverage of {coverage}, the accuracy is {accuracy}."
@@ -110,6 +112,7 @@ def _describe_label_errors(section: Section) -> Iterator[str]:
     for side, where in (("learned", "training and validation"), ("test", "test")):
         found = section.get(side)
         if found:
+            # Only the document of regression has ``beyond``, its number of standard deviations.
             how = "the nearest neighbours" if "beyond" in section else "confident learning"
             confirmed = f", {found['confident']} of them confirmed by {how}" if "confident" in found else ""
             yield f"{found['found']} of {found['images']} {where} labels are suspected to be wrong{confirmed}."

@@ -34,6 +34,7 @@ def list_run_facts(run: RunFiles) -> Iterator[tuple[str, str]]:
 
 def _started(run: RunFiles) -> str:
     """Return when the run began: from its folder's name, else from its first file."""
+    # The name stays when the folder is copied, while a file's time may change.
     found = re.search(r"-(\d{8}-\d{6})-", run.folder.name)
     when = (
         time.strptime(found[1], "%Y%m%d-%H%M%S")
@@ -69,8 +70,10 @@ def view_metric(run: RunFiles, name: str) -> dict[str, Any]:
     splits = {split: run.evaluation["splits"][split]["metrics"][name] for split in run.evaluation["splits"]}
     found = splits[run.tested_name]
     view = {"name": name, "title": title, "meaning": meaning, "splits": splits, **found, "bar": None}
+    # The bar's axis is 0 to 1; an R squared below 0 lies outside it.
     if metric.high == 1.0 and found["low"] is not None and 0 <= found["low"] <= found["high"] <= 1:
         low, high = 100 * found["low"], 100 * found["high"]
+        # A shorter bar couldn't be seen.
         view["bar"] = {"left": low, "width": max(high - low, 0.5), "dot": 100 * found["value"]}
     return view
 

@@ -34,6 +34,7 @@ def write_plots(run_dir: Path) -> tuple[Path, ...]:
         with drawing_style():
             figure = draw()
             with replace_atomically(path) as temporary:
+                # White, as there is no page behind a PNG. Without matplotlib's version the bytes are reproducible.
                 figure.savefig(
                     temporary, format="png", dpi=PNG_DOTS_PER_INCH, facecolor="white", metadata={"Software": None}
                 )

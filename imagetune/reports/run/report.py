@@ -169,6 +169,7 @@ def _list_confusions(run: RunFiles) -> Iterator[dict[str, Any]]:
 
 def _rank_by_f1(row: Mapping[str, Any]) -> tuple[bool, float]:
     f1 = row["metrics"]["f1"]["value"]
+    # The worst class first, those without images last.
     return f1 is None, f1 or 0.0
 
 
@@ -226,6 +227,7 @@ def _view_stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
 def _format_learning_rate(run: RunFiles, stage: StageConfig) -> str:
     if stage.learning_rate != "auto":
         return f"{stage.learning_rate:g}"
+    # The recipe only says auto: what was measured is the peak of the recorded learning rates.
     measured = [
         rates.rates.max()
         for rates in compute_stage_learning_rates(run.recipe.train, run.epochs)
@@ -250,10 +252,13 @@ def _list_environment(run: RunFiles) -> Iterator[tuple[str, str]]:
 
 
 def _list_commands(run: RunFiles) -> list[tuple[str, str]]:
+    # A folder's name may hold blanks, but the command must work as it is copied.
     folder = shlex.quote(f"runs/{run.folder.name}" if run.folder.parent.name == "runs" else run.folder.name)
+    # A soup has no training of its own to repeat: it is made of its members again.
     members = [str(member["run"]) for member in run.soup.get("members", [])]
     again = shlex.join(["imagetune", "soup", *members]) if members else f"imagetune fit {folder}/recipe.yaml"
     repeat = ("Repeat this run", again)
+    # The other commands need the model of a finished run.
     if run.status.get("state") != "finished":
         return [repeat]
     return [

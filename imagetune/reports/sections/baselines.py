@@ -57,6 +57,7 @@ def _compare(model: Mapping[str, Any], compared: str) -> str:
     if low is None or high is None:
         return ""
     if is_lower_better(compared):
+        # Of an error the negative difference is the better one; the opposite sign swaps the ends.
         low, high = -high, -low
     return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
 
@@ -76,6 +77,7 @@ def _describe_verdict(found: Mapping[str, Any]) -> str:
 
 
 def _list_sentences(beaten: list[str], level: list[str], lost: list[str]) -> Iterator[str]:
+    # First, as it is the one sentence that asks for something to be done.
     if lost:
         yield f"The model is worse than {' and '.join(lost)}: train it longer, or use the baseline."
     if beaten:

@@ -75,6 +75,7 @@ def compute_class_balance(
     names = [str(row["class"]) for row in per_class]
     images = np.array([counts.get(name, 0) for name in names], np.int64)
     measures = tuple(_list_measures(config))
+    # A class without training images has no weight, and its logit adjustment would be infinite.
     if not images.all() or (not measures and images.max() < NOTABLE_RATIO * images.min()):
         return None
     share = images / images.sum()

@@ -43,6 +43,7 @@ def _draw_folds(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) 
         axes = figure.subplots()
         axes.axvspan(spread["low"], spread["high"], color=BAND, lw=0)
         axes.axvline(spread["mean"], color=MUTED, dashes=(4, 2), lw=1)
+        # Downwards, as the axis rises and the first fold shall be on top.
         places = range(len(folds), 0, -1)
         axes.plot([fold["metrics"][name] for fold in folds], places, "o", color=RIGHT)
         labels = {place: f"fold {fold['fold']}" for place, fold in zip(places, folds, strict=True)}

@@ -33,6 +33,7 @@ def view_galleries(run: RunFiles) -> Mapping[str, Any] | None:
     predictions = run.tested_predictions
     if predictions is None or not run.recipe.evaluate.mistakes:
         return None
+    # Old runs have no neighbours: their other galleries need the predictions alone.
     found = run.evaluation.get("neighbours") or {}
     texts = [tuple(predictions.rule.describe(text) for text in pair) for pair in predictions.texts()]
     view = {

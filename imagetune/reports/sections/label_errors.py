@@ -23,6 +23,7 @@ def view_label_errors(run: RunFiles) -> Mapping[str, Any] | None:
     return {
         **found,
         "numbers": run.recipe.data.task == "regression",
+        # Without a test split its side is null.
         "sides": {name: _view_side(run, found[name], most) for name, most in limits if found.get(name)},
     }
 

@@ -46,6 +46,7 @@ def draw_rank_errors(distances: list[Mapping[str, Any]]) -> Drawing:
         figure = Figure(figsize=_PANEL_INCHES, layout="constrained")
         axes = figure.subplots()
         across, up = [row["off"] for row in distances], [row["images"] for row in distances]
+        # The colour only repeats what the axis says, as nothing is shown by colour alone.
         axes.bar(across, up, color=[VAL if off else TRAIN for off in across], width=0.7)
         for off, images in zip(across, up, strict=True):
             axes.text(off, images, f"{images}", ha="center", va="bottom", color=INK, fontsize=8)

@@ -16,6 +16,7 @@ TITLE = "Out-of-distribution scores"
 MAX_SHOWN = 6
 PIXELS = 144
 _COLOURS = {"train": TRAIN, "val": VAL, "test": RATE}
+# Dashes as well as colours, so that the splits differ without colour, too.
 _DASHES = {"train": "solid", "val": "dashed", "test": "dotted"}
 
 
@@ -49,6 +50,7 @@ def draw_scores(found: Mapping[str, Any]) -> Drawing:
         figure = Figure(figsize=(6.4, 2.8), layout="constrained")
         axes = figure.subplots()
         for name, counts in found["histogram"]["counts"].items():
+            # Shares, as the splits have different numbers of images.
             shares = np.array(counts) / max(sum(counts), 1)
             axes.stairs(shares, edges, color=_COLOURS[name], linestyle=_DASHES[name], linewidth=1.6, label=SPLITS[name])
         axes.axvline(found["threshold"], color=INK, linewidth=1)

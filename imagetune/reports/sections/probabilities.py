@@ -79,6 +79,7 @@ def view_conformal_prediction(run: RunFiles) -> dict[str, Any] | None:
         )
     else:
         verdict = "compatible with the target"
+    # The worst first; classes without images last, as None can't be compared with numbers.
     classes = sorted(part["classes"], key=lambda row: (row["covered"]["value"] is None, row["covered"]["value"] or 0.0))
     return {
         **part,
@@ -87,6 +88,7 @@ def view_conformal_prediction(run: RunFiles) -> dict[str, Any] | None:
         "verdict": verdict,
         "drawing": drawing,
         "classes": classes,
+        # Only ranges whose whole interval lies below the target: chance alone puts some below it.
         "uneven": [row for row in part.get("ranges", []) if row["covered"]["high"] < target],
         "unit": " ".join(run.evaluation["class_names"]) if part["method"] == "absolute_residual" else "",
     }
@@ -195,6 +197,7 @@ def _curve_drawings(predictions: Predictions, named: list[str]) -> tuple[Drawing
     order = sorted(range(len(predictions.class_names)), key=lambda index: _rank(predictions.class_names[index], named))
     for index in order:
         true, name = truth[:, index], predictions.class_names[index]
+        # A curve needs images of the class and others.
         if not true.any() or true.all():
             continue
         label = name if name in named else ""
@@ -202,6 +205,7 @@ def _curve_drawings(predictions: Predictions, named: list[str]) -> tuple[Drawing
         kept = thin_points(recall)
         roc.append(Curve(label, false_alarms[kept], recall[kept]))
         right, found, _ = precision_recall_curve(true, scores[:, index])
+        # scikit-learn's recall falls along its curve, a `Curve` rises.
         kept = thin_points(right[::-1])
         precision.append(Curve(label, found[::-1][kept], right[::-1][kept]))
     return draw_roc_curves(roc), draw_precision_recall_curves(precision)

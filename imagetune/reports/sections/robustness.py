@@ -52,6 +52,7 @@ def _format_title(name: str) -> str:
 
 def _compute_heat(value: float, clean: float) -> int:
     """Return the relative drop from the metric without corruption (for errors: the increase), in percent, 0 to 100."""
+    # Of a metric of 0 there is no relative change.
     return round(100 * min(1.0, max(0.0, abs(value - clean) / clean))) if clean else 0
 
 
