@@ -67,6 +67,7 @@ class RunFiles:
     def images_root(self) -> Path:
         """The folder that relative paths of images start at."""
         source = Path(self.recipe.data.source)
+        # By its suffix where the source is gone: a report must still be written when images have moved.
         return source if source.is_dir() or not source.suffix else source.parent
 
     @cached_property

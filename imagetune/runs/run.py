@@ -103,6 +103,7 @@ def start_run(
     run = Run(folder, recipe, listener or SilentListener())
     try:
         yield run
+        # Before the pages, which show the state.
         run.recorder.end("finished")
         if pages:
             write_pages(folder)
@@ -163,10 +164,12 @@ def run_recipe(
         stop: Checked after every step.
         parent_run_id: The MLflow run that this one is nested in.
     """
+    # Before the model is built and before there is a folder: such a run should leave nothing behind.
     refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop)
     with start_run(training.recipe, run_dir, say=say, listener=listener) as run:
         write_inputs(run.folder, training, data)
+        # After the inputs are written, so that the first copy has them.
         run.track(parent_run_id=parent_run_id)
         best = train_model(run, training, say=say)
         evaluation = write_and_test(run, training, data.splits, say=say)

@@ -22,6 +22,7 @@ class Budget:
 
     config: BudgetConfig
     spent_seconds: float = 0.0
+    # The monotonic clock: setting the system's time must neither end a search early nor prolong it.
     began: float = field(default_factory=time.monotonic)
 
     def may_start(self, trials: int) -> bool:

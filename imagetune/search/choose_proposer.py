@@ -26,6 +26,7 @@ def build_proposer(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Seque
     config = loaded.recipe.search
     if config.algorithm == "sweep":
         settings = list_sweep_settings(loaded.spaces)
+        # Fewer repeats than an earlier session had would make the journal's trials impossible to replay.
         repeats = max(config.repeats, -(-len(list_results(past)) // len(settings)))
         return SweepProposer(list_sweep_trials(settings, repeats=repeats, seed=loaded.recipe.seed))
     if config.algorithm == "bakeoff":

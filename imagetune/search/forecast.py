@@ -53,6 +53,8 @@ def expected(config: SearchConfig, spaces: Spaces, *, epochs: int) -> Expected:
     most = config.budget.trials
     if most is not None and most < trials:
         trials, trained = most, None
+    # The trial itself is the first training of a finalist, except in a bake-off, where it was a probe; a sweep has no
+    # finalists.
     again = {"sweep": 0, "bakeoff": config.repeats}.get(config.algorithm, config.repeats - 1)
     return Expected(trials, trained, min(config.finalists, trials) * again)
 
@@ -78,11 +80,13 @@ def seconds_left(
     if all(result.objective is None for result in ran):
         return None  # how soon a trial fails says nothing of how long the others take
     own = [result for result in ran if result.trial.phase == "search"] or ran
+    # Trials that median stopping has ended are shorter than a whole training.
     whole = fmean([result.seconds for result in own if result.status == "completed"] or [one.seconds for one in own])
     searching = sum(trial.phase == "search" for trial, _ in running.values())
     ended = sum(result.trial.phase == "search" for result in results)
     waiting = max(0, plan.trials - ended - searching)
     trials = (_still_running(running, fmean(one.seconds for one in own)) + _waiting(plan, own, waiting)) / slots
+    # The budget ends the proposals: a trial that has started by then runs to its end.
     if budget_seconds is not None:
         trials = min(trials, max(0.0, budget_seconds) + whole)
     finals = max(0, plan.finals - (len(results) - ended) - (len(running) - searching))

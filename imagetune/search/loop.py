@@ -112,6 +112,7 @@ def _replay(proposer: Proposer, past: Sequence[Event], phase: _Phase) -> None:
     """Bring a fresh proposer to the state in which the earlier sessions left theirs."""
     for event in past:
         if isinstance(event, Ended):
+            # Told in the order in which the trials ended, since an oracle's next proposal depends on it.
             proposer.tell(event.result.trial, event.result.objective)
             phase.results.append(event.result)
             continue
@@ -147,6 +148,7 @@ def _next(proposer: Proposer, runner: Runner, phase: _Phase) -> Trial | None:
     if isinstance(asked, Turn):
         phase.over = asked is Turn.OVER
         return None
+    # Before the trial starts: after a kill in between, the resumed search finds it unfinished and runs it.
     runner.journal.add(Proposed(asked))
     return asked
 
@@ -158,6 +160,7 @@ def _start(proposer: Proposer, runner: Runner, phase: _Phase, trial: Trial) -> N
         failed = TrialResult(trial, "failed", None, time.time(), 0.0, error=format_error_line(error))
         _end(proposer, runner, phase, failed, None)
         return
+    # Before the folder is emptied: the copy for MLflow sets aside what the interrupted attempt has recorded.
     runner.listener.trial_started(trial, task)
     if task.folder.exists():  # of an interrupted attempt
         with convert_disk_errors(task.folder):
@@ -188,6 +191,7 @@ def _result(trial: Trial, outcome: Outcome) -> TrialResult:
     )
     if outcome.status == "failed":
         return replace(result, status="failed", objective=None, error=outcome.error or "no reason was given")
+    # NaN compares with nothing, and minus infinity would be the best of all losses.
     if outcome.objective is None or not math.isfinite(outcome.objective):
         return replace(result, status="failed", objective=None, error=f"the objective is {outcome.objective}")
     return result

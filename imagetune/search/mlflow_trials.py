@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 OBJECTIVE_METRIC = "objective"
 _LOOK_SECONDS = 0.5
+# All that MLflow's copy of an interrupted attempt is made from; checkpoints and models would only fill the disk.
 _REMEMBERED = (run_files.RECIPE, run_files.METRICS, run_files.TRACKING)
 # How long the start of a trial may wait for the copy of its interrupted attempt to get to the end of a record.
 _PATIENCE_SECONDS = 5.0
@@ -162,10 +163,13 @@ class TrialCopies:
         sent = 0
         for copied in tuple(self._open.values()):
             content = copied.content()
+            # The content was looked at before copying: what comes while a copy is made is copied the next time.
             if content is not None and content != copied.seen:
                 with self._copying:
                     sent += self._copy(copied, parent)
+                # After the copy: one that fails is made again.
                 copied.seen = content
+            # A folder in which something came meanwhile stays open for another copy.
             if copied.ended and (content is None or content == copied.content()):
                 self._open.pop(copied.folder, None)
         _describe_search(parent, self._results, self._search)
@@ -292,6 +296,7 @@ def _child_state(folder: Path, parent: TrackingState, tags: Mapping[str, str]) -
         state = TrackingState(tags=dict(tags), log_model=False)
     if (state.uri, state.experiment) != (parent.uri, parent.experiment):
         state.uri, state.experiment = parent.uri, parent.experiment
+        # The ids of runs mean nothing in another store or experiment.
         state.forget_run()
     state.parent_run_id = parent.run_id
     return state

@@ -193,6 +193,7 @@ def cut_to_epochs(recipe: Recipe, epochs: int) -> Recipe:
 def compute_best_epochs(winner: Candidate) -> int | None:
     """Return the best number of epochs by validation: the (lower) median over the winner's seeds; None if unknown."""
     known = [result.best_epoch for result in winner.results if result.best_epoch is not None]
+    # The lower one is a whole number of epochs that a seed really had.
     return median_low(known) if known else None
 
 
@@ -263,5 +264,6 @@ def _trained_with(best: RunFolder, recipe: Recipe) -> bool:
     if train.batch_size == "auto":
         settled = {"batch_size": then.train.batch_size, "effective_batch": then.train.effective_batch}
         train = train.model_copy(update=settled)
+    # Neither the search's own section nor tracking changes what a training learns.
     kept = {"search": then.search, "tracking": then.tracking, "data": data, "train": train}
     return recipe.model_copy(update=kept) == then

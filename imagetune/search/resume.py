@@ -61,6 +61,7 @@ def only_search(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
+            # From the status: the lock's own file may be locked, but says nothing of its owner.
             pid = RunFolder(folder).read_status().get("pid")
             who = "another process" if pid is None else f"process {pid}"
             hint = "wait for it to end, or stop it and continue with --resume"
@@ -109,6 +110,7 @@ def check_journal(folder: RunFolder, past: Sequence[Event]) -> None:
     """
     known = {run_files.trial_folder_name(event.trial.trial_id) for event in past if isinstance(event, Proposed)}
     places = sorted((folder.path / run_files.TRIALS).glob(f"{run_files.trial_folder_name('*')}/"))
+    # A trial that only ran has lost nothing by being run again; one that ended has.
     lost = [place.name for place in places if place.name not in known and _has_ended(place)]
     if lost:
         what = f"says nothing of {', '.join(lost)} below {folder.path / run_files.TRIALS}, which ended"

@@ -76,6 +76,7 @@ class _Matcher:
             if not is_active(spaces, path, values):
                 continue
             value = searched[path] if path in searched else self._find_value(path, was)
+            # Without its condition, which names spaces that aren't among these alone.
             if not is_setting({path: spaces[path].model_copy(update={"when": {}})}, {path: value}):
                 return f"{format_path(path)} was {_format_value(value)}, which isn't among the values searched"
             values[path] = value
@@ -98,6 +99,7 @@ class _Matcher:
         then = dict(flatten_values(was))
         for key in [*now, *(key for key in then if key not in now)]:
             before, after = then.get(key, _ABSENT), now.get(key, _ABSENT)
+            # The seed may differ: a setting's metric with another seed is as good an observation.
             if key != "seed" and not may_change(key) and before != after:
                 return f"{key} was {_format_value(before)}, now it is {_format_value(after)}"
         return ""
@@ -176,6 +178,7 @@ def _read_known(loaded: LoadedRecipe, source: str, images: Mapping[str, Image], 
     direction = get_direction(loaded.recipe.search.objective)
     fitting, known, reasons = _Matcher(loaded), list[Known](), list[str]()
     candidates = rank_candidates(list_results(Journal(folder / run_files.JOURNAL).read(repair=False)), direction)
+    # Metrics after fewer epochs can't be compared with those of whole trainings.
     for candidate in _longest(candidates):
         setting = _match_setting(fitting, candidate, folder)
         if isinstance(setting, str):
@@ -245,6 +248,7 @@ def _match_setting(fitting: _Matcher, candidate: Candidate, folder: Path) -> dic
     own = run_files.trial_folder(folder, candidate.trial.trial_id) / run_files.RECIPE
     try:
         if own.exists():
+            # The trial's own recipe, where it is there, has what was `auto` as it was settled.
             earlier = load_recipe(own).recipe
         else:
             earlier = load_recipe(folder / run_files.RECIPE).with_values(candidate.trial.values).recipe

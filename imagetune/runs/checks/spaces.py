@@ -36,6 +36,7 @@ def find_space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], obje
     found: dict[str, RecipeError] = {}
     for path, settings in list_tried_settings(loaded):
         for error in _errors(loaded, settings, path, check):
+            # A mistake outside the spaces comes up with every value that is tried; it is reported once.
             found.setdefault(error.line(), error)
     return list(found.values())
 
@@ -48,6 +49,7 @@ def list_tried_settings(loaded: LoadedRecipe) -> Iterator[tuple[NodePath, dict[N
     for path, space in loaded.spaces.items():
         for value in _values(space):
             settings = find_activating_values(loaded.spaces, path, value)
+            # No value of another space brings this one into force together with this value.
             if path not in select_active(loaded.spaces, {**_defaults(loaded), **settings}):
                 continue
             yield path, settings

@@ -87,6 +87,7 @@ def _watched_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
     for index, stage in enumerate(recipe.train.stages):
         if stage.early_stopping is not None:
             watched["train", "stages", index, "early_stopping", "metric"] = stage.early_stopping.metric
+    # Without spaces the recipe is no search, and its default objective need not fit the task.
     if loaded.spaces:
         watched["search", "objective"] = recipe.search.objective
     for path, metric in watched.items():

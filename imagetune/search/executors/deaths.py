@@ -54,6 +54,7 @@ def _signal_name(number: int) -> str:
 def read_last_line(log: Path) -> str:
     """Return the last line of a process's output, shortened; empty where there is none."""
     try:
+        # The cut may fall inside a character, and libraries may print bytes that are no UTF-8.
         lines = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").split("\n")
     except OSError:
         return ""

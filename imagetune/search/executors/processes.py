@@ -31,6 +31,7 @@ from imagetune.search.executors.deaths import describe_death, memory_kills
 from imagetune.search.executors.protocol import Outcome, Task, Work
 from imagetune.search.executors.slots import Slot
 
+# A search that gets SIGTERM has to end within 30 seconds, its trials before it.
 _STOP_SECONDS = 20.0
 # From its result to its end: a process that hangs then is killed.
 _END_SECONDS = 5.0
@@ -99,6 +100,7 @@ class Processes:
         stop_seconds: float = _STOP_SECONDS,
     ) -> None:
         self.slots = len(slots)
+        # Packed once, since it holds the list of all images, and not again for each trial.
         self._work = pickle.dumps(work)
         self._free = list(slots)
         self._preload = preload
@@ -110,6 +112,7 @@ class Processes:
 
     def start(self, task: Task) -> None:
         """Start the process of a task in a free slot."""
+        # It is taken from the list only when its process runs, so that a start that fails leaves it free.
         slot = self._free[0]
         ours, theirs = self._context.Pipe(duplex=False)
         # The environment is sent along: the forkserver's own may be older.
@@ -120,9 +123,12 @@ class Processes:
             process = self._start_process(start, theirs)
         except (OSError, EOFError) as error:
             reason = f"resources: no process could be started: {error or 'the forkserver has died'}"
+            # `start` returns nothing: the next `wait` reports the failure.
             self._never_began.append((task, Outcome("failed", place=slot.place, error=reason)))
             return
         finally:
+            # As long as this process holds the writing end as well, the pipe of a dead trial would never read as
+            # closed.
             theirs.close()
         seen = _identify(process.pid)
         self._running.append(_Running(task, self._free.pop(0), process, seen, ours, began, memory_kills()))
@@ -151,6 +157,7 @@ class Processes:
         never_began, self._never_began = self._never_began, []
         if never_began or not self._running:
             return never_began
+        # Both: a process may hang after its result, and one that is killed sends none.
         handles = [handle for one in self._running for handle in (one.results, one.process.sentinel)]
         ready = set(wait(handles, timeout_seconds))
         ended = [one for one in self._running if one.results in ready or one.process.sentinel in ready]
@@ -178,6 +185,7 @@ class Processes:
         log = settle_log(ended.task)
         if outcome is None:
             kills = memory_kills()
+            # Where the kernel doesn't count, a SIGKILL is taken for its doing, and the message says "probably".
             for_memory = kills is None or ended.memory_kills is None or kills > ended.memory_kills
             outcome = Outcome("failed", error=describe_death(ended.process.exitcode, log, for_memory=for_memory))
         ended.process.close()
@@ -192,6 +200,7 @@ def _run(start: _Start, results: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     redirect_output(start.log)
     end_with_parent()
+    # A variable that was unset since the forkserver began must be unset here as well.
     os.environ.clear()
     os.environ.update(start.environment)
     try:
@@ -255,6 +264,7 @@ def _kill_tree(process: psutil.Process) -> None:
     Multiprocessing isn't asked whether it runs: it no longer knows once the forkserver has died.
     """
     with suppress(psutil.NoSuchProcess):
+        # Listed before their parent is killed: afterwards nothing tells whose children they were.
         for one in [*process.children(recursive=True), process]:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
@@ -270,6 +280,7 @@ def settle_log(task: Task) -> Path:
     """Move the log of an ended process into the trial's folder, and return its path; an empty log is removed."""
     log, place = locate_log(task), task.folder / run_files.TRIAL_LOG
     if log.exists() and log.stat().st_size:
+        # A process that died early has made no folder, and its log alone says why.
         task.folder.mkdir(exist_ok=True)
         log.replace(place)
     log.unlink(missing_ok=True)

@@ -126,6 +126,8 @@ class RayTasks:
         variables = {name: os.environ[name] for name in _CARRIED if name in os.environ}
         terms = _Terms(secrets.token_hex(8), read_version(), Path.cwd(), variables, config.cpus, config.gpus)
         self._terms = terms
+        # Packed here and unpacked inside the task, where a package that the machine lacks is a message that names it
+        # and not an error of Ray's.
         self._work = self._ray.put(pickle.dumps(work))
         # One call a process: a GPU's memory is freed only when the process that used it ends.
         self._remote = self._ray.remote(
@@ -133,7 +135,10 @@ class RayTasks:
             num_gpus=config.gpus,
             max_calls=1,
             max_retries=config.retries,
+            # A trial that fails by itself would fail again; only one that was ended from outside is worth another
+            # attempt.
             retry_exceptions=[_LostError],
+            # Ray's default fills one machine to half before it uses the next one.
             scheduling_strategy="SPREAD",
         )(_run)
         self._open: dict[Any, _Open] = {}
@@ -149,6 +154,7 @@ class RayTasks:
 
     def start(self, task: Task) -> None:
         """Give a task to Ray."""
+        # Before Ray has the task: a machine tells by the claim whether it shares the folder.
         open_claim(task.folder, self._terms.search)
         named = self._remote.options(name=run_files.trial_folder_name(task.trial_id))
         self._open[named.remote(self._work, task, self._terms)] = _Open(task, time.monotonic())
@@ -243,6 +249,8 @@ def _prepare_environment(terms: _Terms) -> None:
     # By default TensorFlow uses every core of the machine, of which the trial has reserved a few.
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(terms.cpus)
+    # Without a reservation a trial would take the memory of a GPU that another one has; where several share a GPU, none
+    # may take all of it at its start.
     if terms.gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif terms.gpus < 1:
@@ -280,6 +288,7 @@ def _count_fitting(resources: Mapping[str, float], config: RayConfig) -> int:
     if config.gpus >= 1:
         return min(fitting, int(gpus // config.gpus))
     if config.gpus > 0:
+        # A share lies on one GPU: what is left over on two of them isn't room for a trial.
         return min(fitting, gpus * int(1 / config.gpus))
     return fitting
 
@@ -302,6 +311,7 @@ def _connect(config: RayConfig) -> Any:
     if address != "local":
         _check_answers(address)
     ray = _import_ray(address, config.retries)
+    # A cluster that Ray starts for this search would open a port for its dashboard.
     own = {"include_dashboard": False} if address == "local" else {}
     try:
         with _signals_kept():
@@ -343,9 +353,11 @@ def _import_ray(address: str, retries: int) -> Any:
 def _check_answers(address: str) -> None:
     """Check that something listens at HOST:PORT: Ray itself waits for minutes."""
     host, _, port = address.rpartition(":")
+    # Such as `auto`: there is no port to try.
     if not port.isdigit():
         return
     try:
+        # An IPv6 address stands in brackets; a port above 65535 raises OverflowError.
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -73,6 +73,7 @@ def find_visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str,
         environment: Environment variables; without CUDA_VISIBLE_DEVICES there, ``nvidia-smi`` is asked.
     """
     named = environment.get("CUDA_VISIBLE_DEVICES")
+    # An empty CUDA_VISIBLE_DEVICES hides every GPU, so that nvidia-smi isn't asked.
     there = _installed_gpus() if named is None or named.strip() else ()
     if named is None or not there:
         return there

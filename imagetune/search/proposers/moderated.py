@@ -63,6 +63,7 @@ def compare_pairs(differences: Sequence[Floats], *, confidence: float) -> list[C
             continue
         mixed = prior if prior_free == inf else (prior_free * prior + degrees * variance) / (prior_free + degrees)
         error = sqrt(max(variance, mixed) / len(pairs))
+        # No more degrees of freedom than all comparisons have together, even where the prior has infinitely many.
         found.append(_comparison(float(pairs.mean()), error, min(prior_free + degrees, most), confidence))
     return found
 

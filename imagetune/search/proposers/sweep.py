@@ -263,4 +263,5 @@ def _with_default(points: Sequence[float], space: IntSpace | LogUniformSpace | U
 
 
 def _same(first: Value, second: Value) -> bool:
+    # To Python 1, 1.0 and true are equal, as values of a recipe they are not.
     return build_values_key({("value",): first}) == build_values_key({("value",): second})

@@ -71,6 +71,7 @@ class Journal:
         data = self.path.read_bytes()
         complete = data[: data.rfind(b"\n") + 1]
         if repair and len(complete) < len(data):
+            # Otherwise the next event would be appended to the torn line, and both would be lost.
             self.path.write_bytes(complete)
         trials: dict[str, Trial] = {}
         events: list[Event] = []
@@ -101,6 +102,7 @@ def find_unfinished(events: Sequence[Event]) -> Iterator[Trial]:
 
 def _trial_line(trial: Trial) -> dict[str, Any]:
     line = {key: value for key, value in asdict(trial).items() if key != "values" and value is not None}
+    # A list of pairs, since a path has stages' numbers in it, which a JSON key can't hold.
     return {**line, "values": [[list(path), value] for path, value in trial.values.items()]}
 
 

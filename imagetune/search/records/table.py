@@ -83,6 +83,7 @@ def open_records(folder: Path, description: Mapping[str, Any], paths: Sequence[N
     """
     state, journal = folder / run_files.SEARCH, Journal(folder / run_files.JOURNAL)
     if state.exists():
+        # As it would read back: JSON turns tuples into lists.
         _check_unchanged(state, json.loads(json.dumps(description)))
     else:
         write_json(state, description)
@@ -139,6 +140,7 @@ def _row(table: Table, result: TrialResult) -> tuple[object, ...]:
         trial.trial_id,
         trial.phase,
         result.status,
+        # All digits, the same number as in the journal.
         "" if result.objective is None else repr(result.objective),
         f"{result.seconds:.3f}",
         result.epochs,

@@ -133,6 +133,7 @@ def _frame(axes: Axes, costs: Sequence[float], across: str, up: str, title: str)
 
 def _write_names(axes: Axes, points: Sequence[_Point], steps: Sequence[_Line], canvas: FigureCanvasAgg) -> None:
     """Write each name on the first side of its point where it hits neither a line, a point nor a name before it."""
+    # The constrained layout settles positions in pixels with the first drawing only.
     canvas.draw()
     to_pixels = axes.transData.transform
     bars: list[_Line] = [((point.cost, point.low), (point.cost, point.high)) for point in points]

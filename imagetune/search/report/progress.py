@@ -127,6 +127,7 @@ def _curve(search: SearchFiles, name: str) -> list[tuple[int, float]]:
             for line in search.curves.get(at, ())
             if (value := _value(search, line)) is not None
         }
+        # The longer training's own epochs count where a lower rung has the same ones.
         points = {**own, **points}
         at = continues.get(at)
     return sorted(points.items())

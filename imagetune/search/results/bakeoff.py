@@ -158,6 +158,7 @@ def _compute_difference(row: BackboneResult, best: BackboneResult, *, count: int
         np.array([fold["metrics"][objective] for fold in probe["folds"]], np.float64)
         for probe in (row.probe, best.probe)
     )
+    # Bonferroni's correction, for every backbone that is compared with the best.
     confidence = 1 - (1 - row.probe["confidence"]) / max(count, 1)
     found = estimate_fold_mean(own - other, left_out=row.probe["left_out_ratio"], confidence=confidence)
     return float(found.value or 0.0), float(found.low or 0.0), float(found.high or 0.0)

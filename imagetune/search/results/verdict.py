@@ -88,6 +88,7 @@ def compare_candidates(first: Candidate, second: Candidate, sign: float) -> Diff
     spread = math.sqrt((stdev(ours) ** 2 + stdev(theirs) ** 2) / 2)
     if spread == 0:
         return Difference(better, better, better, 2 if better else None)
+    # Welch's interval, as two settings need not vary alike over seeds.
     interval = ttest_ind(ours, theirs, equal_var=False).confidence_interval(_CONFIDENCE)
     ends = sorted((sign * float(interval.low), sign * float(interval.high)))
     return Difference(better, ends[0], ends[1], _seeds_needed(abs(better) / spread))
@@ -204,6 +205,7 @@ def _judge_trend(search: SearchFiles) -> Remark | None:
     best = [max(search.sign * metric for metric in metrics[: count + 1]) for count in range(len(metrics))]
     since = len(metrics) - 1 - best.index(best[-1])
     last = max(2, len(metrics) // 4)
+    # What another seed changes is no progress of the search.
     gain, noise = best[-1] - best[-1 - last], _noise(search)
     if gain > noise:
         text = (

@@ -194,6 +194,7 @@ def _features(
         raise ValueError(f"the model can't be cut after {POOLING}")
     images = data.images(recipe)
     if recipe.train.cache == "off":
+        # Features are cached under the images' hashes: without them nothing is kept.
         images = replace(images, hashes={})
     batch_size = recipe.evaluate.batch_size or TIMED_BATCH
     with convert_memory_errors(batch_size):

@@ -74,6 +74,7 @@ def _train(lesson: TrialTraining, run: Run, stop: StopRequest) -> TrainingOutcom
     earlier = None if lesson.continues is None else RunFolder(lesson.continues)
     if earlier is not None:
         recorder.go_on_from(earlier)
+    # Lines that came from the lower rung aren't epochs of this trial.
     before = len(read_json_lines(folder.metrics))
     recipe = lesson.recipe if earlier is None else _with_batch_size_of(earlier, lesson.recipe)
     training = prepare_training(recipe, lesson.data, say=say_nothing, stop=stop, workers="unless_features_are_kept")
@@ -111,6 +112,7 @@ def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None
         build_lock_document(
             seed=training.recipe.seed,
             weights=asdict(training.weights),
+            # The search's lock.json has them once for all trials.
             images={},
             plugins=find_used_plugins(training.recipe),
         ),
