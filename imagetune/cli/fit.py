@@ -35,6 +35,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
             planned = plan(recipe, overrides, say=screen.say, stop=stop)
         echo_lines(format_plan(*planned))
         return
+    # The bar is the outer one: it is taken from the terminal also when a signal ends the training.
     with screen.shown(), listen_for_stop() as stop:
         result = fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say, stop=stop)
     echo_lines(format_evaluation(result.evaluation))

@@ -244,7 +244,7 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     if not path.is_dir():
         hint = "give a run folder such as runs/NAME-TIME-ID, or runs:/ID or models:/NAME/VERSION"
         raise ModelFileError("no such run folder", where=str(path), hint=hint)
-    # The manifest is written last: without it the model's files may be incomplete.
+    # A model's folder appears only when it is complete: with its manifest all of it is there.
     if not (folder.model / "manifest.json").is_file() and (trained or not folder.read_status()):
         hint = f"train it again in a new folder: imagetune fit {folder.recipe}" if folder.recipe.is_file() else ""
         raise ModelFileError(f"has no trained model ({describe_state(folder)})", where=str(path), hint=hint)

@@ -146,6 +146,7 @@ def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tup
     # A process may build many models, as trials do: names and memory of earlier ones must not reach this one.
     keras.backend.clear_session()
     keras.utils.set_random_seed(recipe.seed)
+    # It is global: without this, the precision of the model that was built before would stay.
     keras.config.set_dtype_policy(recipe.train.precision)
     image, config = recipe.data.image, recipe.model
     # From the training labels alone, as the scale becomes part of the model.
@@ -194,6 +195,7 @@ def resolve_workers(recipe: Recipe, images: TrainingImages, model: keras.Model, 
         return recipe
 
     def step() -> float:
+        # Black images: the time of a forward pass doesn't depend on the pixels.
         images = np.zeros((recipe.train.pass_size, data.image.height, data.image.width, 3), np.uint8)
         return time_calls(lambda: model.predict_on_batch(images), len(images))[0].min_seconds
 

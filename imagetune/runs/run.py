@@ -224,6 +224,7 @@ def write_model(
     """
     val: Predictions | None = None
     thresholds: tuple[float, ...] = ()
+    # Never on the test images: a threshold that was chosen there would make their metrics too good.
     if recipe.data.task == "multi_label" and splits.val:
         val = predict_labelled(model, splits.val, splits.class_names, recipe, images=images)
         thresholds = choose_thresholds(val)
@@ -241,6 +242,7 @@ def write_model(
     )
     # Which layers a stage froze matters to that stage alone: whoever opens the file in Keras can train all of it.
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
+    # A kill or a full disk must not leave half a file under the name of the model.
     with replace_atomically(folder.keras_file) as temporary:
         model.save(temporary)
     return val

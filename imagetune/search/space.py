@@ -189,7 +189,7 @@ def _add(hyperparameters: Any, name: str, space: Space) -> None:
     if isinstance(space, ChoiceSpace):
         hyperparameters.Choice(name, list(range(len(space.values))), default=_proposed(space, space.fallback))
     elif isinstance(space, IntSpace):
-        # KerasTuner refuses a default between the steps of a range.
+        # A default between the steps isn't among the values that KerasTuner proposes.
         default = space.fallback if space.fallback in space.points else space.low
         hyperparameters.Int(name, space.low, space.high, step=space.step, default=default)
     else:

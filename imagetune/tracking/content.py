@@ -18,7 +18,7 @@ from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.recipe.document import parse_document
 from imagetune.recipe.metrics import METRICS, is_lower_better
 
-# MLflow refuses longer names and values.
+# MLflow refuses longer names and parameters; its database holds 5000 characters of a tag.
 MAX_KEY = 250
 MAX_PARAMETER = 6000
 MAX_TAG = 5000
@@ -183,6 +183,7 @@ def read_trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]
             phases[name] = str(line.get("phase"))
             continue
         ended += 1
+        # Counted all the same: the step is the number of ended trials, failed ones included.
         if not _is_finite(line.get("objective")):
             continue
         value = float(line["objective"])

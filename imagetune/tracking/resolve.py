@@ -148,6 +148,7 @@ def _fetch_model(model: Any, folder: Path, store: str, uri: str) -> None:
         if not (fetched / OWN_FOLDER / "manifest.json").exists():
             hint = "models that imagetune logs have one; other Keras models open with mlflow.keras.load_model"
             raise TrackingError(f"the model has no {OWN_FOLDER}/manifest.json", where=uri, hint=hint)
+        # What a download that broke off between the moves has left: `replace` takes no folder with files in it.
         shutil.rmtree(folder / run_files.MODEL, ignore_errors=True)
         (fetched / OWN_FOLDER).replace(folder / run_files.MODEL)
         (fetched / "data" / run_files.KERAS_MODEL).replace(folder / run_files.KERAS_MODEL)

@@ -213,6 +213,8 @@ def send_metrics(copy: Copy) -> int:
     if not values:
         return 0
     when = int(_seconds_of_metrics(copy, path) * 1000)
+    # None before the model was logged; the mark below changes with it, so that the metrics are sent again, for the
+    # model.
     model_id = copy.state.sent.get("model id")
     # At step 0 MLflow takes a metric for a single one: it compares runs by bars, not by lines of one point.
     metrics = [Metric(name, value, when, 0, model_id=model_id) for name, value in values.items()]

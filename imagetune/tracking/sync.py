@@ -98,6 +98,7 @@ def plan_state(run_dir: Path, *, uri: str | None = None, experiment: str | None 
     other_uri = redact_uri(resolve_uri(uri)) if uri else state.uri
     if (other_uri, experiment or state.experiment) != (state.uri, state.experiment):
         state.uri, state.experiment = other_uri, experiment or state.experiment
+        # What was sent is in the other store; here nothing is.
         state.forget_run()
     return state
 

@@ -30,6 +30,7 @@ def find_space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], obje
         loaded: A recipe that is valid with the defaults of its spaces.
         check: A function that raises a RecipeError for a recipe that can't be trained.
     """
+    # Alone: other errors would be about trials that can't be compared anyway.
     if misplaced := [path for path in loaded.spaces if _is_fixed(path)]:
         what = "can't be searched: it would change what trials are compared by"
         return [loaded.error(path, what, hint="give it a value") for path in misplaced]

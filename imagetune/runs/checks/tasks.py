@@ -134,6 +134,7 @@ def _rough_rows(costs: Sequence[Sequence[float]]) -> str:
 def _misfits(recipe: Recipe, class_names: Sequence[str]) -> Iterator[tuple[NodePath, str, str]]:
     """Yield path, message and hint for a cost matrix and an operating point that don't fit the classes."""
     costs, point = recipe.evaluate.costs, recipe.evaluate.operating_point
+    # A table that isn't square has its own message.
     if costs is not None and not _rough_rows(costs) and len(costs) != len(class_names):
         what = f"is a table of {len(costs)} x {len(costs)} for {len(class_names)} classes"
         yield ("evaluate", "costs"), what, f"the classes are, in order: {format_list(class_names)}"
