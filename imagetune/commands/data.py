@@ -58,8 +58,8 @@ class SourceAudit:
         """Write a cleaned source into a folder, audit it, and return both; no image is changed."""
         cleaning = build_cleaned_table(self.catalog, self.audit)
         cleaned, changes = write_cleaning(cleaning, folder, self.config)
+        # Audited again: that the cleaned table has no errors is checked, not assumed.
         return CleanedSource(
-            # Audited again: that the cleaned table has no errors is checked, not assumed.
             cleaned, changes, cleaning, _audit_source(self.config.model_copy(update={"source": str(cleaned)}))
         )
 

@@ -171,6 +171,7 @@ def check_run_place(run_dir: Path | None) -> None:
         RecipeError: The place can't be written to.
         CheckpointError: The folder holds a run already.
     """
+    # A file in the place of the folder is occupied, too.
     if run_dir is not None and run_dir.exists() and any(run_dir.iterdir() if run_dir.is_dir() else [run_dir]):
         raise _build_occupied_error(RunFolder(run_dir))
     place = run_dir.absolute() if run_dir else Path(RUNS).absolute()
@@ -226,6 +227,7 @@ def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> 
         path: The file.
         heading: Lines of a comment at the head of the file.
     """
+    # One line each: a line break in a name would end the comment and become YAML.
     comment = "".join(f"# {' '.join(line.split())}\n" for line in heading)
     write_text(path, comment + format_recipe(remove_password(recipe)))
 

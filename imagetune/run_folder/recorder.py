@@ -24,6 +24,7 @@ def record_failure(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        # BaseException, as Ctrl-C is no Exception.
         folder.write_status(get_failure_state(error), error=str(error) or type(error).__name__)
         raise
 

@@ -67,6 +67,7 @@ def _collect_unfrozen(loaded: LoadedRecipe) -> dict[tuple[str, _Unfreeze], _Plac
         tried = loaded.with_values(settings) if settings else loaded
         for index, stage in enumerate(tried.recipe.train.stages):
             wanted = parse_unfreeze(stage.unfreeze)
+            # `none` and `all` fit every backbone: for them none is built.
             if wanted.names or wanted.last_blocks:
                 key = (tried.recipe.model.backbone, stage.unfreeze)
                 found.setdefault(key, (tried, ("train", "stages", index, "unfreeze"), settings, path))
@@ -85,6 +86,7 @@ def _find_missing(wanted: Sequence[tuple[str, _Unfreeze]]) -> dict[str, list[_Mi
         suppress(BrokenProcessPool),
         ProcessPoolExecutor(1, mp_context=get_start_context(), initializer=_prepare) as pool,
     ):
+        # Otherwise the new process would run the program that called the Python API again.
         with hide_main_module():
             found = pool.map(_list_missing, asked.keys(), asked.values())
         return dict(zip(asked, found, strict=True))

@@ -31,6 +31,7 @@ def build_proposer(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Seque
         return SweepProposer(list_sweep_trials(settings, repeats=repeats, seed=loaded.recipe.seed))
     if config.algorithm == "bakeoff":
         return ProbeProposer(list_probes(loaded.spaces))
+    # An oracle that may propose fewer trials than the journal has would end in the middle of its replay.
     config = config.model_copy(update={"trials": max(config.trials, len(list_results(past)))})
     epochs = sum(stage.epochs for stage in loaded.recipe.train.stages)
     known = read_warm_start(folder).known

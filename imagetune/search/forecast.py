@@ -52,6 +52,7 @@ def expected(config: SearchConfig, spaces: Spaces, *, epochs: int) -> Expected:
         trials = config.trials
     most = config.budget.trials
     if most is not None and most < trials:
+        # A budget in trials cuts hyperband at a place that its rungs don't tell: then trials are counted.
         trials, trained = most, None
     # The trial itself is the first training of a finalist, except in a bake-off, where it was a probe; a sweep has no
     # finalists.
@@ -79,6 +80,7 @@ def seconds_left(
     ran = [result for result in results if result.seconds > 0]
     if all(result.objective is None for result in ran):
         return None  # how soon a trial fails says nothing of how long the others take
+    # Finalists aren't the algorithm's own trials, and are whole trainings: they would make it look slower.
     own = [result for result in ran if result.trial.phase == "search"] or ran
     # Trials that median stopping has ended are shorter than a whole training.
     whole = fmean([result.seconds for result in own if result.status == "completed"] or [one.seconds for one in own])

@@ -126,11 +126,13 @@ def _replay(proposer: Proposer, past: Sequence[Event], phase: _Phase) -> None:
 
 def _start_some(proposer: Proposer, runner: Runner, phase: _Phase) -> bool:
     """Start trials while slots are free, and return whether more of them might start at once."""
+    # Asked anew each time, since a cluster may gain or lose machines meanwhile.
     while len(phase.running) < runner.executor.slots:
         trial = _next(proposer, runner, phase)
         if trial is None:
             return False
         runner.check()
+        # Also for interrupted trials: the result that makes one superfluous may have come after it was proposed.
         if (result := _known_already(trial, phase.results)) is not None:
             _end(proposer, runner, phase, result, None)
             continue
@@ -157,6 +159,7 @@ def _start(proposer: Proposer, runner: Runner, phase: _Phase, trial: Trial) -> N
     try:
         task = runner.task_of(trial)
     except ImagetuneError as error:
+        # Settings that are wrong only together show here: a failed trial, and not the end of the search.
         failed = TrialResult(trial, "failed", None, time.time(), 0.0, error=format_error_line(error))
         _end(proposer, runner, phase, failed, None)
         return
@@ -201,6 +204,7 @@ def _known_already(trial: Trial, results: Iterable[TrialResult]) -> TrialResult 
     """Return the result of a trial that need not run: it continues a failed one, or its settings were tried before."""
     for known in results:
         name, failed = known.trial.trial_id, known.status == "failed"
+        # There is no checkpoint to continue from.
         if name == trial.continues and failed:
             return TrialResult(trial, "failed", None, time.time(), 0.0, error=f"trial {name}, its lower rung, failed")
         if is_same_training(known.trial, trial):

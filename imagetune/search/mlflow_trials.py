@@ -105,6 +105,8 @@ class TrialCopies:
 
     def trial_started(self, trial: Trial, task: Task) -> None:
         """Begin to copy a trial, and set aside what MLflow has of an earlier attempt at it."""
+        # A copy in progress reads the files that are about to be removed; a slow server must not hold up the trial for
+        # long.
         held = self._copying.acquire(timeout=_PATIENCE_SECONDS)
         try:
             # A full disk must not end the search: the attempt is only needed to mark its MLflow run as killed.
@@ -145,6 +147,7 @@ class TrialCopies:
         if self._folder is None:
             return
         best = self._folder / run_files.BEST
+        # A finished refit is kept, or moved aside as a whole: it was not interrupted.
         if RunFolder(best).read_status().get("state") == "finished":
             return
         with contextlib.suppress(OSError, ImagetuneError):
@@ -270,6 +273,7 @@ class _SearchFolders:
                 sent += self._copy(folder, parent, trial, ends.get(trial.trial_id))
         for folder in sorted((search.folder / run_files.INTERRUPTED).glob("*/")):
             sent += self._copy(folder, parent, None, None)
+        # `best-1` and so on are the refits of earlier winners.
         for folder in sorted(search.folder.glob(f"{run_files.BEST}*/")):
             sent += self._copy(folder, parent, None, None)
         _describe_search(parent, search.results, search.recipe.search)
@@ -291,8 +295,10 @@ def _child_state(folder: Path, parent: TrackingState, tags: Mapping[str, str]) -
     """Return the tracking state of a child of the search's run; a new one gets the user's tags."""
     state = read_state(folder)
     if state is None and folder.name.startswith(run_files.BEST):
+        # The refit is a run with a model of its own, and its recipe says how it is tracked.
         state = plan_state(folder)
     if state is None:
+        # The models of trials stay in their folders: MLflow gets the winner's alone.
         state = TrackingState(tags=dict(tags), log_model=False)
     if (state.uri, state.experiment) != (parent.uri, parent.experiment):
         state.uri, state.experiment = parent.uri, parent.experiment

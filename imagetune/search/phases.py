@@ -83,6 +83,7 @@ class Session:
         recipe = check_recipe(self.loaded.with_values(values)).recipe
         if seed is None:
             return recipe
+        # Otherwise another seed would mean other validation images, whose difficulty would count as the setting's.
         split = recipe.data.split.model_copy(update={"seed": recipe.split_seed})
         data = recipe.data.model_copy(update={"split": split})
         return recipe.model_copy(update={"seed": seed, "data": data})

@@ -121,6 +121,7 @@ def make_room(folder: Path) -> None:
         if RunFolder(folder).read_status().get("state") != "finished":
             shutil.rmtree(folder)
             return
+        # Never removed: it is a tested model, whose test can't be undone.
         folder.rename(run_files.next_numbered(folder))
 
 
@@ -215,6 +216,7 @@ def _merge(recipe: Recipe, data: Data, folder: Path) -> tuple[Recipe, Data]:
         return recipe, found
     table, classes = folder / run_files.IMAGES_TABLE, recipe.data.classes
     _write_table(data.splits, recipe.data.columns, table)
+    # The table is read without the folders that named and ordered the classes.
     if recipe.data.task != "regression":
         classes = data.splits.class_names
     update = {"source": str(table), "classes": classes}

@@ -132,6 +132,7 @@ def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool)
             can't be read.
     """
     lock = folder.path / run_files.LOCK
+    # A search that was killed before its first trial, but after this record, is held to it as well.
     if begun or (folder.splits.exists() and lock.exists()):
         _check_same(read_recorded_images(folder), list_present_images(data), folder.splits)
     write_splits_csv(data.splits, folder.splits)
@@ -199,6 +200,7 @@ def list_present_images(data: Data) -> dict[str, Image]:
         format_relative_path(record.path, splits.root): Image(
             (record.label, record.group or ""), record.split or "", data.audit.hashes.get(record.path, "")
         )
+        # The test split, too: its images are only compared, and must not have moved into training.
         for record in (*splits.train, *splits.val, *open_holdout(splits))
     }
 

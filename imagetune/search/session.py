@@ -184,6 +184,7 @@ def _refit_winner(session: Session, winner: Candidate, tracker: Tracker, listene
     recipe, data, fitted = build_refit_recipe(own, winner, session.data, folder=folder, say=say)
     write_best(recipe, winner, folder=folder, objective=own.search.objective, fitted=fitted)
     place = folder / run_files.BEST
+    # The test split is opened once for a winner: a second refit would test the same recipe again.
     if (done := find_finished_refit(place, recipe)) is not None:
         say("finished", f"{place} was trained and tested in an earlier session")
         complete_refit(place, tracked=recipe.tracking.enabled, say=say)
@@ -192,6 +193,7 @@ def _refit_winner(session: Session, winner: Candidate, tracker: Tracker, listene
         recipe,
         data,
         folder=place,
+        # Waited for, as the refit's run in MLflow names the search as its parent.
         parent_run_id=tracker.wait_for_run(),
         listener=listener,
         say=say,

@@ -89,6 +89,7 @@ class _Matcher:
             return found
         if path not in self.offered:
             self.offered[path] = [(value, self._complete(path, value)) for value in space.values]
+        # A choice may hold an abbreviation, such as `adamw`, which a complete recipe writes as a section.
         return next((value for value, complete in self.offered[path] if complete == found), found)
 
     def _complete(self, path: NodePath, value: Value) -> Any:
@@ -122,6 +123,7 @@ def load_warm_start(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, s
     sources = loaded.recipe.search.warm_start
     if resumed is not None:
         kept = read_warm_start(resumed)
+        # Other observations would lead the oracle to other proposals than those of the journal.
         if kept.sources != sources:
             what = f"the search began with warm_start {list(kept.sources)}, now it is {list(sources)}"
             hint = "undo the change, or search in another folder with --run-dir"
@@ -177,6 +179,7 @@ def _read_known(loaded: LoadedRecipe, source: str, images: Mapping[str, Image], 
         raise CheckpointError(f"has no {run_files.JOURNAL}", where=source, hint=_journal_hint(source))
     direction = get_direction(loaded.recipe.search.objective)
     fitting, known, reasons = _Matcher(loaded), list[Known](), list[str]()
+    # Without repair: the earlier search may still be running, and isn't ours to write to.
     candidates = rank_candidates(list_results(Journal(folder / run_files.JOURNAL).read(repair=False)), direction)
     # Metrics after fewer epochs can't be compared with those of whole trainings.
     for candidate in _longest(candidates):

@@ -83,10 +83,12 @@ def attempt(folder: Path, search: str) -> Iterator[bool]:
     # Overwritten and not replaced: network file systems show other machines the new content at once.
     locate_claim(folder).write_text(name, encoding="utf-8")
     done = threading.Event()
+    # A daemon, so that it never keeps a process alive that has done its work.
     threading.Thread(target=_end_when_lost, args=(folder, name, done), daemon=True, name="claim").start()
     try:
         yield _move_aside(folder)
     finally:
+        # Before the claim is removed by the search, or a trial that has just ended would be ended with exit code 1.
         done.set()
 
 

@@ -36,6 +36,7 @@ _STOP_SECONDS = 20.0
 # From its result to its end: a process that hangs then is killed.
 _END_SECONDS = 5.0
 _RESTART_SECONDS, _RESTART_PAUSE_SECONDS = 5.0, 0.1
+# A line of search.csv and of the screen; the whole message is in the trial's log.
 _LONGEST_REASON = 300
 
 
@@ -117,6 +118,7 @@ class Processes:
         ours, theirs = self._context.Pipe(duplex=False)
         # The environment is sent along: the forkserver's own may be older.
         start = _Start(self._work, task, {**os.environ, **slot.environment}, locate_log(task))
+        # The log lies beside the trial's folder, which isn't there yet.
         task.folder.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         try:
@@ -141,6 +143,7 @@ class Processes:
                 target=_run, args=(start, results), name=run_files.trial_folder_name(start.task.trial_id)
             )
             try:
+                # Each time: it does nothing while the server runs, and brings back one that was killed.
                 start_forkserver(self._preload)
                 with hide_main_module():
                     process.start()
@@ -218,6 +221,7 @@ def _run(start: _Start, results: Connection) -> None:
 
 def redirect_output(log: Path) -> None:
     """Redirect this process's output to a file: Python's, that of libraries, and the stack of a crash."""
+    # By descriptor and not by `sys.stdout`: TensorFlow and CUDA print from C++.
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(handle, stream)
@@ -282,6 +286,7 @@ def settle_log(task: Task) -> Path:
     if log.exists() and log.stat().st_size:
         # A process that died early has made no folder, and its log alone says why.
         task.folder.mkdir(exist_ok=True)
+        # Only now, as the trial refuses a folder with files in it, and a cluster's machine moves one aside.
         log.replace(place)
     log.unlink(missing_ok=True)
     return place

@@ -146,6 +146,7 @@ class RayTasks:
     @property
     def slots(self) -> int:
         """How many trials may run at a time; at least one, so that an autoscaling cluster sees what is needed."""
+        # More than there is room for wait inside Ray, which an autoscaler takes as a request for machines.
         if self._parallel != "auto":
             return self._parallel
         if time.monotonic() - self._asked > _ROOM_SECONDS:
@@ -223,6 +224,7 @@ def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
         except Exception as error:  # noqa: BLE001 - a bug in one trial is that trial's
             traceback.print_exc()
             outcome = Outcome("failed", error=describe_bug(error))
+        # As an exception, since only that lets Ray start the trial again; a result would be final.
         if outcome.status == "lost":
             raise _LostError(outcome.error)
     return replace(outcome, seconds=time.monotonic() - began, place=place)
@@ -230,6 +232,7 @@ def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
 
 def _check_machine(place: str, task: Task, terms: _Terms) -> _Unfit | None:
     """Return why this machine can't run trials of the search; None where it can."""
+    # Before the work is unpickled, which another version might misread.
     if terms.version != read_version():
         what = f"it has imagetune {read_version()}, the search runs with {terms.version}"
         return _Unfit(place, what, "install the same version on every machine")

@@ -39,6 +39,7 @@ Coordinates = NDArray[np.float64]
 _RANDOM_CANDIDATES = 500
 _NEIGHBOURS = 30
 _PARENTS = 5
+# A wide step leaves a local optimum, a narrow one refines it.
 _WIDTHS = (0.2, 0.05)
 _RESTARTS = 2
 

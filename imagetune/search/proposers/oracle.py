@@ -87,6 +87,7 @@ class OracleProposer:
         handle = self._handles.pop(trial.trial_id)
         # Hyperband looks up bracket and rung among its own values.
         kept = {name: value for name, value in handle.hyperparameters.values.items() if name.startswith("tuner/")}
+        # The journal's values count, also where this version would have proposed others under that name.
         handle.hyperparameters.values = {**build_proposal(self._spaces, trial.values), **kept}
         self._remember(handle, trial)
         self._end(handle, objective)
@@ -95,6 +96,8 @@ class OracleProposer:
         proposed = handle.hyperparameters.values
         epochs, continues = proposed.get("tuner/epochs"), None
         if (parent := proposed.get("tuner/trial_id")) is not None:
+            # KerasTuner names a trial of its own, which may have been a repetition: the checkpoint is in the folder of
+            # the original.
             lower = self._trials[parent]
             continues = self._originals[build_values_key(lower.values), lower.epochs]
         trial = Trial(f"{len(self._trials) + 1:03d}", values, epochs=epochs, continues=continues)

@@ -55,6 +55,7 @@ class Journal:
         else:
             result = event.result
             line = {key: value for key, value in asdict(result).items() if key != "trial"}
+            # Without the trial's settings, which the line of its proposal has.
             append_json_line(self.path, {"event": "ended", "trial_id": result.trial.trial_id, **line})
 
     def read(self, *, repair: bool = True) -> list[Event]:
@@ -78,6 +79,7 @@ class Journal:
         for number, line in enumerate(complete.splitlines(), start=1):
             try:
                 event = _event(json.loads(line), trials)
+            # Not left out like a torn last line: a search without one of its results would propose other trials.
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 hint = "repair the line, or search again in another folder with --run-dir"
                 raise CheckpointError(f"can't be read: {error!r}", where=f"{self.path}:{number}", hint=hint) from error

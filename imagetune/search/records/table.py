@@ -61,6 +61,7 @@ def describe_search(config: SearchConfig, spaces: Mapping[NodePath, Space], *, s
     The number of trials may change, and so may where they run.
     """
     kept = {"algorithm", "objective", "folds", "early_stop"}
+    # The rungs follow from these; for other algorithms they mean nothing, and may change.
     if config.algorithm == "hyperband":
         kept |= {"max_epochs", "factor"}
     description = {"seed": seed, **config.model_dump(mode="json", include=kept)}

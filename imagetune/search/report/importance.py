@@ -88,6 +88,7 @@ def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Obse
             axes = figure.subplots()
             _points(axes, found.axis, observations, metrics)
             _effect(axes, found)
+            # One scale for all spaces: a flat effect must look flat beside a strong one.
             axes.set_ylim(ends[0] - room, ends[1] + room)
             _frame(axes, found.axis, _name(search, found.axis), search.objective)
             yield save_inline_drawing(figure, title)

@@ -83,6 +83,7 @@ def _curves(search: SearchFiles) -> Drawing | None:
         for name, points in lines.items():
             if name not in best:
                 _draw(axes, points, MUTED, 0.9, 0.35, name in stopped)
+        # The best one last, so that it lies on top.
         for place, name in reversed(list(enumerate(best))):
             _draw(axes, lines[name], TRAIN if place else VAL, 1.4 if place else 2.2, 1.0, name in stopped)
         if best:

@@ -19,6 +19,7 @@ from imagetune.search.results.verdict import compare_candidates
 def view_finalists(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the table of finalists is made of; None where nothing was trained with several seeds."""
     finalists = [found for found in search.candidates if len(found.objectives) > 1]
+    # Sweeps and bake-offs have tables of their own, with their own comparisons.
     if not finalists or search.algorithm in ("sweep", "bakeoff"):
         return None
     own = search.recipe.seed

@@ -154,6 +154,7 @@ def _compute_difference(row: BackboneResult, best: BackboneResult, *, count: int
     if row is best or row.probe is None or best.probe is None:
         return None
     objective = row.probe["objective"]
+    # By fold: all probes share their folds, and the difference of a fold has less spread than the folds themselves.
     own, other = (
         np.array([fold["metrics"][objective] for fold in probe["folds"]], np.float64)
         for probe in (row.probe, best.probe)

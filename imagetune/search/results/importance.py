@@ -266,6 +266,7 @@ def _grow(trials: _Trials, *, trees: int, seed: int, effects_only: bool = False)
     effects = [np.zeros(len(_places(axis))) for axis in axes]
     predictions, unseen, votes = np.zeros(len(points)), np.zeros(len(table)), np.zeros(len(table))
     for _ in range(trees):
+        # Drawn anew for each tree, so that a space which isn't used has no effect on average.
         filled = _one_hot(axes, np.where(np.isnan(table), _anywhere(axes, rng.random(table.shape)), table))
         drawn = _draw_bootstrap(trials.groups, rng)
         tree = _fit_tree(filled[drawn > 0], trials.objectives[drawn > 0], drawn[drawn > 0], rng)

@@ -133,6 +133,7 @@ class SearchFiles:
                 build_values_key(result.trial.values),
             )
             for result in self.results
+            # A repeated trial has no training of its own, and would count one result twice.
             if result.objective is not None and result.status in ("completed", "stopped")
         )
 

@@ -86,6 +86,7 @@ def compare_candidates(first: Candidate, second: Candidate, sign: float) -> Diff
         return None
     better = sign * (fmean(ours) - fmean(theirs))
     spread = math.sqrt((stdev(ours) ** 2 + stdev(theirs) ** 2) / 2)
+    # Welch's test divides by the spread.
     if spread == 0:
         return Difference(better, better, better, 2 if better else None)
     # Welch's interval, as two settings need not vary alike over seeds.
@@ -153,6 +154,7 @@ def _judge_winner(search: SearchFiles) -> Remark:
 
 def _fresh(search: SearchFiles, winner: Candidate) -> str:
     """Return a sentence on the winner's metric with seeds that didn't select it, which has no selection bias."""
+    # The first seed chose the setting among many, and so is too good; the others didn't.
     first, *others = winner.objectives
     return (
         f"The trial that made it a finalist reached {search.metric(first)}; "

@@ -68,6 +68,7 @@ class MedianStopping:
             metrics = self._read(folder)
             if len(metrics) >= epoch:
                 return metrics[:epoch]
+            # A trial without a status hasn't begun: it is waited for like one that runs.
             state = status.get("state", "running")
             if state != "running":
                 # What had failed before this epoch doesn't count, as if it had never begun (see median_rule).
