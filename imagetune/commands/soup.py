@@ -184,6 +184,7 @@ def rank(metrics: Mapping[str, float]) -> Rank:
 
 def find_kept_members(steps: Sequence[SoupStep]) -> tuple[int, ...]:
     """Return the positions of the models that the soup is the mean of."""
+    # The last step that was kept has all that were kept before it.
     return next(step.members for step in reversed(steps) if step.kept)
 
 

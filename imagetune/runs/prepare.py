@@ -202,6 +202,7 @@ def resolve_workers(recipe: Recipe, images: TrainingImages, model: keras.Model, 
     choice = choose_workers(
         measure_loading_speeds(images.train, data, data.augmentation),
         count_reads(recipe.train, data, len(images.train)),
+        # Without a GPU loading and training compete for the same cores.
         shared=find_device().is_cpu,
         step=step,
     )

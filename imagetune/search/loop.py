@@ -142,6 +142,7 @@ def _start_some(proposer: Proposer, runner: Runner, phase: _Phase) -> bool:
 
 def _next(proposer: Proposer, runner: Runner, phase: _Phase) -> Trial | None:
     """Return the next trial to start: an interrupted one, else a new one; None where there is none for now."""
+    # These first: they count as started, so that no budget holds them up, and hyperband waits for their results.
     if phase.interrupted:
         return phase.interrupted.pop(0)
     if phase.over or not runner.may_start(phase.results):
@@ -173,6 +174,7 @@ def _start(proposer: Proposer, runner: Runner, phase: _Phase, trial: Trial) -> N
 
 
 def _end(proposer: Proposer, runner: Runner, phase: _Phase, result: TrialResult, task: Task | None) -> None:
+    # The journal before all else: after a kill between these lines the table and the proposer are restored from it.
     runner.journal.add(Ended(result))
     append_result(runner.table, result)
     proposer.tell(result.trial, result.objective)

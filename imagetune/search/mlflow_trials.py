@@ -95,6 +95,7 @@ class TrialCopies:
         self._folder: Path | None = None
         # Added to by the search's thread, taken from by the tracker's: both go through copies of it.
         self._open: dict[Path, _Copied] = {}
+        # Held while a folder is copied, so that it isn't emptied for a new attempt in the middle.
         self._copying = threading.Lock()
         self._looked = 0.0
 
@@ -124,6 +125,7 @@ class TrialCopies:
         if task is not None and (copied := self._open.get(task.folder)) is not None:
             copied.result, copied.ended = result, True
             for aside in list_lost_attempts(task.folder):
+                # Only those of which MLflow has a run, which would never end there.
                 if (aside / run_files.TRACKING).exists():
                     self._open.setdefault(aside, _Copied(aside, None, ended=True))
         self.poke()

@@ -212,6 +212,7 @@ def _cut_to_best(recipe: Recipe, winner: Candidate) -> tuple[Recipe, int]:
 
 def _merge(recipe: Recipe, data: Data, folder: Path) -> tuple[Recipe, Data]:
     """Return a recipe that trains on training and validation images and tests on the same, and its images."""
+    # Without a table where the recipe alone gives these splits: best.yaml then names the user's own images.
     if (found := _read_same_test(recipe, data)) is not None:
         return recipe, found
     table, classes = folder / run_files.IMAGES_TABLE, recipe.data.classes

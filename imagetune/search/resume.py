@@ -61,7 +61,7 @@ def only_search(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            # From the status: the lock's own file may be locked, but says nothing of its owner.
+            # From status.json: the lock's own file says nothing of its owner.
             pid = RunFolder(folder).read_status().get("pid")
             who = "another process" if pid is None else f"process {pid}"
             hint = "wait for it to end, or stop it and continue with --resume"
@@ -135,6 +135,7 @@ def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool)
     # A search that was killed before its first trial, but after this record, is held to it as well.
     if begun or (folder.splits.exists() and lock.exists()):
         _check_same(read_recorded_images(folder), list_present_images(data), folder.splits)
+    # Written again though they are the same: they may lie elsewhere now.
     write_splits_csv(data.splits, folder.splits)
     write_json(
         lock,

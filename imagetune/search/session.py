@@ -161,6 +161,7 @@ def _search(
     judged = select_compared(results, config.algorithm)
     candidates = rank_candidates(judged, session.direction)
     if not candidates:
+        # A bake-off whose fine-tunings all failed: its probes alone make no winner.
         raise build_all_failed_error(judged, folder.path)
     winner = candidates[0]
     watcher.refit_started(winner)

@@ -130,6 +130,7 @@ def load_warm_start(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, s
             raise CheckpointError(what, where=str(resumed / run_files.WARM_START), hint=hint)
         return kept
     algorithm = loaded.recipe.search.algorithm
+    # An error and not a note: whoever names earlier searches expects them to matter.
     if sources and algorithm not in _ORACLES:
         hint = f"leave it out, or use one of {', '.join(_ORACLES)}"
         what = f"{algorithm} has no warm start: it runs the same trials whatever is known"

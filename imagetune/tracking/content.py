@@ -187,7 +187,6 @@ def read_trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]
         if not _is_finite(line.get("objective")):
             continue
         value = float(line["objective"])
-        # The finalists' other seeds were chosen for their setting's luck: they don't make the best.
         if phases.get(name) == "search" and (best is None or (value < best) == lower_is_better):
             best = value
         metrics = {"trial_objective": value} | ({} if best is None else {"best_objective": best})

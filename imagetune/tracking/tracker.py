@@ -19,7 +19,7 @@ from imagetune.tracking.sync import Children, Syncer, build_first_state, run_loc
 
 logger = logging.getLogger("imagetune.tracking")
 
-# The bar is 15 seconds from the start to the exit.
+# The 15 seconds that a required server is given, less the time to report that it didn't answer.
 REQUIRED_WITHIN_SECONDS = 14.0
 """How long a recipe that requires tracking waits for its server."""
 PATIENCE_SECONDS = 8.0

@@ -76,6 +76,7 @@ def explain_error(error: RecipeError, settings: dict[NodePath, Value], path: Nod
 
 
 def _is_fixed(path: NodePath) -> bool:
+    # A space of the whole section would offer other images as well.
     return path[0] in _FIXED_SECTIONS or path == ("data",) or (path[0] == "data" and path[1] in _FIXED_DATA)
 
 

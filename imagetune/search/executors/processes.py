@@ -65,6 +65,7 @@ class _Start:
 
 def get_start_context() -> Any:
     """Return the multiprocessing context of trials: forkserver on Linux, else spawn."""
+    # Not fork: threads and CUDA don't survive it, and the main process may have both.
     return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
@@ -202,6 +203,7 @@ def _run(start: _Start, results: Connection) -> None:
     # A terminal sends Ctrl-C to every process; the main one decides whether trials stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     redirect_output(start.log)
+    # A main process that is killed can't stop its trials: each notices by itself.
     end_with_parent()
     # A variable that was unset since the forkserver began must be unset here as well.
     os.environ.clear()
@@ -226,6 +228,7 @@ def redirect_output(log: Path) -> None:
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)
+    # A crash inside a library leaves no traceback otherwise.
     faulthandler.enable(file=2)
 
 

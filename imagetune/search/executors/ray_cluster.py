@@ -318,6 +318,7 @@ def _connect(config: RayConfig) -> Any:
     own = {"include_dashboard": False} if address == "local" else {}
     try:
         with _signals_kept():
+            # Without the output of trials, which each of them writes into its own log.
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Ray has no class for them, some are Exception itself
         ray.shutdown()

@@ -111,6 +111,7 @@ def _gpu_slots(count: int, gpus: Sequence[str]) -> tuple[Slot, ...]:
     """Return slots that take turns on the GPUs; where several share one, none takes all of its memory at once."""
     slots = []
     for number in range(count):
+        # In turns, so that two trials share a GPU only when every GPU has one.
         gpu = number % len(gpus)
         sharing = (count - gpu + len(gpus) - 1) // len(gpus)
         environment = {"CUDA_VISIBLE_DEVICES": gpus[gpu], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts

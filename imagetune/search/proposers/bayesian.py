@@ -157,6 +157,7 @@ def _fit_process(places: Coordinates, costs: Coordinates, random: np.random.Gene
     scales = np.ones(places.shape[1])
     # The noise is needed as another seed gives the same setting another objective.
     kernel = ConstantKernel(1.0, (0.1, 10.0)) * Matern(scales, (0.1, 10.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
+    # The restarts draw from the trial's generator as well, so that a resumed search fits the same process.
     model = GaussianProcessRegressor(
         kernel, normalize_y=True, n_restarts_optimizer=_RESTARTS, random_state=int(random.integers(2**31))
     )
