@@ -77,6 +77,7 @@ class RunFiles:
         if not path.exists():
             return None
         classes = (self.tested_split or {}).get("per_class", [])
+        # Only multi_label has thresholds.
         thresholds = [found["threshold"] for found in classes if "threshold" in found]
         return read_predictions(path, rule=build_label_rule(self.recipe.data), thresholds=thresholds)
 

@@ -97,4 +97,5 @@ def _next(candidates: Sequence[Candidate], objective: str) -> str:
 
 
 def _cell(text: str) -> str:
+    # A bar would end the cell, and a line break the table.
     return text.replace("|", "\\|").replace("\n", " ")

@@ -85,12 +85,14 @@ def pack_model(run_dir: Path, folder: Path, info: ModelInfo, *, model_id: str, r
     # So that `imagetune predict models:/...` has manifest and thresholds, which the Keras file lacks.
     if (run_dir / run_files.MODEL).is_dir():
         shutil.copytree(run_dir / run_files.MODEL, folder / OWN_FOLDER)
+    # Stated as well: to infer the requirements takes MLflow 5 to 8 seconds.
     _write_environment(folder, info.requirements)
     model = Model(
         artifact_path=location,
         run_id=run_id,
         model_id=model_id,
         model_uuid=model_id,
+        # Stated, as MLflow can't infer it: an `input_example` fails for Keras models (mlflow#16183).
         signature=_signature(info),
         metadata={"class_names": list(info.class_names), "pixels": "RGB, 0..255"},
         model_size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),

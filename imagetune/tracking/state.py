@@ -119,6 +119,7 @@ def hold_file_lock(
     try:
         yield
     finally:
+        # The file stays: another process may wait for it, and would then lock one that has no name any more.
         lock.release()
 
 

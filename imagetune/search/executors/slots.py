@@ -131,6 +131,7 @@ def _installed_gpus() -> tuple[str, ...]:
         listed = subprocess.run(  # noqa: S603 - a fixed command
             command, capture_output=True, text=True, check=True, timeout=_LIST_SECONDS
         )
+    # A driver that fails, or doesn't answer in time, has no GPU to offer.
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit())

@@ -153,6 +153,7 @@ def list_points(space: Space) -> tuple[Value, ...]:
     if isinstance(space, ChoiceSpace):
         return space.values
     if isinstance(space, IntSpace):
+        # A set, since a short range has fewer points than this.
         chosen = {round(index * (len(space.points) - 1) / (GRID_POINTS - 1)) for index in range(GRID_POINTS)}
         return tuple(_with_default([space.points[place] for place in sorted(chosen)], space))
     (grid,) = discretise_spaces({("range",): space}).values()

@@ -161,6 +161,7 @@ def _blank(value: object) -> object:
 def _check_unchanged(path: Path, now: Mapping[str, Any]) -> None:
     try:
         then = json.loads(path.read_text(encoding="utf-8"))
+        # Each space beside the other settings, so that the error names the one that changed.
         before, after = ({**about, **about["spaces"]} for about in (then, now))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

@@ -32,6 +32,7 @@ def view_progress(search: SearchFiles) -> Mapping[str, Any] | None:
         (3600.0, "hours") if clock.total > 3 * 3600 else (60.0, "minutes") if clock.total > 180 else (1.0, "seconds")
     )
     times = [clock.seconds(result.began + result.seconds) / unit for result in ended]
+    # Failed trials keep their place: they took their turn in the budget.
     numbers = [float(search.searched.index(result) + 1) for result in ended]
     drawings = []
     if len(ended) > 1:
@@ -59,11 +60,13 @@ def _best(
         axes = figure.subplots()
         axes.plot(across[~stopped], shown[~stopped], "o", color=MUTED, markersize=3.5, alpha=0.7)
         axes.plot(across[stopped], shown[stopped], "x", color=MUTED, markersize=4.0, alpha=0.7)
+        # Steps: until a trial beats it, the best stays what it was.
         axes.plot(across, best, color=TRAIN, drawstyle="steps-post")
         _frame(axes, title, unit, search.objective)
         if whole:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         low, high = min(shown.min(), best.min()), max(shown.max(), best.max())
+        # Equal metrics have no range to take a share of.
         room = 0.06 * (high - low) or 0.01
         axes.set_ylim(low - room, high + room)
         return save_inline_drawing(figure, title)

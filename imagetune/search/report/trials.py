@@ -68,6 +68,7 @@ def _row(search: SearchFiles, trial: Trial, result: TrialResult | None, first: M
     settings = search.settings(trial.values)
     return {
         "trial": trial.trial_id,
+        # A trial that failed before it began has no folder.
         "link": f"trials/trial-{trial.trial_id}/" if search.folder_of(trial.trial_id).is_dir() else "",
         "settings": first.get(build_values_key(trial.values), ""),
         "kind": get_trial_kind(result) if result else "open",

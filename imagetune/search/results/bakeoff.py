@@ -104,6 +104,7 @@ def rank_backbones(folder: Path, results: Sequence[TrialResult], direction: Dire
     rows = _mark_front(rows, direction)
     rows = [replace(row, difference=_compute_difference(row, rows[0], count=len(rows) - 1)) for row in rows]
     rows += [
+        # Also a probe whose file is gone: the journal still has its objective.
         BackboneResult(result, _describe_values(result.trial), None)
         for result, probe in found
         if result.objective is None or not probe
@@ -166,6 +167,7 @@ def _compute_difference(row: BackboneResult, best: BackboneResult, *, count: int
 
 
 def _add_fine_tunings(row: BackboneResult, results: Sequence[TrialResult]) -> BackboneResult:
+    # Fine-tunings are named after their probe, `003-1` after `003`.
     prefix = f"{row.result.trial.trial_id}-"
     own = [result for result in results if result.trial.phase == "final" and result.trial.trial_id.startswith(prefix)]
     metrics = tuple(result.objective for result in own if result.objective is not None)

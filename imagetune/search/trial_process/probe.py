@@ -228,6 +228,7 @@ def _probe_fold(
     learnt = train.taken(sample_training_rows(train, seed=seed))
     with limit_threads(learnt):
         probe = fit_linear_probe_baseline(learnt, left_out, val if len(val) else None)
+    # From the fold's training labels alone: those of its left-out images must not reach its metrics.
     scale = compute_value_scale([record.label for record in fold.train]) if labelled.task == "regression" else None
     metrics = compute_prediction_metrics(
         labelled.task, left_out.targets.astype(np.float32), probe.tested.astype(np.float32), scale
