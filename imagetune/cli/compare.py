@@ -37,6 +37,7 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
     if page is not None:
         compare.write_page(compared, page)
     if as_json:
+        # NaN isn't JSON, and strict parsers refuse the whole document for it.
         click.echo(json.dumps(compared.document, ensure_ascii=False, allow_nan=False))
         return
     echo_lines(format_comparison(compared.document))

@@ -12,6 +12,7 @@ from imagetune.cli.render.lines import echo_lines
 
 
 def _list_codes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    # Shells complete with resilient parsing, in which nothing may be printed.
     if not wanted or context.resilient_parsing:
         return
     from imagetune.cli.render.audit import format_codes

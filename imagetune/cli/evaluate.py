@@ -47,6 +47,7 @@ def command(
     """
     from imagetune.recipe.requirements import parse_requirement
 
+    # Before Keras is imported: a mistake in an option is said at once.
     require = [parse_requirement(requirement) for requirement in requirements]
     with quiet_start():
         from imagetune.commands.evaluate import evaluate
@@ -72,4 +73,5 @@ def command(
         echo_lines(format_evaluation(document))
     # A robustness test adds to an evaluation whose requirements were checked when it was made.
     if not robustness:
+        # Last: the metrics are printed, also where a requirement makes the exit code 10.
         check_requirements(document, where=run)

@@ -21,6 +21,7 @@ from imagetune.cli.quiet import quiet_start
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
     """Fine-tune a model as RECIPE says, test it once, and record all of it in a run folder with a report."""
+    # Imported inside the command: Keras takes seconds, for which `--help` and a wrong option need not wait.
     with quiet_start():
         from imagetune.commands.fit import fit, plan
         from imagetune.commands.requirements import enforce_requirements
@@ -35,6 +36,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
             planned = plan(recipe, overrides, say=screen.say, stop=stop)
         echo_lines(format_plan(*planned))
         return
+    # The bar is the outer one: it is taken from the terminal also when a signal ends the training.
     with screen.shown(), listen_for_stop() as stop:
         result = fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say, stop=stop)
     echo_lines(format_evaluation(result.evaluation))

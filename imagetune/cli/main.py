@@ -51,6 +51,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             self._refuse(ctx, cmd_name)
             return None
+        # Only this command's module: neither `imagetune --help` nor a wrong name has to wait for an import.
         module = importlib.import_module(f"imagetune.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
@@ -100,6 +101,7 @@ def run(arguments: list[str]) -> int:
         return _failed(error.lines(), error.exit_code, debug=debug)
     except click.UsageError as error:
         error.show()
+        # A wrong option has the exit code of a wrong recipe: both are mistakes in what was asked for.
         return 2
     except (click.Abort, KeyboardInterrupt):
         return _failed(["error[stopped] stopped by SIGINT"], 130, debug=debug)
@@ -109,6 +111,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  (a bug of ours still gets one line and its exit code)
         hint = "this is a bug of imagetune: run again with --debug and report what it prints"
         return _failed([f"error[internal] {type(error).__name__}: {error}; {hint}"], 70, debug=debug)
+    # With standalone_mode off Click returns what the command returned.
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -116,5 +119,6 @@ def _failed(lines: list[str], exit_code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     for line in lines:
+        # To standard error: the results of --json stay parseable.
         click.echo(line, err=True)
     return exit_code

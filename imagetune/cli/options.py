@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+# Without `exists=True`: loading reports a missing file as it reports every other error of a recipe.
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+# A text and no path: it may be a runs:/ or models:/ address.
 run_argument = click.argument("run")
 overrides_option = click.option(
     "-o",

@@ -18,6 +18,7 @@ def quiet_start() -> Iterator[None]:
     otherwise it takes a quarter of the time of the import.
     """
     gc.disable()
+    # TensorFlow warns of retracing where a model is built for each trial or size, which is what is meant to happen.
     logging.getLogger("tensorflow").addFilter(is_no_retracing_warning)
     try:
         with hide_import_messages():

@@ -30,5 +30,6 @@ def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
         soup = soups.soup(runs, run_dir=run_dir, say=print_progress, stop=stop)
     echo_lines(format_evaluation(soup.evaluation))
     echo_lines(format_run(soup.folder))
+    # After the metrics, which say why it fails; the command to predict with it is for a soup that passes.
     enforce_requirements(soup)
     echo_lines([format_use(soup.folder)])

@@ -21,6 +21,7 @@ def list_weights() -> None:
     from imagetune.model.backbones.table import list_backbones
     from imagetune.model.weights.imagenet import weights_status
 
+    # Not verified: hashing every file would take longer than a list may; `check` does it.
     click.echo("\n".join(format_weights(weights_status(backbone, verify=False) for backbone in list_backbones())))
 
 

@@ -105,10 +105,13 @@ class _Member:
         if not path.is_file():
             what = f"has no test predictions ({describe_state(RunFolder(files.folder))})"
             raise ModelFileError(what, where=run, hint="give finished runs with a test split")
+        # Without its splits a run might have been trained on the others' test images, and would then seem better than
+        # it is.
         if not files.rows:
             what = "has no splits.csv, so nobody knows whether it was trained on the others' test images"
             raise ModelFileError(what, where=run, hint="give a run folder, or an address whose run still exists")
         tested = files.evaluation.get("splits", {}).get("test", {})
+        # The run's own decisions are compared, not those of a common threshold.
         thresholds = [found["threshold"] for found in tested.get("per_class", []) if "threshold" in found]
         rule = build_label_rule(files.recipe.data)
         return cls(run, key, files, read_predictions(path, rule=rule, thresholds=thresholds))
@@ -192,6 +195,7 @@ def _identify_images(members: Sequence[_Member]) -> _Identities:
     by_content = all(member.hashes.get(path) for member in members for path in member.paths)
 
     def identity(member: _Member, path: str) -> str:
+        # Resolved, so that a symbolic link and its target are one image.
         return (by_content and member.hashes.get(path)) or str(Path(path).resolve())
 
     return _Identities(
@@ -208,6 +212,7 @@ def _number_images(member: _Member, identities: Sequence[str]) -> Mapping[Key, i
     """
     # A split may hold the same image twice; each copy counts in a run's metrics, and so in the comparison.
     copies: dict[str, count[int]] = {}
+    # By label first: copies with different labels must meet the copy with the same label in the other run.
     order = sorted(range(len(identities)), key=lambda place: (member.labels[place], member.paths[place]))
     keys = {place: (identities[place], next(copies.setdefault(identities[place], count()))) for place in order}
     return {keys[place]: place for place in range(len(identities))}
@@ -220,10 +225,12 @@ def _find_shared(members: Sequence[_Member], identities: _Identities) -> _Shared
         {key: member.labels[place] for key, place in places.items()}
         for member, places in zip(members, identities.tested, strict=True)
     ]
+    # The test images of all runs, its own among them: a copy in its training split makes its own metrics too good.
     everything = {identity for places in identities.tested for identity, _ in places}
     return _Shared(
         keys=keys,
         relabelled=frozenset(key for key in keys if len({known[key] for known in labels}) > 1),
+        # An image that one run has learned is left out for all: the test is paired, image by image.
         seen=frozenset(key for key in keys if any(key[0] in learned for learned in identities.learned)),
         learned=tuple(len(everything & learned) for learned in identities.learned),
         identities=identities,
@@ -316,6 +323,7 @@ def _is_known(member: _Member, place: int) -> bool:
 
 def _select_predictions(predictions: Predictions, places: NDArray[np.int64], class_names: Sequence[str]) -> Predictions:
     """Return the predictions for some images, with their class columns in the order of ``class_names``."""
+    # Runs may have the same classes in another order.
     order = [predictions.class_names.index(name) for name in class_names]
     position = {old: new for new, old in enumerate(order)}
     labels = [position.get(int(label), UNKNOWN) for label in predictions.labels[places]]
@@ -362,6 +370,7 @@ def _list_notes(members: Sequence[_Member], shared: _Shared, compared: int) -> I
         yield f"{format_count(len(shared.relabelled), 'image')} left out: the runs have different labels for them"
     if unknown := len(shared.usable) - compared:
         yield f"{format_count(unknown, 'image')} left out: the label is not one of the classes"
+    # Not an error: a script may compare a run with itself, but nobody should take the tie for a finding.
     folders = Counter(member.files.folder.resolve() for member in members)
     if max(folders.values()) > 1:
         yield "the same run is given twice"

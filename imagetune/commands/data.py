@@ -50,6 +50,7 @@ class SourceAudit:
 
     def write_page(self, path: Path) -> None:
         """Write the findings as an HTML page with thumbnails; raises DataError for a place among the images."""
+        # A page among the images would be an unknown file to the next audit, and the user's data is never written to.
         require_outside_source(path, self.config)
         write_audit_page(self.catalog, self.audit, self.config, path)
 
@@ -57,6 +58,7 @@ class SourceAudit:
         """Write a cleaned source into a folder, audit it, and return both; no image is changed."""
         cleaning = build_cleaned_table(self.catalog, self.audit)
         cleaned, changes = write_cleaning(cleaning, folder, self.config)
+        # Audited again: that the cleaned table has no errors is checked, not assumed.
         return CleanedSource(
             cleaned, changes, cleaning, _audit_source(self.config.model_copy(update={"source": str(cleaned)}))
         )
@@ -123,8 +125,10 @@ def preview(recipe: Path, overrides: Sequence[str], *, out: Path, images: int, c
         DataError: The images can't be read.
     """
     loaded = load_checked_recipe(recipe, overrides).recipe
+    # Before the images are read, which takes longest; a sheet among them would be an image of the next training.
     require_outside_source(out, loaded.data)
     catalog = read_catalog(loaded.data)
+    # Split as a fit would: the sheet shows training images alone, so that nobody looks at the test split.
     splits = split_catalog(catalog, audit_catalog(catalog, loaded.data), loaded.data, seed=loaded.split_seed)
     rows = load_preview(
         pick_records(splits.train, images),

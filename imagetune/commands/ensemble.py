@@ -34,9 +34,11 @@ def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[Imag
         DataError: There is no image.
     """
     members = open_members(runs)
+    # Before the models: a path without images is found in a moment, loading takes seconds.
     images = find_images(paths)
     models = [load_model(member.folder.model) for member in members]
     together = combine_models(models)
+    # All models stay loaded, so that the first line comes after one batch and not after all images.
     for predictions in zip(*(predict_images(model, images) for model in models), strict=True):
         yield average_image_predictions(predictions, together)
 
@@ -61,6 +63,7 @@ def evaluate_ensemble(
     members = open_members(runs)
     first = members[0]
     records, unusable = _unseen_records(members, data)
+    # One model after the other, so that only one of them needs memory.
     predictions = average_predictions([_predict(member, records) for member in members])
     evaluation = evaluate_split(
         predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=list_groups(records)
@@ -81,6 +84,7 @@ def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple
     else:
         records, unusable = read_labelled_records(data, first.recipe.data)
         hashes = hash_images(records)
+        # Other images may be among any run's training images, the first one's too.
         others = [*members]
     for member in others:
         refuse_seen_images(member, records, hashes)

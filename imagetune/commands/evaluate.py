@@ -53,6 +53,7 @@ def evaluate(
         DataError: There are no such images, they can't be read, or some run has learned from them.
     """
     if robustness:
+        # What a robustness test finds is written into the run's folder: it has to be of that run and its images alone.
         if data is not None or others or require:
             hint = "leave --data, --with and --require out"
             raise RecipeError("uses the run's own test images", where="--robustness", hint=hint)
@@ -72,6 +73,8 @@ def evaluate_model(
     if data:
         records, unusable = read_labelled_records(data, recipe.data)
     else:
+        # From the run's own splits.csv: the source may have changed since, and split again it could bring images of the
+        # training into the test.
         records = open_holdout(read_run_splits(folder, recipe.data, loaded.class_names))
     predictions = predict_labelled(loaded.model, records, loaded.class_names, recipe, thresholds=loaded.thresholds)
     evaluation = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed, groups=list_groups(records))

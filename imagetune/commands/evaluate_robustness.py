@@ -39,6 +39,7 @@ def evaluate_robustness(
         DataError: It has no test images, or one of them can't be read.
     """
     folder, loaded = open_run(run)
+    # The result is a part of evaluation.json; alone it would pass for a test that was never made.
     if not folder.evaluation.is_file():
         raise ModelFileError("has no evaluation.json: the run ended before its test", where=str(folder.path))
     recipe = load_recipe(folder.recipe).recipe
@@ -58,6 +59,7 @@ def evaluate_robustness(
     found = measure_robustness(subject, open_holdout(splits), progress=progress)
     if found is None:
         raise DataError("has no test images to corrupt", where=str(folder.path), hint="hold some out by data.split")
+    # Read after the measurement, which takes minutes: another command may have added to the file meanwhile.
     document: dict[str, Any] = json.loads(folder.evaluation.read_text(encoding="utf-8"))
     document["robustness"] = found
     folder.write_evaluation(document)

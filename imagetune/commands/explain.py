@@ -108,6 +108,7 @@ def explain_images(
         out: Folder for the panels.
         target: The class to explain.
     """
+    # Before the model is split and an image is read: a wrong class is a mistake on the command line.
     output = _find_output(loaded, target)
     split = split_for_saliency(loaded.model)
     sources = _list_sources(loaded, images, out)
@@ -124,6 +125,7 @@ def _list_sources(loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[
         ]
     paths = find_images([image for image in images if isinstance(image, str)])
     files = [out / name for name in _file_names(paths)]
+    # The panels may go to the folder of the images, where a JPEG has the same name.
     require_no_overwrite(files, paths)
     return [
         _Source(path, file, partial(load_image, path, loaded.image, max_pixels=loaded.max_pixels))

@@ -44,11 +44,13 @@ def fit(
     """
     stop = stop or StopRequest()
     loaded = load_checked_recipe(recipe, overrides)
+    # Before the images are read and audited: a folder that can't be written would otherwise be found after minutes.
     check_run_place(run_dir)
     with loaded.placing_errors():
         data = read_data(loaded.recipe, say=say)
         # Settled first, so that folds which the images don't allow are refused before hours of training, not after.
         folds = build_folds(loaded.recipe, data, say=say)
+        # Before the folder is made: a run that would be tested on what its teacher has learned isn't begun.
         refuse_inherited_leaks(loaded.recipe, data.splits, data.audit.hashes, say=say)
         training = prepare_training(loaded.recipe, data, say=say, stop=stop)
         with start_run(training.recipe, run_dir, say=say, listener=listener) as run:
@@ -60,6 +62,7 @@ def fit(
             if folds:
                 evaluation |= cross_validate(run, folds, data, say=say, stop=stop)
                 run.folder.write_evaluation(evaluation)
+    # Outside the block: the run is finished and sent before its requirements are looked at.
     return build_run_result(run, best, evaluation)
 
 

@@ -31,6 +31,7 @@ def as_paths_or_arrays(images: Images) -> list[str] | list[NDArray[np.uint8]]:
         return [_check_array(image) for image in (images if images.ndim == 4 else [images])]
     if not isinstance(images, Iterable):
         raise DataError(f"{type(images).__name__} is no image", where="images", hint=_HINT)
+    # A list, as an iterator could be looked through only once.
     given: list[Any] = list(images)
     if all(isinstance(image, (str, os.PathLike)) for image in given):
         return [os.fspath(image) for image in given]

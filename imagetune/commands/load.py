@@ -194,6 +194,7 @@ class FinishedRun:
         else:
             found = predict_arrays(self._loaded, [image for image in given if not isinstance(image, str)], ways)
         with hide_library_warnings():
+            # Inside the block, since the generator predicts only while the list is filled.
             return list(found)
 
     def evaluate(self, data: str | Path | None = None, *, require: Sequence[str] = ()) -> EvaluationResult:
@@ -235,6 +236,7 @@ class FinishedRun:
 
     @cached_property
     def _manifest(self) -> Manifest:
+        # The manifest alone knows the classes: no model need be loaded to name them.
         return read_manifest(find_manifest(self.folder))
 
     @property
@@ -251,6 +253,7 @@ class FinishedRun:
     def _repr_html_(self) -> str:
         """Return a small table for notebooks."""
         if not self._files.evaluation.is_file():
+            # Notebooks call this for every object that they show: it must not raise for a run without a test.
             return f"<p>{escape(repr(self))}</p>"
         rows = "".join(f"<tr><td>{escape(name)}</td><td>{value}</td></tr>" for name, value in self.metrics.items())
         return f"<p><b>{escape(self.folder.name)}</b>, {escape(self._kind())}</p><table>{rows}</table>"
@@ -298,4 +301,5 @@ def load(run: str | Path | FinishedRun) -> FinishedRun:
         ModelFileError: It is no run folder, or has no model yet.
         TrackingError: The address leads nowhere.
     """
+    # The same object, as its model may be loaded already.
     return run if isinstance(run, FinishedRun) else FinishedRun(find_run(str(run)).path)

@@ -42,6 +42,7 @@ def find_learning_rate(
         ImagetuneError: As from ``fit``.
     """
     recipe = load_checked_recipe(recipe_path, overrides).recipe
+    # Before the images are read: a misspelt stage shouldn't take minutes to find.
     chosen = _find_stage(recipe.train.stages, stage)
     data = read_data(recipe, say=say)
     # A hundred steps are over before a measurement of the best number of workers would pay.

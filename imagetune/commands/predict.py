@@ -36,6 +36,7 @@ def predict(
         DataError: There is no image, or none of them can be read; the latter comes after the last prediction.
     """
     _check_rules(rules, others)
+    # This function is no generator itself, so that wrong options raise at the call and not at the first prediction.
     return _require_readable(_predict(run, paths, rules, others))
 
 
@@ -62,9 +63,11 @@ def predict_to_csv(
         ImagetuneError: As from `predict`; also a DataError where the file is one of the images.
     """
     _check_rules(rules, others)
+    # The table's file may lie among the images that a pattern names.
     require_no_overwrite([file], find_images(paths))
     rows, unread = write_prediction_table(_predict(run, paths, rules, others), file)
     say("written", f"{file}: {format_count(rows, 'image')}" + (f", {unread:,} of them can't be read" if unread else ""))
+    # Each row has its error; that not one image could be read is an exit code as well.
     if unread == rows:
         raise build_unreadable_error()
 
@@ -92,5 +95,6 @@ def _require_readable(predictions: Iterable[ImagePrediction]) -> Iterator[ImageP
     for prediction in predictions:
         readable |= prediction.error is None
         yield prediction
+    # After the last one: the reasons of all images have been printed by then.
     if not readable:
         raise build_unreadable_error()

@@ -172,6 +172,7 @@ def profile(
 
 def _measure_training(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
     say("measuring", f"loading {min(SAMPLE, len(job.images.train))} of {len(job.images.train)} training images")
+    # Other processes keep their own images, which can't be measured from here.
     loading = _measure_loading(job, kept=recipe.data.cache != "off" and recipe.data.workers == 0)
     objective, targets = build_objective(job), build_targets(job)
     times = []
@@ -179,6 +180,7 @@ def _measure_training(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
         say("measuring", f"stage {stage.name}")
         times.append(time_stage(job, stage, objective=objective, targets=targets))
     say("measuring", "validation")
+    # Validation has the recipe's image size, whatever the sizes of stages are.
     images = load_first_batch(job, job.config.stages[0].model_copy(update={"image_size": None})).images
     transfer, (forward, _) = time_transfer(images), time_forward(job, job.model, images)
     costs = _build_costs(recipe, job, loading, times, transfer, forward)
@@ -208,6 +210,7 @@ def _measure_loading(job: TrainingJob, *, kept: bool) -> tuple[Loading, ...]:
     ways: dict[str, list[StageConfig]] = {}
     for stage in job.config.stages:
         data = resolve_stage_data(job.images.config, stage)
+        # Stages that read images alike are measured once: each measurement takes seconds.
         way = f"{data.image} {data.augmentation}"
         ways.setdefault(way, []).append(stage)
     return tuple(_measure_way(job, stages, kept=kept) for stages in ways.values())
@@ -237,6 +240,7 @@ def _measure_kept(job: TrainingJob, stage: StageConfig, buffered: int) -> Pipeli
     images, size = job.images, job.config.pass_size
     sample = sample_evenly(images.train, max(SAMPLE, 2 * size))
     hashes = {record.path: images.hashes[record.path] for record in sample if record.path in images.hashes}
+    # The cache knows images by their content alone.
     if len(hashes) < len(sample):
         return None
     config = images.config.model_copy(update={"cache": "ram"})
@@ -275,6 +279,7 @@ def _build_costs(
                 decoded=_fits_in_cache(
                     resolve_stage_data(recipe.data, config), len(job.images.train) + len(job.images.val)
                 ),
+                # Decoded images are kept by their size: only the first stage of a size decodes them.
                 first_pass=found.image not in seen,
             )
         )

@@ -24,6 +24,7 @@ def report(run: str, *, say: Say = say_nothing) -> Path:
     """
     if search_pages.is_search(Path(run)):
         return search_pages.rewrite_search_report(run, say=say)
+    # A failed run has a report, too: it shows how far the run came.
     folder = open_run_folder(Path(run), trained=False)
     page = write_pages(folder)
     send_changes(folder, say=say)

@@ -109,6 +109,7 @@ def soup(
         _require_alike(members[0], other)
     if not members[0].splits.val:
         raise DataError("has no validation images to choose with", where=members[0].name)
+    # Before any mean is validated: a folder that can't be written is found at once.
     check_run_place(run_dir)
     candidates = _Candidates(members, [_load_weights(member) for member in members], stop or StopRequest(), say)
     return _record_soup(candidates, *candidates.choose(), run_dir=run_dir)
@@ -183,6 +184,7 @@ def rank(metrics: Mapping[str, float]) -> Rank:
 
 def find_kept_members(steps: Sequence[SoupStep]) -> tuple[int, ...]:
     """Return the positions of the models that the soup is the mean of."""
+    # The last step that was kept has all that were kept before it.
     return next(step.members for step in reversed(steps) if step.kept)
 
 
@@ -217,6 +219,7 @@ def _training_images(splits: Splits, recipe: Recipe) -> Iterator[np.ndarray]:
         splits.train,
         splits.class_names,
         image=recipe.data.image,
+        # The statistics are for prediction, which sees images as they are.
         augmentation="none",
         batch_size=recipe.train.pass_size,
         seed=recipe.seed,
@@ -244,6 +247,7 @@ def _record_soup(candidates: _Candidates, best: Member, steps: Sequence[SoupStep
 def _build_document(candidates: _Candidates, steps: Sequence[SoupStep]) -> dict[str, Any]:
     kept = find_kept_members(steps)
     names = [member.name for member in candidates.members]
+    # Of the kept members alone: what was left out has no part in the statistics.
     moved = find_differing_statistics(candidates.model, [candidates.weights[index] for index in kept])
     return {
         "members": [
@@ -279,6 +283,7 @@ def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) 
         ),
     )
     write_json(folder.soup, document)
+    # Copied: its images are those of its members, in their splits; nothing is audited or split again.
     for from_best, own in ((best.folder.splits, folder.splits), (best.folder.audit, folder.audit)):
         if from_best.is_file():
             shutil.copyfile(from_best, own)
@@ -292,6 +297,7 @@ def _require_alike(first: Member, other: Member) -> None:
             what = f"its {name} is {two.get(name)!r}, that of {first.name} is {one.get(name)!r}"
             raise ModelFileError(what, where=other.name, hint="average runs that differ only in how they were trained")
     for split in ("val", "test"):
+        # The validation images as well: members are ranked on the first one's, which another may have been trained on.
         if count := count_different_images(first, other, split):
             name = "validation" if split == "val" else "test"
             what = f"its {name} images are not those of {first.name}: {format_count(count, 'difference')}"

@@ -140,6 +140,7 @@ class RunFolder:
         self, state: State, *, stage: str = "", epoch: int = 0, step: int = 0, error: str | None = None
     ) -> None:
         """Replace status.json, with the id of this process."""
+        # The process id lets others tell a running run from one that was killed, which can't say so itself.
         status = {"state": state, "stage": stage, "epoch": epoch, "step": step, "error": error, "pid": os.getpid()}
         write_json(self.status, status)
 
@@ -170,9 +171,11 @@ def check_run_place(run_dir: Path | None) -> None:
         RecipeError: The place can't be written to.
         CheckpointError: The folder holds a run already.
     """
+    # A file in the place of the folder is occupied, too.
     if run_dir is not None and run_dir.exists() and any(run_dir.iterdir() if run_dir.is_dir() else [run_dir]):
         raise _build_occupied_error(RunFolder(run_dir))
     place = run_dir.absolute() if run_dir else Path(RUNS).absolute()
+    # The nearest folder that exists decides whether those below it can be made.
     while not place.exists():
         place = place.parent
     try:
@@ -191,6 +194,7 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
         CheckpointError: The folder holds a run already.
         ResourceError: The disk is full.
     """
+    # The time sorts runs; the id separates two that start in the same second.
     path = run_dir or Path(RUNS) / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     # Only a path with .. is resolved: a symbolic link that the user named stays in the folder's name.
     folder = RunFolder(path.resolve() if ".." in path.parts else path.absolute())
@@ -199,7 +203,9 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
         folder.path.mkdir(parents=True, exist_ok=run_dir is not None)
     except OSError as error:
         raise ResourceError(f"can't make the run folder: {error.strerror}", where=str(path)) from error
+    # Only this can tell two processes apart that were given one folder: `mkdir` above accepts one that exists.
     _claim(folder)
+    # Status before recipe: from here on, whoever looks in finds a run with a process.
     folder.write_status("running")
     write_recipe(recipe, folder.recipe)
     return folder
@@ -221,6 +227,7 @@ def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> 
         path: The file.
         heading: Lines of a comment at the head of the file.
     """
+    # One line each: a line break in a name would end the comment and become YAML.
     comment = "".join(f"# {' '.join(line.split())}\n" for line in heading)
     write_text(path, comment + format_recipe(remove_password(recipe)))
 
@@ -239,6 +246,7 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     if not path.is_dir():
         hint = "give a run folder such as runs/NAME-TIME-ID, or runs:/ID or models:/NAME/VERSION"
         raise ModelFileError("no such run folder", where=str(path), hint=hint)
+    # A model's folder appears only when it is complete: with its manifest all of it is there.
     if not (folder.model / "manifest.json").is_file() and (trained or not folder.read_status()):
         hint = f"train it again in a new folder: imagetune fit {folder.recipe}" if folder.recipe.is_file() else ""
         raise ModelFileError(f"has no trained model ({describe_state(folder)})", where=str(path), hint=hint)

@@ -67,6 +67,7 @@ class RunFiles:
     def images_root(self) -> Path:
         """The folder that relative paths of images start at."""
         source = Path(self.recipe.data.source)
+        # By its suffix where the source is gone: a report must still be written when images have moved.
         return source if source.is_dir() or not source.suffix else source.parent
 
     @cached_property
@@ -76,6 +77,7 @@ class RunFiles:
         if not path.exists():
             return None
         classes = (self.tested_split or {}).get("per_class", [])
+        # Only multi_label has thresholds.
         thresholds = [found["threshold"] for found in classes if "threshold" in found]
         return read_predictions(path, rule=build_label_rule(self.recipe.data), thresholds=thresholds)
 

@@ -24,12 +24,14 @@ def record_failure(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        # BaseException, as Ctrl-C is no Exception.
         folder.write_status(get_failure_state(error), error=str(error) or type(error).__name__)
         raise
 
 
 def get_failure_state(error: BaseException) -> State:
     """Return the final state of a run that ended with ``error``: killed for a signal, failed otherwise."""
+    # Exit codes above 128 are those of signals.
     killed = isinstance(error, KeyboardInterrupt) or (isinstance(error, ImagetuneError) and error.exit_code > 128)
     return "killed" if killed else "failed"
 
@@ -67,6 +69,7 @@ class RunRecorder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"its epochs can't be read: {error!r}", where=str(earlier.path)) from error
         for path, lines in ((self.folder.metrics, epochs), (self.folder.stages, stages)):
+            # Copied whole, so that the folder shows one training from its first epoch.
             write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def stage_started(self, event: StageStarted) -> None:
@@ -98,6 +101,7 @@ class RunRecorder:
         """Append the epoch's metrics to metrics.jsonl."""
         self.epoch, self.step = record.epoch, record.step
         self._steps_before_epoch = record.step
+        # Before anyone is told: the copy for MLflow reads the file and not the record.
         self.folder.append_metrics(record.as_json())
         self._write()
         if self.pass_on is not None:

@@ -62,6 +62,7 @@ def cross_validate(run: Run, folds: Sequence[Splits], data: Data, *, say: Say, s
         ImagetuneError: A fold failed.
     """
     recipe = run.recipe
+    # Waited for, as a fold's run in MLflow has to name its parent; without one in time it is a run of its own.
     parent = run.tracker.wait_for_run() if run.tracker else None
     done = []
     for number, splits in enumerate(folds, start=1):

@@ -108,6 +108,7 @@ def count_seen_images(member: Member, records: Sequence[Record], hashes: Mapping
     learned = (*member.splits.train, *member.splits.val)
     # Two ways find an image again: its file, also through a symbolic link, and its content, also in a copy.
     paths = {_resolved(record.path) for record in learned}
+    # An image without a hash must not equal another one without a hash.
     contents = {member.hashes.get(record.path) for record in learned} - {None, ""}
     return sum(_resolved(record.path) in paths or hashes.get(record.path) in contents for record in records)
 
@@ -145,4 +146,5 @@ def count_different_images(first: Member, other: Member, split: Literal["val", "
 def _list_identities(member: Member, split: Literal["val", "test"]) -> set[tuple[str, str]]:
     """Return hash (or path, where it is unknown) and label of each image of a split."""
     records = member.splits.val if split == "val" else open_holdout(member.splits)
+    # By content where it is known, as two runs may have copies of one data set in different folders.
     return {(member.hashes.get(record.path) or record.path, record.label) for record in records}

@@ -43,5 +43,6 @@ def read_run_splits(folder: RunFolder, config: DataConfig, class_names: tuple[st
         DataError: splits.csv is missing or corrupted.
     """
     source = Path(config.source)
+    # Paths in a table are relative to the table's folder.
     root = source if source.is_dir() else source.parent
     return read_splits_csv(folder.splits, root=root, class_names=class_names)

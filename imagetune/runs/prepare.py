@@ -94,6 +94,7 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     """
     catalog = read_catalog(recipe.data)
     audit = audit_catalog(catalog, recipe.data)
+    # Before the split: errors in the images are the audit's to name, not the split's.
     enforce_audit(audit)
     splits = split_catalog(catalog, audit, recipe.data, seed=recipe.split_seed)
     check_classes(recipe, splits.class_names)
@@ -145,11 +146,13 @@ def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tup
     # A process may build many models, as trials do: names and memory of earlier ones must not reach this one.
     keras.backend.clear_session()
     keras.utils.set_random_seed(recipe.seed)
+    # It is global: without this, the precision of the model that was built before would stay.
     keras.config.set_dtype_policy(recipe.train.precision)
     image, config = recipe.data.image, recipe.model
     # From the training labels alone, as the scale becomes part of the model.
     scale = compute_value_scale(images.train_labels) if recipe.data.task == "regression" else None
     model = _build(recipe, images.class_names, (image.height, image.width), scale)
+    # Before the weights, which may have to be fetched: a stage that can't be trained is cheaper to find first.
     check_stages(model, get_backbone(config.backbone), recipe.train.stages)
     if is_mlflow_uri(config.weights):
         local = resolve_run(config.weights, uri=recipe.tracking.uri)
@@ -192,12 +195,14 @@ def resolve_workers(recipe: Recipe, images: TrainingImages, model: keras.Model, 
         return recipe
 
     def step() -> float:
+        # Black images: the time of a forward pass doesn't depend on the pixels.
         images = np.zeros((recipe.train.pass_size, data.image.height, data.image.width, 3), np.uint8)
         return time_calls(lambda: model.predict_on_batch(images), len(images))[0].min_seconds
 
     choice = choose_workers(
         measure_loading_speeds(images.train, data, data.augmentation),
         count_reads(recipe.train, data, len(images.train)),
+        # Without a GPU loading and training compete for the same cores.
         shared=find_device().is_cpu,
         step=step,
     )
@@ -230,6 +235,7 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
     for where, run in _list_ancestors(recipe).items():
         tested = open_holdout(splits)
         (ancestor,) = open_members([str(find_run(run, uri=recipe.tracking.uri).path)])
+        # A model from a registry may have lost its run; that is a warning, as nothing shows a leak.
         if not ancestor.folder.splits.is_file():
             say("warning", f"{where}: {run} has no splits.csv, so nobody knows whether it was trained on test images")
         elif seen := count_seen_images(ancestor, tested, hashes):
@@ -262,6 +268,7 @@ def build_training_job(recipe: Recipe, images: TrainingImages, model: keras.Mode
         seed=recipe.seed,
         listener=SilentListener(),
         stop=stop,
+        # The scale of the model as it is, which its weights were trained with.
         rebuild=lambda size: _build(recipe, images.class_names, size, find_value_scale(model)),
         teacher=_load_teacher(recipe, images.class_names),
     )

@@ -103,6 +103,7 @@ def start_run(
     run = Run(folder, recipe, listener or SilentListener())
     try:
         yield run
+        # Before the pages, which show the state.
         run.recorder.end("finished")
         if pages:
             write_pages(folder)
@@ -163,10 +164,12 @@ def run_recipe(
         stop: Checked after every step.
         parent_run_id: The MLflow run that this one is nested in.
     """
+    # Before the model is built and before there is a folder: such a run should leave nothing behind.
     refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop)
     with start_run(training.recipe, run_dir, say=say, listener=listener) as run:
         write_inputs(run.folder, training, data)
+        # After the inputs are written, so that the first copy has them.
         run.track(parent_run_id=parent_run_id)
         best = train_model(run, training, say=say)
         evaluation = write_and_test(run, training, data.splits, say=say)
@@ -221,6 +224,7 @@ def write_model(
     """
     val: Predictions | None = None
     thresholds: tuple[float, ...] = ()
+    # Never on the test images: a threshold that was chosen there would make their metrics too good.
     if recipe.data.task == "multi_label" and splits.val:
         val = predict_labelled(model, splits.val, splits.class_names, recipe, images=images)
         thresholds = choose_thresholds(val)
@@ -238,6 +242,7 @@ def write_model(
     )
     # Which layers a stage froze matters to that stage alone: whoever opens the file in Keras can train all of it.
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
+    # A kill or a full disk must not leave half a file under the name of the model.
     with replace_atomically(folder.keras_file) as temporary:
         model.save(temporary)
     return val

@@ -66,11 +66,14 @@ def evaluate_splits(
     sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
     thresholds = read_manifest(folder.model).thresholds
     images = images or TrainingImages(splits.train, splits.val, splits.class_names, recipe.data)
+    # The features serve the predictions and the analyses: without test-time augmentation each image goes through the
+    # backbone once.
     halves = _cut_model(model, recipe)
     examined: dict[str, EvaluatedSplit] = {}
     for name, records in sides.items():
         if not records:
             continue
+        # `write_model` has predicted validation before there were thresholds.
         known = replace(val, thresholds=thresholds) if name == "val" and val is not None else None
         examined[name] = _examine(model, halves, records, recipe, images, thresholds=thresholds, known=known)
         write_predictions(examined[name].predictions, folder.predictions(name), root=splits.root)
@@ -161,6 +164,7 @@ def read_labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record,
     columns = config.columns.model_copy(update={"slices": ()})
     config = config.model_copy(update={"source": str(path.absolute()), "columns": columns})
     records = read_catalog(config, min_classes=1).records
+    # Each file is opened once, however many records name it.
     paths = list(dict.fromkeys(record.path for record in records))
     inspected = inspect_images(paths, background=config.background, max_pixels=config.max_pixels, descriptors=False)
     unusable = {one.statistics.path: one.statistics.error for one in inspected if one.statistics.error is not None}

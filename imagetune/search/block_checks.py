@@ -50,6 +50,7 @@ def check_blocks(loaded: LoadedRecipe) -> None:
                 found = explain_error(found, settings, path, loaded.spaces[path])
             errors[backbone, one.unfreeze] = found
     if errors:
+        # In the recipe's order: the findings come grouped by backbone.
         first, *others = (errors[key] for key in wanted if key in errors)
         raise first.with_also(tuple(others))
 
@@ -60,11 +61,13 @@ _Place = tuple[LoadedRecipe, NodePath, dict[NodePath, Value], NodePath | None]
 def _collect_unfrozen(loaded: LoadedRecipe) -> dict[tuple[str, _Unfreeze], _Place]:
     """Return each backbone with what is unfrozen of it, and the first recipe, stage and setting that does so."""
     found: dict[tuple[str, _Unfreeze], _Place] = {}
+    # The defaults come first, so that a block which they lack already isn't blamed on a search space.
     tries: list[tuple[NodePath | None, dict[NodePath, Value]]] = [(None, {}), *list_tried_settings(loaded)]
     for path, settings in tries:
         tried = loaded.with_values(settings) if settings else loaded
         for index, stage in enumerate(tried.recipe.train.stages):
             wanted = parse_unfreeze(stage.unfreeze)
+            # `none` and `all` fit every backbone: for them none is built.
             if wanted.names or wanted.last_blocks:
                 key = (tried.recipe.model.backbone, stage.unfreeze)
                 found.setdefault(key, (tried, ("train", "stages", index, "unfreeze"), settings, path))
@@ -83,6 +86,7 @@ def _find_missing(wanted: Sequence[tuple[str, _Unfreeze]]) -> dict[str, list[_Mi
         suppress(BrokenProcessPool),
         ProcessPoolExecutor(1, mp_context=get_start_context(), initializer=_prepare) as pool,
     ):
+        # Otherwise the new process would run the program that called the Python API again.
         with hide_main_module():
             found = pool.map(_list_missing, asked.keys(), asked.values())
         return dict(zip(asked, found, strict=True))
@@ -91,6 +95,7 @@ def _find_missing(wanted: Sequence[tuple[str, _Unfreeze]]) -> dict[str, list[_Mi
 
 def _prepare() -> None:
     prepare_worker()
+    # Building layers needs no GPU, and TensorFlow would take the memory of one that the trials are about to use.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
@@ -101,6 +106,7 @@ def _list_missing(name: str, asked: Sequence[_Unfreeze]) -> list[_Missing]:
     from imagetune.model.trainable import find_unfrozen_layers
 
     backbone = get_backbone(name)
+    # Blocks and layers have the same names at every size: the smallest takes the least memory.
     network = build_backbone(backbone, (backbone.min_size, backbone.min_size))
     missing = []
     for unfreeze in asked:

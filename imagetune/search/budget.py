@@ -22,12 +22,14 @@ class Budget:
 
     config: BudgetConfig
     spent_seconds: float = 0.0
+    # The monotonic clock: setting the system's time must neither end a search early nor prolong it.
     began: float = field(default_factory=time.monotonic)
 
     def may_start(self, trials: int) -> bool:
         """Return whether the budget allows one more trial after ``trials`` of them."""
         if self.config.trials is not None and trials >= self.config.trials:
             return False
+        # A trial may start while any time is left, and may overdraw it: it isn't cut off.
         left = self.seconds_left()
         return left is None or left > 0.0
 
@@ -41,6 +43,7 @@ class Budget:
 def compute_busy_seconds(results: Iterable[TrialResult]) -> float:
     """Return for how many seconds at least one trial ran: parallel trials count once, pauses between sessions don't."""
     busy, until = 0.0, float("-inf")
+    # In order of their beginnings, so that a trial which overlaps earlier ones adds its end alone.
     for began, seconds in sorted((result.began, result.seconds) for result in results):
         ended = began + seconds
         busy += max(0.0, ended - max(began, until))

@@ -79,8 +79,10 @@ def _open_ray(search: SearchConfig, work: Work, say: Say) -> Executor:
 
 def describe_slots(slots: Sequence[Slot], cores: int) -> str:
     """Return in words how many trials run at a time, and on which GPUs or cores."""
+    # Only slots on GPUs have variables of their own.
     if any(slot.environment for slot in slots):
         return f"{len(slots)} at a time: {', '.join(slot.place for slot in slots)}"
+    # The user's number is taken, and its price said.
     crowded = "; more trials than cores, so that each takes longer" if len(slots) > cores else ""
     return f"{len(slots)} at a time on {format_count(cores, 'core')}{crowded}"
 

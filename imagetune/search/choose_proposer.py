@@ -26,10 +26,12 @@ def build_proposer(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Seque
     config = loaded.recipe.search
     if config.algorithm == "sweep":
         settings = list_sweep_settings(loaded.spaces)
+        # Fewer repeats than an earlier session had would make the journal's trials impossible to replay.
         repeats = max(config.repeats, -(-len(list_results(past)) // len(settings)))
         return SweepProposer(list_sweep_trials(settings, repeats=repeats, seed=loaded.recipe.seed))
     if config.algorithm == "bakeoff":
         return ProbeProposer(list_probes(loaded.spaces))
+    # An oracle that may propose fewer trials than the journal has would end in the middle of its replay.
     config = config.model_copy(update={"trials": max(config.trials, len(list_results(past)))})
     epochs = sum(stage.epochs for stage in loaded.recipe.train.stages)
     known = read_warm_start(folder).known

@@ -52,7 +52,10 @@ def expected(config: SearchConfig, spaces: Spaces, *, epochs: int) -> Expected:
         trials = config.trials
     most = config.budget.trials
     if most is not None and most < trials:
+        # A budget in trials cuts hyperband at a place that its rungs don't tell: then trials are counted.
         trials, trained = most, None
+    # The trial itself is the first training of a finalist, except in a bake-off, where it was a probe; a sweep has no
+    # finalists.
     again = {"sweep": 0, "bakeoff": config.repeats}.get(config.algorithm, config.repeats - 1)
     return Expected(trials, trained, min(config.finalists, trials) * again)
 
@@ -77,12 +80,15 @@ def seconds_left(
     ran = [result for result in results if result.seconds > 0]
     if all(result.objective is None for result in ran):
         return None  # how soon a trial fails says nothing of how long the others take
+    # Finalists aren't the algorithm's own trials, and are whole trainings: they would make it look slower.
     own = [result for result in ran if result.trial.phase == "search"] or ran
+    # Trials that median stopping has ended are shorter than a whole training.
     whole = fmean([result.seconds for result in own if result.status == "completed"] or [one.seconds for one in own])
     searching = sum(trial.phase == "search" for trial, _ in running.values())
     ended = sum(result.trial.phase == "search" for result in results)
     waiting = max(0, plan.trials - ended - searching)
     trials = (_still_running(running, fmean(one.seconds for one in own)) + _waiting(plan, own, waiting)) / slots
+    # The budget ends the proposals: a trial that has started by then runs to its end.
     if budget_seconds is not None:
         trials = min(trials, max(0.0, budget_seconds) + whole)
     finals = max(0, plan.finals - (len(results) - ended) - (len(running) - searching))

@@ -112,6 +112,7 @@ def _replay(proposer: Proposer, past: Sequence[Event], phase: _Phase) -> None:
     """Bring a fresh proposer to the state in which the earlier sessions left theirs."""
     for event in past:
         if isinstance(event, Ended):
+            # Told in the order in which the trials ended, since an oracle's next proposal depends on it.
             proposer.tell(event.result.trial, event.result.objective)
             phase.results.append(event.result)
             continue
@@ -125,11 +126,13 @@ def _replay(proposer: Proposer, past: Sequence[Event], phase: _Phase) -> None:
 
 def _start_some(proposer: Proposer, runner: Runner, phase: _Phase) -> bool:
     """Start trials while slots are free, and return whether more of them might start at once."""
+    # Asked anew each time, since a cluster may gain or lose machines meanwhile.
     while len(phase.running) < runner.executor.slots:
         trial = _next(proposer, runner, phase)
         if trial is None:
             return False
         runner.check()
+        # Also for interrupted trials: the result that makes one superfluous may have come after it was proposed.
         if (result := _known_already(trial, phase.results)) is not None:
             _end(proposer, runner, phase, result, None)
             continue
@@ -139,6 +142,7 @@ def _start_some(proposer: Proposer, runner: Runner, phase: _Phase) -> bool:
 
 def _next(proposer: Proposer, runner: Runner, phase: _Phase) -> Trial | None:
     """Return the next trial to start: an interrupted one, else a new one; None where there is none for now."""
+    # These first: they count as started, so that no budget holds them up, and hyperband waits for their results.
     if phase.interrupted:
         return phase.interrupted.pop(0)
     if phase.over or not runner.may_start(phase.results):
@@ -147,6 +151,7 @@ def _next(proposer: Proposer, runner: Runner, phase: _Phase) -> Trial | None:
     if isinstance(asked, Turn):
         phase.over = asked is Turn.OVER
         return None
+    # Before the trial starts: after a kill in between, the resumed search finds it unfinished and runs it.
     runner.journal.add(Proposed(asked))
     return asked
 
@@ -155,9 +160,11 @@ def _start(proposer: Proposer, runner: Runner, phase: _Phase, trial: Trial) -> N
     try:
         task = runner.task_of(trial)
     except ImagetuneError as error:
+        # Settings that are wrong only together show here: a failed trial, and not the end of the search.
         failed = TrialResult(trial, "failed", None, time.time(), 0.0, error=format_error_line(error))
         _end(proposer, runner, phase, failed, None)
         return
+    # Before the folder is emptied: the copy for MLflow sets aside what the interrupted attempt has recorded.
     runner.listener.trial_started(trial, task)
     if task.folder.exists():  # of an interrupted attempt
         with convert_disk_errors(task.folder):
@@ -167,6 +174,7 @@ def _start(proposer: Proposer, runner: Runner, phase: _Phase, trial: Trial) -> N
 
 
 def _end(proposer: Proposer, runner: Runner, phase: _Phase, result: TrialResult, task: Task | None) -> None:
+    # The journal before all else: after a kill between these lines the table and the proposer are restored from it.
     runner.journal.add(Ended(result))
     append_result(runner.table, result)
     proposer.tell(result.trial, result.objective)
@@ -188,6 +196,7 @@ def _result(trial: Trial, outcome: Outcome) -> TrialResult:
     )
     if outcome.status == "failed":
         return replace(result, status="failed", objective=None, error=outcome.error or "no reason was given")
+    # NaN compares with nothing, and minus infinity would be the best of all losses.
     if outcome.objective is None or not math.isfinite(outcome.objective):
         return replace(result, status="failed", objective=None, error=f"the objective is {outcome.objective}")
     return result
@@ -197,6 +206,7 @@ def _known_already(trial: Trial, results: Iterable[TrialResult]) -> TrialResult 
     """Return the result of a trial that need not run: it continues a failed one, or its settings were tried before."""
     for known in results:
         name, failed = known.trial.trial_id, known.status == "failed"
+        # There is no checkpoint to continue from.
         if name == trial.continues and failed:
             return TrialResult(trial, "failed", None, time.time(), 0.0, error=f"trial {name}, its lower rung, failed")
         if is_same_training(known.trial, trial):

@@ -75,6 +75,7 @@ def _test(best: Path) -> str:
     tracked = read_json_object(best / run_files.TRACKING)
     if not tracked.get("run_id"):
         return table
+    # The fragment alone stays with the server, under whatever address the page was opened.
     place = f"#/experiments/{tracked.get('experiment_id')}/runs/{tracked['run_id']}"
     return f"{table}\n\n[Open the winner's run, which has the model]({place})".strip()
 
@@ -96,4 +97,5 @@ def _next(candidates: Sequence[Candidate], objective: str) -> str:
 
 
 def _cell(text: str) -> str:
+    # A bar would end the cell, and a line break the table.
     return text.replace("|", "\\|").replace("\n", " ")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 OBJECTIVE_METRIC = "objective"
 _LOOK_SECONDS = 0.5
+# All that MLflow's copy of an interrupted attempt is made from; checkpoints and models would only fill the disk.
 _REMEMBERED = (run_files.RECIPE, run_files.METRICS, run_files.TRACKING)
 # How long the start of a trial may wait for the copy of its interrupted attempt to get to the end of a record.
 _PATIENCE_SECONDS = 5.0
@@ -94,6 +95,7 @@ class TrialCopies:
         self._folder: Path | None = None
         # Added to by the search's thread, taken from by the tracker's: both go through copies of it.
         self._open: dict[Path, _Copied] = {}
+        # Held while a folder is copied, so that it isn't emptied for a new attempt in the middle.
         self._copying = threading.Lock()
         self._looked = 0.0
 
@@ -104,6 +106,8 @@ class TrialCopies:
 
     def trial_started(self, trial: Trial, task: Task) -> None:
         """Begin to copy a trial, and set aside what MLflow has of an earlier attempt at it."""
+        # A copy in progress reads the files that are about to be removed; a slow server must not hold up the trial for
+        # long.
         held = self._copying.acquire(timeout=_PATIENCE_SECONDS)
         try:
             # A full disk must not end the search: the attempt is only needed to mark its MLflow run as killed.
@@ -121,6 +125,7 @@ class TrialCopies:
         if task is not None and (copied := self._open.get(task.folder)) is not None:
             copied.result, copied.ended = result, True
             for aside in list_lost_attempts(task.folder):
+                # Only those of which MLflow has a run, which would never end there.
                 if (aside / run_files.TRACKING).exists():
                     self._open.setdefault(aside, _Copied(aside, None, ended=True))
         self.poke()
@@ -144,6 +149,7 @@ class TrialCopies:
         if self._folder is None:
             return
         best = self._folder / run_files.BEST
+        # A finished refit is kept, or moved aside as a whole: it was not interrupted.
         if RunFolder(best).read_status().get("state") == "finished":
             return
         with contextlib.suppress(OSError, ImagetuneError):
@@ -162,10 +168,13 @@ class TrialCopies:
         sent = 0
         for copied in tuple(self._open.values()):
             content = copied.content()
+            # The content was looked at before copying: what comes while a copy is made is copied the next time.
             if content is not None and content != copied.seen:
                 with self._copying:
                     sent += self._copy(copied, parent)
+                # After the copy: one that fails is made again.
                 copied.seen = content
+            # A folder in which something came meanwhile stays open for another copy.
             if copied.ended and (content is None or content == copied.content()):
                 self._open.pop(copied.folder, None)
         _describe_search(parent, self._results, self._search)
@@ -266,6 +275,7 @@ class _SearchFolders:
                 sent += self._copy(folder, parent, trial, ends.get(trial.trial_id))
         for folder in sorted((search.folder / run_files.INTERRUPTED).glob("*/")):
             sent += self._copy(folder, parent, None, None)
+        # `best-1` and so on are the refits of earlier winners.
         for folder in sorted(search.folder.glob(f"{run_files.BEST}*/")):
             sent += self._copy(folder, parent, None, None)
         _describe_search(parent, search.results, search.recipe.search)
@@ -287,11 +297,14 @@ def _child_state(folder: Path, parent: TrackingState, tags: Mapping[str, str]) -
     """Return the tracking state of a child of the search's run; a new one gets the user's tags."""
     state = read_state(folder)
     if state is None and folder.name.startswith(run_files.BEST):
+        # The refit is a run with a model of its own, and its recipe says how it is tracked.
         state = plan_state(folder)
     if state is None:
+        # The models of trials stay in their folders: MLflow gets the winner's alone.
         state = TrackingState(tags=dict(tags), log_model=False)
     if (state.uri, state.experiment) != (parent.uri, parent.experiment):
         state.uri, state.experiment = parent.uri, parent.experiment
+        # The ids of runs mean nothing in another store or experiment.
         state.forget_run()
     state.parent_run_id = parent.run_id
     return state

@@ -83,6 +83,7 @@ class Session:
         recipe = check_recipe(self.loaded.with_values(values)).recipe
         if seed is None:
             return recipe
+        # Otherwise another seed would mean other validation images, whose difficulty would count as the setting's.
         split = recipe.data.split.model_copy(update={"seed": recipe.split_seed})
         data = recipe.data.model_copy(update={"split": split})
         return recipe.model_copy(update={"seed": seed, "data": data})
@@ -104,6 +105,8 @@ class Session:
         search = self.recipe.search
         if trial.phase != "search" or search.early_stop == "none":
             return ()
+        # Hyperband stops by its rungs, a sweep and a bake-off compare whole trials, and over folds there is no metric
+        # of one epoch to compare.
         if search.algorithm in ("hyperband", "sweep", "bakeoff") or search.folds is not None:
             return ()
         before = int(trial.trial_id) - _LAG
@@ -113,6 +116,7 @@ class Session:
         """Restore which trials earlier sessions have started: those whose folder has a status."""
         for event in self.past_of("search"):
             trial_id = _trial_of(event).trial_id
+            # One that was proposed and never ran has nothing to compare with.
             if RunFolder(self.folder_of(trial_id)).read_status():
                 self.started[int(trial_id)] = self.folder_of(trial_id)
 
@@ -152,6 +156,7 @@ def run_phases(session: Session, runner: Runner) -> list[TrialResult]:
     candidates = rank_candidates(results, session.direction)
     if not candidates:
         raise build_all_failed_error(results, session.folder)
+    # All of its settings have been trained with several seeds already.
     if config.algorithm == "sweep":
         return results
     again = list_fine_tunings if config.algorithm == "bakeoff" else list_repeats
@@ -207,9 +212,11 @@ def _record_death(result: TrialResult, task: Task) -> None:
     folder = RunFolder(task.folder)
     with convert_disk_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
+    # A process that died at its start has written none, and `imagetune fit` of the recipe is how to look into it.
     if not folder.recipe.exists():
         write_recipe(task.recipe, folder.recipe)
     status = folder.read_status()
+    # A trial that wrote its own failure knows the reason better than whoever saw it die.
     if status.get("state", "running") == "running":
         where = {"stage": status.get("stage", ""), "epoch": status.get("epoch", 0), "step": status.get("step", 0)}
         folder.write_status("failed", **where, error=result.error)

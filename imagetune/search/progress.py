@@ -59,6 +59,7 @@ class ProgressReader:
             size = path.stat().st_size
             if size == self._size:
                 return
+            # Before the lines are read: what is appended meanwhile changes the size once more.
             self._size = size
             metrics = [line.get("val", {}).get(self._objective) for line in read_json_lines(path)]
         # The trial may be starting again, or a network disk lag behind: a later call reads it.

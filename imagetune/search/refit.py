@@ -121,6 +121,7 @@ def make_room(folder: Path) -> None:
         if RunFolder(folder).read_status().get("state") != "finished":
             shutil.rmtree(folder)
             return
+        # Never removed: it is a tested model, whose test can't be undone.
         folder.rename(run_files.next_numbered(folder))
 
 
@@ -193,6 +194,7 @@ def cut_to_epochs(recipe: Recipe, epochs: int) -> Recipe:
 def compute_best_epochs(winner: Candidate) -> int | None:
     """Return the best number of epochs by validation: the (lower) median over the winner's seeds; None if unknown."""
     known = [result.best_epoch for result in winner.results if result.best_epoch is not None]
+    # The lower one is a whole number of epochs that a seed really had.
     return median_low(known) if known else None
 
 
@@ -210,10 +212,12 @@ def _cut_to_best(recipe: Recipe, winner: Candidate) -> tuple[Recipe, int]:
 
 def _merge(recipe: Recipe, data: Data, folder: Path) -> tuple[Recipe, Data]:
     """Return a recipe that trains on training and validation images and tests on the same, and its images."""
+    # Without a table where the recipe alone gives these splits: best.yaml then names the user's own images.
     if (found := _read_same_test(recipe, data)) is not None:
         return recipe, found
     table, classes = folder / run_files.IMAGES_TABLE, recipe.data.classes
     _write_table(data.splits, recipe.data.columns, table)
+    # The table is read without the folders that named and ordered the classes.
     if recipe.data.task != "regression":
         classes = data.splits.class_names
     update = {"source": str(table), "classes": classes}
@@ -263,5 +267,6 @@ def _trained_with(best: RunFolder, recipe: Recipe) -> bool:
     if train.batch_size == "auto":
         settled = {"batch_size": then.train.batch_size, "effective_batch": then.train.effective_batch}
         train = train.model_copy(update=settled)
+    # Neither the search's own section nor tracking changes what a training learns.
     kept = {"search": then.search, "tracking": then.tracking, "data": data, "train": train}
     return recipe.model_copy(update=kept) == then

@@ -61,6 +61,7 @@ def only_search(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
+            # From status.json: the lock's own file says nothing of its owner.
             pid = RunFolder(folder).read_status().get("pid")
             who = "another process" if pid is None else f"process {pid}"
             hint = "wait for it to end, or stop it and continue with --resume"
@@ -109,6 +110,7 @@ def check_journal(folder: RunFolder, past: Sequence[Event]) -> None:
     """
     known = {run_files.trial_folder_name(event.trial.trial_id) for event in past if isinstance(event, Proposed)}
     places = sorted((folder.path / run_files.TRIALS).glob(f"{run_files.trial_folder_name('*')}/"))
+    # A trial that only ran has lost nothing by being run again; one that ended has.
     lost = [place.name for place in places if place.name not in known and _has_ended(place)]
     if lost:
         what = f"says nothing of {', '.join(lost)} below {folder.path / run_files.TRIALS}, which ended"
@@ -130,8 +132,10 @@ def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool)
             can't be read.
     """
     lock = folder.path / run_files.LOCK
+    # A search that was killed before its first trial, but after this record, is held to it as well.
     if begun or (folder.splits.exists() and lock.exists()):
         _check_same(read_recorded_images(folder), list_present_images(data), folder.splits)
+    # Written again though they are the same: they may lie elsewhere now.
     write_splits_csv(data.splits, folder.splits)
     write_json(
         lock,
@@ -197,6 +201,7 @@ def list_present_images(data: Data) -> dict[str, Image]:
         format_relative_path(record.path, splits.root): Image(
             (record.label, record.group or ""), record.split or "", data.audit.hashes.get(record.path, "")
         )
+        # The test split, too: its images are only compared, and must not have moved into training.
         for record in (*splits.train, *splits.val, *open_holdout(splits))
     }
 

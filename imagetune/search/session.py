@@ -112,7 +112,10 @@ def search(
         check_resumable(run_dir)
     else:
         check_run_place(run_dir)
+    # Before the images are read: the forkserver imports Keras meanwhile, and a cluster that isn't there is reported at
+    # once.
     prepare_executor(loaded.recipe)
+    # Before the images, whose audit may take minutes: a recipe that can't be searched is refused first.
     check_blocks(loaded)
     data = read_data(loaded.recipe, say=say)
     check_folds(data, loaded.recipe)
@@ -158,6 +161,7 @@ def _search(
     judged = select_compared(results, config.algorithm)
     candidates = rank_candidates(judged, session.direction)
     if not candidates:
+        # A bake-off whose fine-tunings all failed: its probes alone make no winner.
         raise build_all_failed_error(judged, folder.path)
     winner = candidates[0]
     watcher.refit_started(winner)
@@ -181,6 +185,7 @@ def _refit_winner(session: Session, winner: Candidate, tracker: Tracker, listene
     recipe, data, fitted = build_refit_recipe(own, winner, session.data, folder=folder, say=say)
     write_best(recipe, winner, folder=folder, objective=own.search.objective, fitted=fitted)
     place = folder / run_files.BEST
+    # The test split is opened once for a winner: a second refit would test the same recipe again.
     if (done := find_finished_refit(place, recipe)) is not None:
         say("finished", f"{place} was trained and tested in an earlier session")
         complete_refit(place, tracked=recipe.tracking.enabled, say=say)
@@ -189,6 +194,7 @@ def _refit_winner(session: Session, winner: Candidate, tracker: Tracker, listene
         recipe,
         data,
         folder=place,
+        # Waited for, as the refit's run in MLflow names the search as its parent.
         parent_run_id=tracker.wait_for_run(),
         listener=listener,
         say=say,
@@ -200,6 +206,7 @@ def _refit_winner(session: Session, winner: Candidate, tracker: Tracker, listene
 def _tracked(folder: RunFolder, recipe: Recipe, copies: TrialCopies, say: Say) -> Iterator[Tracker]:
     """Track the search as an MLflow run with its trials as children, and record how it ends."""
     folder.write_status("running")
+    # The model belongs to the winner's run: the search's own folder has none.
     tracking = recipe.tracking.model_copy(update={"log_model": False})
     with record_failure(folder):
         tracker = start_tracking(folder.path, tracking, recipe_name=recipe.name, children=copies)
@@ -209,10 +216,12 @@ def _tracked(folder: RunFolder, recipe: Recipe, copies: TrialCopies, say: Say) -
             yield tracker
         folder.write_status("finished")
     finally:
+        # In every case, also after Ctrl-C: the copies in MLflow would stay RUNNING.
         copies.trials_stopped()
         try:
             write_last_report(folder.path, say=say)
         finally:
+            # Last, so that MLflow gets the final page as well, and even where that could not be written.
             finish_tracking(tracker, say)
 
 
@@ -237,11 +246,13 @@ def _open_records(loaded: LoadedRecipe, data: Data, folder: RunFolder) -> _Recor
     seed = loaded.recipe.seed if config.seed is None else config.seed
     journal, table = open_records(folder.path, describe_search(config, spaces, seed=seed), list(spaces))
     past = tuple(journal.read())
+    # Without a trial nothing depends on the former recipe, and the search may begin with another one.
     if past:
         check_same_training(folder, loaded.recipe)
     check_journal(folder, past)
     record_images(folder, loaded.recipe, data, begun=bool(past))
     # The recipe of this session replaces the former one: images may lie elsewhere now, more trials may be asked for.
     write_text(folder.recipe, format_searchable_recipe(replace(loaded, recipe=remove_password(loaded.recipe))))
+    # Written anew: a kill between the journal and the table leaves the table a line short.
     write_table(table, list_results(past))
     return _Records(folder, journal, table, past)

@@ -106,6 +106,8 @@ def count_grid_points(spaces: Spaces) -> int:
         if not is_active(spaces, path, values):
             return count(index + 1, values)
         offered = _offered(spaces[path])
+        # No condition depends on this space, so that all of its values leave equally many points: no branch for each of
+        # them.
         if path not in named:
             return len(offered) * count(index + 1, values)
         return sum(count(index + 1, {**values, path: value}) for value in offered)
@@ -187,6 +189,7 @@ def _add(hyperparameters: Any, name: str, space: Space) -> None:
     if isinstance(space, ChoiceSpace):
         hyperparameters.Choice(name, list(range(len(space.values))), default=_proposed(space, space.fallback))
     elif isinstance(space, IntSpace):
+        # A default between the steps isn't among the values that KerasTuner proposes.
         default = space.fallback if space.fallback in space.points else space.low
         hyperparameters.Int(name, space.low, space.high, step=space.step, default=default)
     else:

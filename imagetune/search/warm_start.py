@@ -76,6 +76,7 @@ class _Matcher:
             if not is_active(spaces, path, values):
                 continue
             value = searched[path] if path in searched else self._find_value(path, was)
+            # Without its condition, which names spaces that aren't among these alone.
             if not is_setting({path: spaces[path].model_copy(update={"when": {}})}, {path: value}):
                 return f"{format_path(path)} was {_format_value(value)}, which isn't among the values searched"
             values[path] = value
@@ -88,6 +89,7 @@ class _Matcher:
             return found
         if path not in self.offered:
             self.offered[path] = [(value, self._complete(path, value)) for value in space.values]
+        # A choice may hold an abbreviation, such as `adamw`, which a complete recipe writes as a section.
         return next((value for value, complete in self.offered[path] if complete == found), found)
 
     def _complete(self, path: NodePath, value: Value) -> Any:
@@ -98,6 +100,7 @@ class _Matcher:
         then = dict(flatten_values(was))
         for key in [*now, *(key for key in then if key not in now)]:
             before, after = then.get(key, _ABSENT), now.get(key, _ABSENT)
+            # The seed may differ: a setting's metric with another seed is as good an observation.
             if key != "seed" and not may_change(key) and before != after:
                 return f"{key} was {_format_value(before)}, now it is {_format_value(after)}"
         return ""
@@ -120,12 +123,14 @@ def load_warm_start(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, s
     sources = loaded.recipe.search.warm_start
     if resumed is not None:
         kept = read_warm_start(resumed)
+        # Other observations would lead the oracle to other proposals than those of the journal.
         if kept.sources != sources:
             what = f"the search began with warm_start {list(kept.sources)}, now it is {list(sources)}"
             hint = "undo the change, or search in another folder with --run-dir"
             raise CheckpointError(what, where=str(resumed / run_files.WARM_START), hint=hint)
         return kept
     algorithm = loaded.recipe.search.algorithm
+    # An error and not a note: whoever names earlier searches expects them to matter.
     if sources and algorithm not in _ORACLES:
         hint = f"leave it out, or use one of {', '.join(_ORACLES)}"
         what = f"{algorithm} has no warm start: it runs the same trials whatever is known"
@@ -175,7 +180,9 @@ def _read_known(loaded: LoadedRecipe, source: str, images: Mapping[str, Image], 
         raise CheckpointError(f"has no {run_files.JOURNAL}", where=source, hint=_journal_hint(source))
     direction = get_direction(loaded.recipe.search.objective)
     fitting, known, reasons = _Matcher(loaded), list[Known](), list[str]()
+    # Without repair: the earlier search may still be running, and isn't ours to write to.
     candidates = rank_candidates(list_results(Journal(folder / run_files.JOURNAL).read(repair=False)), direction)
+    # Metrics after fewer epochs can't be compared with those of whole trainings.
     for candidate in _longest(candidates):
         setting = _match_setting(fitting, candidate, folder)
         if isinstance(setting, str):
@@ -245,6 +252,7 @@ def _match_setting(fitting: _Matcher, candidate: Candidate, folder: Path) -> dic
     own = run_files.trial_folder(folder, candidate.trial.trial_id) / run_files.RECIPE
     try:
         if own.exists():
+            # The trial's own recipe, where it is there, has what was `auto` as it was settled.
             earlier = load_recipe(own).recipe
         else:
             earlier = load_recipe(folder / run_files.RECIPE).with_values(candidate.trial.values).recipe

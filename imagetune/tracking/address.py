@@ -80,6 +80,7 @@ def _with_credentials(uri: str) -> str:
     if HIDDEN not in uri:
         return uri
     from_environment = os.environ.get(URI_VARIABLE, "")
+    # A run folder keeps the address without its password: the environment completes it only where the rest is the same.
     if redact_uri(from_environment) == uri:
         return from_environment
     if is_http(uri) and os.environ.get("MLFLOW_TRACKING_USERNAME"):
@@ -99,6 +100,7 @@ def _secrets(uri: str) -> list[str]:
             found += [info, password if colon else user]
         found += [value for _, value in _SECRET_QUERY.findall(uri)]
         found.append(_split_password(uri))
+    # Servers and libraries print a password as it was typed or percent-encoded.
     found += [unquote(secret) for secret in found]
     # The longest first: a secret that holds another one must go as a whole.
     return sorted({secret for secret in found if len(secret) >= _SHORTEST_SECRET and secret != HIDDEN}, key=len)[::-1]

@@ -18,6 +18,7 @@ from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.recipe.document import parse_document
 from imagetune.recipe.metrics import METRICS, is_lower_better
 
+# MLflow refuses longer names and parameters; its database holds 5000 characters of a tag.
 MAX_KEY = 250
 MAX_PARAMETER = 6000
 MAX_TAG = 5000
@@ -135,6 +136,7 @@ def read_image_set(run_dir: Path, recipe: Mapping[str, Any]) -> ImageSet | None:
     content = path.read_bytes()
     rows = list(csv.DictReader(content.decode("utf-8").splitlines()))
     hashes = read_json_object(run_dir / run_files.LOCK).get("images") or {}
+    # The splits too: the same images in other splits give metrics that can't be compared.
     digest = hashlib.sha256(content + json.dumps(hashes, sort_keys=True).encode())
     source = str((recipe.get("data") or {}).get("source") or "images")
     return ImageSet(
@@ -181,6 +183,7 @@ def read_trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]
             phases[name] = str(line.get("phase"))
             continue
         ended += 1
+        # Counted all the same: the step is the number of ended trials, failed ones included.
         if not _is_finite(line.get("objective")):
             continue
         value = float(line["objective"])

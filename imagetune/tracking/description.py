@@ -52,6 +52,7 @@ def _state(status: Mapping[str, Any]) -> str:
     state = status.get("state")
     if state == "failed":
         return f"**The run failed:** {status.get('error') or 'see debug.log in the run folder'}"
+    # A search has no stage, nor has a run that was stopped before its first step.
     if state == "killed" and not status.get("stage"):
         return "**The run was stopped.**"
     if state == "killed":

@@ -80,15 +80,19 @@ def pack_model(run_dir: Path, folder: Path, info: ModelInfo, *, model_id: str, r
 
     (folder / "data").mkdir(parents=True)
     shutil.copyfile(run_dir / run_files.KERAS_MODEL, folder / "data" / run_files.KERAS_MODEL)
+    # `mlflow.keras` reads here which module loads the model.
     (folder / "data" / "keras_module.txt").write_text("keras", encoding="utf-8")
+    # So that `imagetune predict models:/...` has manifest and thresholds, which the Keras file lacks.
     if (run_dir / run_files.MODEL).is_dir():
         shutil.copytree(run_dir / run_files.MODEL, folder / OWN_FOLDER)
+    # Stated as well: to infer the requirements takes MLflow 5 to 8 seconds.
     _write_environment(folder, info.requirements)
     model = Model(
         artifact_path=location,
         run_id=run_id,
         model_id=model_id,
         model_uuid=model_id,
+        # Stated, as MLflow can't infer it: an `input_example` fails for Keras models (mlflow#16183).
         signature=_signature(info),
         metadata={"class_names": list(info.class_names), "pixels": "RGB, 0..255"},
         model_size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
@@ -119,6 +123,7 @@ def _signature(info: ModelInfo) -> Any:
 def _input_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
     for layer in config["config"]["layers"]:
         if layer["class_name"] == "InputLayer":
+            # Older Keras files say batch_input_shape.
             shape = layer["config"].get("batch_shape") or layer["config"]["batch_input_shape"]
             return tuple(-1 if size is None else int(size) for size in shape[1:])
     raise ValueError("the model has no input layer")
@@ -143,6 +148,7 @@ def _locked_versions(run_dir: Path) -> dict[str, str]:
 def _requirements(locked: Mapping[str, str], keras_version: str) -> tuple[str, ...]:
     found = {"keras": keras_version}
     for name in _REQUIRED:
+        # The versions that trained the model, as lock.json has them, before those of the machine that only syncs.
         if version := found.get(name) or locked.get(name) or _installed(name):
             found[name] = version
     return tuple(f"{name}=={version}" for name, version in found.items())

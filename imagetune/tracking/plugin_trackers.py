@@ -50,6 +50,7 @@ class PluginTrackers:
         self._passed_on = 0
         self._news = threading.Event()
         self._ending = threading.Event()
+        # A daemon: a tracker that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="imagetune-plugin-trackers", daemon=True)
 
     def start(self) -> None:
@@ -67,6 +68,7 @@ class PluginTrackers:
         Returns:
             A line for the user where the trackers don't finish in time; None otherwise.
         """
+        # There are no trackers, or the run ended before they were started.
         if self._thread.ident is None:
             return None
         self._ending.set()
@@ -83,11 +85,13 @@ class PluginTrackers:
         ending = False
         while not ending:
             self._news.wait()
+            # Cleared before the records are read: an epoch that is written meanwhile sets it again.
             self._news.clear()
             ending = self._ending.is_set()
             for record in self._new_records():
                 for name, tracker in list(self._trackers.items()):
                     self._guarded(name, partial(tracker.epoch, record))
+        # The run's status is written before its trackers are finished; without one the run never got that far.
         state = str(read_json_object(self._run_dir / run_files.STATUS).get("state", "failed"))
         for name, tracker in list(self._trackers.items()):
             self._guarded(name, partial(tracker.end, state))

@@ -69,6 +69,7 @@ def resolve_run(run: str, *, uri: str | None = None, cache: Path | None = None) 
     client = open_client(store)
     with store_errors(store):
         place = _find(client, run, store)
+        # The ids of both, as one run may have several models, and a registered model may have lost its run.
         name = "-".join(part for part in (place.run_id, place.model and place.model.model_id) if part)
         folder = (cache or locate_default_cache()) / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +95,7 @@ def _find(client: MlflowClient, uri: str, store: str) -> _Place:
             match = _VERSION.fullmatch(uri)
             version = client.get_model_version(match["name"], match["version"]) if match else None
     except MlflowException as error:
+        # MLflow calls an id of the wrong form an invalid value, not an absent one.
         if is_absent(error) or getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE":
             raise TrackingError(f"{uri} is not in MLflow", where=redact_uri(store), hint=str(error.message)) from None
         raise
@@ -122,6 +124,7 @@ def _find_model(client: MlflowClient, run_id: str) -> Any:
     """Return the run's latest complete model that imagetune logged, None without one."""
     outputs = client.get_run(run_id).outputs
     models = [client.get_logged_model(output.model_id) for output in (outputs.model_outputs if outputs else ())]
+    # A model without READY is one whose upload broke off.
     ours = [model for model in models if HASH_TAG in model.tags and str(model.status) == "READY"]
     return max(ours, key=lambda model: model.creation_timestamp, default=None)
 
@@ -134,8 +137,10 @@ def _fetch_documents(client: MlflowClient, run_id: str, folder: Path) -> None:
 def _fetch_model(model: Any, folder: Path, store: str, uri: str) -> None:
     from mlflow.artifacts import download_artifacts
 
+    # A logged model never changes: what is complete here isn't asked for again.
     if (folder / _ENDING).exists():
         return
+    # In the same folder, so that the moves below stay on one file system and are atomic.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as temporary:
         fetched = Path(
             download_artifacts(artifact_uri=str(model.artifact_location), dst_path=temporary, tracking_uri=store)
@@ -143,6 +148,7 @@ def _fetch_model(model: Any, folder: Path, store: str, uri: str) -> None:
         if not (fetched / OWN_FOLDER / "manifest.json").exists():
             hint = "models that imagetune logs have one; other Keras models open with mlflow.keras.load_model"
             raise TrackingError(f"the model has no {OWN_FOLDER}/manifest.json", where=uri, hint=hint)
+        # What a download that broke off between the moves has left: `replace` takes no folder with files in it.
         shutil.rmtree(folder / run_files.MODEL, ignore_errors=True)
         (fetched / OWN_FOLDER).replace(folder / run_files.MODEL)
         (fetched / "data" / run_files.KERAS_MODEL).replace(folder / run_files.KERAS_MODEL)

@@ -54,6 +54,8 @@ def ensure_run(client: MlflowClient, run_dir: Path, uri: str, state: TrackingSta
         return
     state.forget_run()
     state.experiment_id = _ensure_experiment(client, uri, state.experiment)
+    # A process that was killed between the creation of the run and its note in tracking.json has left one with this
+    # key.
     found = client.search_runs(
         [state.experiment_id], f"tags.`{KEY_TAG}` = '{state.key}'", max_results=1, order_by=["attribute.start_time"]
     )
@@ -135,12 +137,14 @@ def _create_run(client: MlflowClient, run_dir: Path, state: TrackingState) -> st
     if state.parent_run_id:
         tags[PARENT_TAG] = state.parent_run_id
     recipe = run_dir / run_files.RECIPE
+    # When the run really began: the server may have come back hours later.
     started = int(recipe.stat().st_mtime * 1000) if recipe.exists() else None
     run = client.create_run(state.experiment_id or "0", start_time=started, tags=tags, run_name=run_dir.name)
     return str(run.info.run_id)
 
 
 def _folder_name(name: str) -> str:
+    # The name of an experiment may hold slashes and anything else that a folder can't.
     return "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in name)[:100]
 
 

@@ -76,6 +76,7 @@ def read_state(run_dir: Path) -> TrackingState | None:
     path = run_dir / run_files.TRACKING
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        # Keys of another version are left out, not an error: tracking must not fail over them.
         known = {item.name for item in fields(TrackingState)}
         return TrackingState(**{name: value for name, value in values.items() if name in known})
     except FileNotFoundError:
@@ -109,6 +110,7 @@ def hold_file_lock(
         path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     deadline = time.monotonic() + wait_seconds
+    # Tried again and again rather than waited for, so that `tick` shows that this process isn't hanging.
     while not _try_lock(lock):
         if time.monotonic() > deadline:
             raise TrackingError(busy, where=str(path), hint="wait until it is done")
@@ -117,6 +119,7 @@ def hold_file_lock(
     try:
         yield
     finally:
+        # The file stays: another process may wait for it, and would then lock one that has no name any more.
         lock.release()
 
 

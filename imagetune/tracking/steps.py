@@ -108,6 +108,7 @@ class Copy:
         if self.state.sent.get(name) == mark:
             return 0
         send()
+        # Noted after it was sent: a kill in between sends it twice, which changes nothing, and never leaves it out.
         self.state.sent[name] = mark
         self.save()
         return 1
@@ -178,6 +179,7 @@ def send_lines(copy: Copy) -> int:
         batch += [Metric(name, value, when, epoch) for name, value in list_epoch_metrics(line).items()]
         if len(batch) >= METRICS_PER_BATCH or line is lines[-1]:
             copy.client.log_batch(copy.run_id, metrics=batch)
+            # Only whole epochs are counted, so that an epoch is never half sent.
             batch, copy.state.lines_sent = [], place + 1
             copy.save()
     return len(lines)
@@ -211,6 +213,8 @@ def send_metrics(copy: Copy) -> int:
     if not values:
         return 0
     when = int(_seconds_of_metrics(copy, path) * 1000)
+    # None before the model was logged; the mark below changes with it, so that the metrics are sent again, for the
+    # model.
     model_id = copy.state.sent.get("model id")
     # At step 0 MLflow takes a metric for a single one: it compares runs by bars, not by lines of one point.
     metrics = [Metric(name, value, when, 0, model_id=model_id) for name, value in values.items()]
@@ -248,6 +252,7 @@ def send_trials(copy: Copy) -> int:
 
     there = int(copy.state.sent.get("trials", "0"))
     new = [found for found in read_trial_metrics(copy.run_dir) if found[0] > there]
+    # Half of a batch, as each trial has two metrics.
     for start in range(0, len(new), METRICS_PER_BATCH // 2):
         part = new[start : start + METRICS_PER_BATCH // 2]
         metrics = [Metric(name, value, when, step) for step, values, when in part for name, value in values.items()]
@@ -263,6 +268,7 @@ def send_status(copy: Copy) -> int:
 
     def send() -> None:
         if state in _FINAL_STATES:
+            # When the run ended, not when this copy of it did.
             ended = int((copy.run_dir / run_files.STATUS).stat().st_mtime * 1000)
             copy.client.set_terminated(copy.run_id, state, ended)
         else:
@@ -319,6 +325,7 @@ def _log_model(copy: Copy, digest: str) -> None:
 
     info = read_model_info(copy.run_dir)
     model = _find_model(copy, digest) or _create_model(copy, digest)
+    # An interrupted copy has left the model pending: its files are sent again, into the same model.
     if str(model.status) != "READY":
         _upload_model(copy, model, info)
         copy.client.finalize_logged_model(model.model_id, "READY")

@@ -29,6 +29,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
 _NOISY_LOGGERS = ("mlflow", "alembic")
+# To connect and to answer: together below the 14 seconds after which required tracking gives up.
 _PROBE_SECONDS = (4.0, 8.0)
 _FIRST_START_SECONDS = 300.0
 # A run or experiment that is not there, as MLflow's error codes call it.
@@ -134,6 +135,7 @@ def _probe(uri: str) -> None:
 def _catch_logs(uri: str) -> None:
     for name in _NOISY_LOGGERS:
         noisy = logging.getLogger(name)
+        # MLflow logs to the screen, where its lines would tear the progress display and may show the store's password.
         noisy.handlers[:] = [_ToOurLog(uri)]
         noisy.propagate = False
 

@@ -65,6 +65,7 @@ def sync_run(
     """
     if not (run_dir / run_files.RECIPE).exists():
         raise TrackingError("is not a run folder: it has no recipe.yaml", where=str(run_dir))
+    # Before the state is read: another process may be about to write what it has sent.
     with run_lock(run_dir, wait_seconds=_BUSY_SECONDS):
         state = plan_state(run_dir, uri=uri, experiment=experiment)
         syncer = Syncer(run_dir, resolve_uri(uri or state.uri), state, children=children)
@@ -97,6 +98,7 @@ def plan_state(run_dir: Path, *, uri: str | None = None, experiment: str | None 
     other_uri = redact_uri(resolve_uri(uri)) if uri else state.uri
     if (other_uri, experiment or state.experiment) != (state.uri, state.experiment):
         state.uri, state.experiment = other_uri, experiment or state.experiment
+        # What was sent is in the other store; here nothing is.
         state.forget_run()
     return state
 
@@ -203,6 +205,8 @@ class Syncer:
             ensure_run(copy.client, self.run_dir, self.uri, self.state)
             self.ready = True
             copy.save()
+            # The children first: the last step records the run's end, and what MLflow calls finished should be there
+            # completely.
             sent = self.children.sync(self) if self.children is not None else 0
             return sent + sum(step(copy) for step in STEPS)
 

@@ -11,6 +11,7 @@ from typing import Any
 from imagetune.tracking.content import list_epoch_metrics
 
 FOLDER = "tensorboard"
+# One name for all of a run's sessions: TensorBoard draws each file of events as it comes, and a resumed run appends.
 _FILE = "events.out.tfevents.0000000000.imagetune"
 _HEADER = struct.Struct("<Q")
 _CHECKSUM_BYTES = 4
@@ -37,6 +38,7 @@ def write_tensorboard(run_dir: Path, record: Mapping[str, Any]) -> None:
     values = [Summary.Value(tag=name, simple_value=value) for name, value in list_epoch_metrics(record).items()]
     with path.open("ab") as file:
         writer = RecordWriter(file)
+        # TensorBoard takes a file for one of events by its first record.
         if not steps:
             writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
         writer.write(Event(wall_time=time.time(), step=epoch, summary=Summary(value=values)).SerializeToString())

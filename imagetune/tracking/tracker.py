@@ -19,6 +19,7 @@ from imagetune.tracking.sync import Children, Syncer, build_first_state, run_loc
 
 logger = logging.getLogger("imagetune.tracking")
 
+# The 15 seconds that a required server is given, less the time to report that it didn't answer.
 REQUIRED_WITHIN_SECONDS = 14.0
 """How long a recipe that requires tracking waits for its server."""
 PATIENCE_SECONDS = 8.0
@@ -59,6 +60,7 @@ def start_tracking(
     tracker = Tracker(syncer, warn, plugins)
     if syncer is not None and config.required:
         tracker.wait_until_connected(REQUIRED_WITHIN_SECONDS)
+    # After the required server has answered: a run that doesn't begin has nothing to tell them.
     plugins.start()
     return tracker
 
@@ -108,6 +110,7 @@ class Tracker:
         self._thread: threading.Thread | None = None
         if syncer is not None:
             syncer.tick = self._step
+            # A daemon: a server that hangs must not keep the process from ending.
             self._thread = threading.Thread(target=self._work, args=(syncer,), name="imagetune-tracking", daemon=True)
             self._poked.set()
             self._thread.start()
@@ -218,11 +221,14 @@ class Tracker:
     def _work(self, syncer: Syncer) -> None:
         failures = 0
         try:
+            # Held for the whole run: `imagetune sync` of a running run would send its records a second time.
             with run_lock(syncer.run_dir, wait_seconds=0.0):
                 while True:
                     wait = None if not failures else _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1]
                     self._poked.wait(wait)
+                    # Cleared before the copy: what is poked while it runs causes another one.
                     self._poked.clear()
+                    # Read before the copy, so that the last one begins after the run has written everything.
                     closing = self._closing.is_set()
                     failures = 0 if self._attempt(syncer) else failures + 1
                     if closing:
@@ -237,6 +243,7 @@ class Tracker:
             syncer.sync()
         # Tracking never stops a training: an error of the copy is reported, and tried again later.
         except (ImagetuneError, OSError, ValueError) as error:
+            # The next attempt probes the server first, instead of waiting for a dead connection's retries.
             syncer.disconnect()
             self._fail(error)
             return False
@@ -247,6 +254,7 @@ class Tracker:
 
     def _fail(self, error: Exception) -> None:
         failure = error if isinstance(error, TrackingError) else TrackingError(str(error))
+        # Once for each kind of failure: a server that stays down would fill the screen.
         if self._failure is None or self._failure.what != failure.what:
             self._warn(f"MLflow: {failure}; training goes on, the records wait in the run folder")
         self._failure = failure

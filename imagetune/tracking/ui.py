@@ -52,7 +52,9 @@ def run_ui(uri: str | None, *, host: str = "127.0.0.1", port: int = 5000, open_b
     if path is not None and not path.exists():
         hint = "`imagetune fit RECIPE` creates it; --uri or $MLFLOW_TRACKING_URI names another store"
         raise TrackingError("there is no MLflow store here yet", where=str(path), hint=hint)
+    # Before the server starts: it would take seconds to fail, with a traceback for a message.
     _check_port(host, port)
+    # A file and not a pipe, which would fill up and stop the server while nobody reads it.
     with tempfile.TemporaryFile() as log, _stop_signals() as stopped:
         server = _start(store, host, port, log)
         try:
@@ -97,6 +99,7 @@ def _start(uri: str, host: str, port: int, log: IO[bytes]) -> subprocess.Popen[b
 
 def _check_port(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # As servers do: a port whose last connections are still closing counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -141,6 +144,7 @@ def _died(server: subprocess.Popen[bytes], store: str, log: IO[bytes]) -> Tracki
 def _stop(server: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
+            # The whole group: the server's workers are processes of their own.
             os.killpg(server.pid, number)
             server.wait(STOP_SECONDS)
         except ProcessLookupError:
@@ -150,6 +154,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 
 def _reachable(host: str) -> str:
+    # Those mean all addresses to a listener, and are none that a browser can open.
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
 
 

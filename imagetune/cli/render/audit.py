@@ -66,6 +66,7 @@ def _split_rows(splits: Splits) -> list[tuple[str, ...]]:
 
 
 def _class_rows(catalog: Catalog, audit: Audit) -> list[tuple[str, ...]]:
+    # Images that can't be read aren't counted, as none of them would be trained on.
     usable = zip(catalog.records, audit.statistics, strict=True)
     counts = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
     return [(label, f"{counts[label]:,}") for label in catalog.labels]
@@ -82,5 +83,6 @@ def _finding_lines(finding: Finding, root: Path) -> Iterator[str]:
 
 
 def _path_with_reason(path: str, root: Path, finding: Finding) -> str:
+    # The root is on the first line, and would fill every other one.
     shown = path.removeprefix(f"{root}/")
     return f"{shown} ({finding.reasons[path]})" if path in finding.reasons else shown

@@ -136,6 +136,7 @@ def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
         for column in keys:
             pair = found.get((row, column)) or found.get((column, row))
             value = None if pair is None else pair["metrics"][metric]["difference"]["value"]
+            # Each pair is there once; below the diagonal its difference has the other sign.
             sign = 1 if (row, column) in found else -1
             star = "*" if pair is not None and pair["better"] else ""
             cells.append("" if value is None else _signed(sign * value, metric) + star)

@@ -83,6 +83,7 @@ def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:
     for member in members:
         copies = f", test-time augmentation: {', '.join(member['tta'])}" if member["tta"] else ""
         yield format_line("member", f"{member['run']}{copies}")
+    # Of an ensemble each member has its own augmentation, listed with it.
     if document.get("tta") and not members:
         yield format_line("tta", f"mean over test-time augmentations: {', '.join(document['tta'])}")
 
@@ -97,6 +98,7 @@ def _interval(metric: Mapping[str, Any], style: str) -> str:
 
 def format_plan(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
     """Yield the stages of a training, with estimates of its time and memory."""
+    # Imported here, as it imports Keras, which the output of other commands doesn't need.
     from imagetune.training.measure.plan import measure_peak_memory
 
     for number, plan in enumerate(plans, 1):

@@ -31,6 +31,7 @@ def print_progress(topic: str, text: str, /) -> None:
 
 def screen_width() -> int | None:
     """Return the width of the terminal in columns; None where standard output is a file or a pipe."""
+    # In a file or a pipe lines stay whole, for grep and for whoever widens the window.
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -52,6 +53,7 @@ def wrap_line(line: str, width: int | None) -> str:
     """
     if width is None or len(line) <= width or line[:1].isspace():
         return line
+    # A label longer than its column has no blank there: then later lines begin at the left.
     hang = LABEL_WIDTH if line[LABEL_WIDTH - 2 : LABEL_WIDTH].isspace() else 0
     parts = wrap(line[hang:], max(width - hang, _MIN_WIDTH), break_long_words=False, break_on_hyphens=False)
     return line[:hang] + f"\n{' ' * hang}".join(parts)

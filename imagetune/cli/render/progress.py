@@ -26,6 +26,7 @@ class Screen:
             TimeRemainingColumn(),
             TextColumn("loss {task.fields[loss]:.4f}"),
             console=self.console,
+            # The bar goes at the end: the lines of the epochs say all that it has shown.
             transient=True,
             disable=not _can_move(self.console),
         )
@@ -57,6 +58,7 @@ class Screen:
         if event.found_rate is not None:
             self.say("range test", f"learning rate {event.found_rate:.2g}")
         if self._task is not None:
+            # One bar at a time: a finished stage has its lines above.
             self._progress.remove_task(self._task)
         self._first_epoch = event.first_epoch
         self._last_epoch = event.first_epoch + event.epochs - 1

@@ -19,6 +19,7 @@ def format_robustness(document: Mapping[str, Any]) -> Iterator[str]:
     Args:
         document: The content of the key ``robustness`` of evaluation.json.
     """
+    # The error of a regression has units, so that three decimals may be too few or too many.
     style = ".4g" if document["measure"] == "mae" else ".3f"
     word = "increase" if document["measure"] == "mae" else "decrease"
     severities = ", ".join(map(str, document["severities"]))

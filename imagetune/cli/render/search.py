@@ -124,6 +124,7 @@ def _trials(
     smaller: bool,
     width: int | None,
 ) -> Iterator[str]:
+    # A repeated trial has another one's metric, and would stand in the table twice.
     ended = [result for result in results if result.objective is not None and result.status != "repeated"]
     ended.sort(key=lambda result: (result.objective or 0.0) * (1 if smaller else -1))
     rows = [

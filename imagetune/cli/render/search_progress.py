@@ -86,6 +86,7 @@ class SearchScreen:
             self.say("resumed", f"{format_status_counts(self._results)} in earlier sessions; their results are kept")
         console = self.refit.console
         if console.is_terminal:
+            # Drawn by `tick`, after the progress was read: a thread of rich's own would draw the same table again.
             live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
             self._live = self._stack.enter_context(live)
             # A second Ctrl-C ends the process at once: the cursor must not stay hidden.
@@ -110,6 +111,7 @@ class SearchScreen:
         self._results.append(result)
         if self._live is None:
             self.say(f"trial {result.trial.trial_id}", f"{_describe_end(result)}; {'; '.join(self._summarize())}")
+        # The table shows the best and the running trials; a failure would go by unseen.
         elif result.status == "failed":
             self.say(f"trial {result.trial.trial_id}", _describe_end(result))
         self._show()
@@ -121,6 +123,7 @@ class SearchScreen:
 
     def refit_started(self, winner: Candidate) -> None:
         """End the live table, and start the progress bar of the refit."""
+        # The table ends before the bar begins: two live displays would draw over each other.
         self._stack.close()
         self._live = None
         self.say(

@@ -47,6 +47,7 @@ def lay_out_rows(
     ]
     if width is None or sum(widths) + len(GAP) * (len(widths) - 1) <= width:
         height = max(map(len, stacks))
+        # Blanks above and not below, so that each head stands next to its column.
         low = [[""] * (height - len(stack)) + stack for stack in stacks]
         titles = [(_line([stack[at] for stack in low], widths), "dim") for at in range(height)]
         return [*titles, *((_line(line, widths), row.style) for line, row in zip(table, rows, strict=True))]

@@ -46,6 +46,7 @@ def check_recipe(loaded: LoadedRecipe) -> LoadedRecipe:
     Raises:
         RecipeError: All mistakes, each with its place in the file.
     """
+    # All of them at once, not the first alone: a recipe is repaired in one go.
     errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded), *_tta_errors(loaded), *find_task_errors(loaded)]
     errors += _audit_errors(loaded)
     # Without a backbone there are no blocks to check stages against.

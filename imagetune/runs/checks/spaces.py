@@ -30,12 +30,14 @@ def find_space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], obje
         loaded: A recipe that is valid with the defaults of its spaces.
         check: A function that raises a RecipeError for a recipe that can't be trained.
     """
+    # Alone: other errors would be about trials that can't be compared anyway.
     if misplaced := [path for path in loaded.spaces if _is_fixed(path)]:
         what = "can't be searched: it would change what trials are compared by"
         return [loaded.error(path, what, hint="give it a value") for path in misplaced]
     found: dict[str, RecipeError] = {}
     for path, settings in list_tried_settings(loaded):
         for error in _errors(loaded, settings, path, check):
+            # A mistake outside the spaces comes up with every value that is tried; it is reported once.
             found.setdefault(error.line(), error)
     return list(found.values())
 
@@ -48,6 +50,7 @@ def list_tried_settings(loaded: LoadedRecipe) -> Iterator[tuple[NodePath, dict[N
     for path, space in loaded.spaces.items():
         for value in _values(space):
             settings = find_activating_values(loaded.spaces, path, value)
+            # No value of another space brings this one into force together with this value.
             if path not in select_active(loaded.spaces, {**_defaults(loaded), **settings}):
                 continue
             yield path, settings
@@ -73,6 +76,7 @@ def explain_error(error: RecipeError, settings: dict[NodePath, Value], path: Nod
 
 
 def _is_fixed(path: NodePath) -> bool:
+    # A space of the whole section would offer other images as well.
     return path[0] in _FIXED_SECTIONS or path == ("data",) or (path[0] == "data" and path[1] in _FIXED_DATA)
 
 

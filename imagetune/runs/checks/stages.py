@@ -47,6 +47,7 @@ def _size_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath, backbon
 def _augmentation_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath) -> Iterator[RecipeError]:
     data = loaded.recipe.data
     own = stage.image_size is not None
+    # Then it is the recipe's augmentation at the recipe's size, which is checked already.
     if stage.augmentation is None and not own:
         return
     image = data.model_copy(update={"image_size": stage.image_size}).image if own else data.image

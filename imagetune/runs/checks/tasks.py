@@ -87,6 +87,7 @@ def _watched_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
     for index, stage in enumerate(recipe.train.stages):
         if stage.early_stopping is not None:
             watched["train", "stages", index, "early_stopping", "metric"] = stage.early_stopping.metric
+    # Without spaces the recipe is no search, and its default objective need not fit the task.
     if loaded.spaces:
         watched["search", "objective"] = recipe.search.objective
     for path, metric in watched.items():
@@ -133,6 +134,7 @@ def _rough_rows(costs: Sequence[Sequence[float]]) -> str:
 def _misfits(recipe: Recipe, class_names: Sequence[str]) -> Iterator[tuple[NodePath, str, str]]:
     """Yield path, message and hint for a cost matrix and an operating point that don't fit the classes."""
     costs, point = recipe.evaluate.costs, recipe.evaluate.operating_point
+    # A table that isn't square has its own message.
     if costs is not None and not _rough_rows(costs) and len(costs) != len(class_names):
         what = f"is a table of {len(costs)} x {len(costs)} for {len(class_names)} classes"
         yield ("evaluate", "costs"), what, f"the classes are, in order: {format_list(class_names)}"

@@ -53,6 +53,7 @@ def sees_claim(folder: Path, search: str) -> bool:
         search: Id of the search.
     """
     deadline = time.monotonic() + _APPEAR_SECONDS
+    # Only the beginning: an attempt that has started meanwhile has added its own name behind the search's id.
     while not (_name(folder) or "").startswith(search):
         if time.monotonic() > deadline:
             return False
@@ -82,10 +83,12 @@ def attempt(folder: Path, search: str) -> Iterator[bool]:
     # Overwritten and not replaced: network file systems show other machines the new content at once.
     locate_claim(folder).write_text(name, encoding="utf-8")
     done = threading.Event()
+    # A daemon, so that it never keeps a process alive that has done its work.
     threading.Thread(target=_end_when_lost, args=(folder, name, done), daemon=True, name="claim").start()
     try:
         yield _move_aside(folder)
     finally:
+        # Before the claim is removed by the search, or a trial that has just ended would be ended with exit code 1.
         done.set()
 
 
@@ -94,6 +97,7 @@ def _end_when_lost(folder: Path, name: str, done: threading.Event) -> None:
         # A claim that can't be read for a moment, as while a file server is away, doesn't mean another attempt.
         with contextlib.suppress(OSError):
             if _name(folder) != name:
+                # Not an exception, which would end this thread alone: the training beside it must write nothing more.
                 os._exit(1)
 
 
@@ -109,6 +113,7 @@ def _move_aside(folder: Path) -> bool:
         time.sleep(_SETTLE_SECONDS)
         aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         folder.rename(aside)
+        # The new attempt starts from its beginning, so that nobody reads these again.
         shutil.rmtree(aside / run_files.CHECKPOINTS, ignore_errors=True)
         _keep(aside, folder)
         # A process that was about to replace a file there creates the folder again.
@@ -119,6 +124,7 @@ def _move_aside(folder: Path) -> bool:
 def _keep(aside: Path, folder: Path) -> None:
     status = aside / run_files.STATUS
     if status.exists():
+        # MLflow takes the state of the attempt's run from here, and `running` would never end there.
         with contextlib.suppress(ValueError):
             write_json(status, {**json.loads(status.read_text(encoding="utf-8")), "state": "killed"})
     place = _interrupted(folder)

@@ -23,6 +23,7 @@ def memory_kills(
             lines = path.read_text(encoding="ascii").splitlines()
         except OSError:
             continue
+        # Only a rise is looked for, so that a kill which both files count does no harm.
         found += [int(value) for name, _, value in (line.partition(" ") for line in lines) if name == "oom_kill"]
     return sum(found) if found else None
 
@@ -37,6 +38,7 @@ def describe_death(exit_code: int | None, log: Path, *, for_memory: bool) -> str
     """
     if exit_code is not None and exit_code < 0:
         name = _signal_name(-exit_code)
+        # The kernel kills by this signal alone, and leaves no message in the log.
         if name == "SIGKILL" and for_memory:
             return "resources: killed, probably out of memory; lower train.batch_size or search.parallel"
         return f"internal: its process was killed by {name}"
@@ -54,6 +56,7 @@ def _signal_name(number: int) -> str:
 def read_last_line(log: Path) -> str:
     """Return the last line of a process's output, shortened; empty where there is none."""
     try:
+        # The cut may fall inside a character, and libraries may print bytes that are no UTF-8.
         lines = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").split("\n")
     except OSError:
         return ""

@@ -31,10 +31,12 @@ from imagetune.search.executors.deaths import describe_death, memory_kills
 from imagetune.search.executors.protocol import Outcome, Task, Work
 from imagetune.search.executors.slots import Slot
 
+# A search that gets SIGTERM has to end within 30 seconds, its trials before it.
 _STOP_SECONDS = 20.0
 # From its result to its end: a process that hangs then is killed.
 _END_SECONDS = 5.0
 _RESTART_SECONDS, _RESTART_PAUSE_SECONDS = 5.0, 0.1
+# A line of search.csv and of the screen; the whole message is in the trial's log.
 _LONGEST_REASON = 300
 
 
@@ -63,6 +65,7 @@ class _Start:
 
 def get_start_context() -> Any:
     """Return the multiprocessing context of trials: forkserver on Linux, else spawn."""
+    # Not fork: threads and CUDA don't survive it, and the main process may have both.
     return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
@@ -99,6 +102,7 @@ class Processes:
         stop_seconds: float = _STOP_SECONDS,
     ) -> None:
         self.slots = len(slots)
+        # Packed once, since it holds the list of all images, and not again for each trial.
         self._work = pickle.dumps(work)
         self._free = list(slots)
         self._preload = preload
@@ -110,19 +114,24 @@ class Processes:
 
     def start(self, task: Task) -> None:
         """Start the process of a task in a free slot."""
+        # It is taken from the list only when its process runs, so that a start that fails leaves it free.
         slot = self._free[0]
         ours, theirs = self._context.Pipe(duplex=False)
         # The environment is sent along: the forkserver's own may be older.
         start = _Start(self._work, task, {**os.environ, **slot.environment}, locate_log(task))
+        # The log lies beside the trial's folder, which isn't there yet.
         task.folder.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         try:
             process = self._start_process(start, theirs)
         except (OSError, EOFError) as error:
             reason = f"resources: no process could be started: {error or 'the forkserver has died'}"
+            # `start` returns nothing: the next `wait` reports the failure.
             self._never_began.append((task, Outcome("failed", place=slot.place, error=reason)))
             return
         finally:
+            # As long as this process holds the writing end as well, the pipe of a dead trial would never read as
+            # closed.
             theirs.close()
         seen = _identify(process.pid)
         self._running.append(_Running(task, self._free.pop(0), process, seen, ours, began, memory_kills()))
@@ -135,6 +144,7 @@ class Processes:
                 target=_run, args=(start, results), name=run_files.trial_folder_name(start.task.trial_id)
             )
             try:
+                # Each time: it does nothing while the server runs, and brings back one that was killed.
                 start_forkserver(self._preload)
                 with hide_main_module():
                     process.start()
@@ -151,6 +161,7 @@ class Processes:
         never_began, self._never_began = self._never_began, []
         if never_began or not self._running:
             return never_began
+        # Both: a process may hang after its result, and one that is killed sends none.
         handles = [handle for one in self._running for handle in (one.results, one.process.sentinel)]
         ready = set(wait(handles, timeout_seconds))
         ended = [one for one in self._running if one.results in ready or one.process.sentinel in ready]
@@ -178,6 +189,7 @@ class Processes:
         log = settle_log(ended.task)
         if outcome is None:
             kills = memory_kills()
+            # Where the kernel doesn't count, a SIGKILL is taken for its doing, and the message says "probably".
             for_memory = kills is None or ended.memory_kills is None or kills > ended.memory_kills
             outcome = Outcome("failed", error=describe_death(ended.process.exitcode, log, for_memory=for_memory))
         ended.process.close()
@@ -191,7 +203,9 @@ def _run(start: _Start, results: Connection) -> None:
     # A terminal sends Ctrl-C to every process; the main one decides whether trials stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     redirect_output(start.log)
+    # A main process that is killed can't stop its trials: each notices by itself.
     end_with_parent()
+    # A variable that was unset since the forkserver began must be unset here as well.
     os.environ.clear()
     os.environ.update(start.environment)
     try:
@@ -209,10 +223,12 @@ def _run(start: _Start, results: Connection) -> None:
 
 def redirect_output(log: Path) -> None:
     """Redirect this process's output to a file: Python's, that of libraries, and the stack of a crash."""
+    # By descriptor and not by `sys.stdout`: TensorFlow and CUDA print from C++.
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)
+    # A crash inside a library leaves no traceback otherwise.
     faulthandler.enable(file=2)
 
 
@@ -255,6 +271,7 @@ def _kill_tree(process: psutil.Process) -> None:
     Multiprocessing isn't asked whether it runs: it no longer knows once the forkserver has died.
     """
     with suppress(psutil.NoSuchProcess):
+        # Listed before their parent is killed: afterwards nothing tells whose children they were.
         for one in [*process.children(recursive=True), process]:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
@@ -270,7 +287,9 @@ def settle_log(task: Task) -> Path:
     """Move the log of an ended process into the trial's folder, and return its path; an empty log is removed."""
     log, place = locate_log(task), task.folder / run_files.TRIAL_LOG
     if log.exists() and log.stat().st_size:
+        # A process that died early has made no folder, and its log alone says why.
         task.folder.mkdir(exist_ok=True)
+        # Only now, as the trial refuses a folder with files in it, and a cluster's machine moves one aside.
         log.replace(place)
     log.unlink(missing_ok=True)
     return place

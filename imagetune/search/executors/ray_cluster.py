@@ -126,6 +126,8 @@ class RayTasks:
         variables = {name: os.environ[name] for name in _CARRIED if name in os.environ}
         terms = _Terms(secrets.token_hex(8), read_version(), Path.cwd(), variables, config.cpus, config.gpus)
         self._terms = terms
+        # Packed here and unpacked inside the task, where a package that the machine lacks is a message that names it
+        # and not an error of Ray's.
         self._work = self._ray.put(pickle.dumps(work))
         # One call a process: a GPU's memory is freed only when the process that used it ends.
         self._remote = self._ray.remote(
@@ -133,7 +135,10 @@ class RayTasks:
             num_gpus=config.gpus,
             max_calls=1,
             max_retries=config.retries,
+            # A trial that fails by itself would fail again; only one that was ended from outside is worth another
+            # attempt.
             retry_exceptions=[_LostError],
+            # Ray's default fills one machine to half before it uses the next one.
             scheduling_strategy="SPREAD",
         )(_run)
         self._open: dict[Any, _Open] = {}
@@ -141,6 +146,7 @@ class RayTasks:
     @property
     def slots(self) -> int:
         """How many trials may run at a time; at least one, so that an autoscaling cluster sees what is needed."""
+        # More than there is room for wait inside Ray, which an autoscaler takes as a request for machines.
         if self._parallel != "auto":
             return self._parallel
         if time.monotonic() - self._asked > _ROOM_SECONDS:
@@ -149,6 +155,7 @@ class RayTasks:
 
     def start(self, task: Task) -> None:
         """Give a task to Ray."""
+        # Before Ray has the task: a machine tells by the claim whether it shares the folder.
         open_claim(task.folder, self._terms.search)
         named = self._remote.options(name=run_files.trial_folder_name(task.trial_id))
         self._open[named.remote(self._work, task, self._terms)] = _Open(task, time.monotonic())
@@ -217,6 +224,7 @@ def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
         except Exception as error:  # noqa: BLE001 - a bug in one trial is that trial's
             traceback.print_exc()
             outcome = Outcome("failed", error=describe_bug(error))
+        # As an exception, since only that lets Ray start the trial again; a result would be final.
         if outcome.status == "lost":
             raise _LostError(outcome.error)
     return replace(outcome, seconds=time.monotonic() - began, place=place)
@@ -224,6 +232,7 @@ def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
 
 def _check_machine(place: str, task: Task, terms: _Terms) -> _Unfit | None:
     """Return why this machine can't run trials of the search; None where it can."""
+    # Before the work is unpickled, which another version might misread.
     if terms.version != read_version():
         what = f"it has imagetune {read_version()}, the search runs with {terms.version}"
         return _Unfit(place, what, "install the same version on every machine")
@@ -243,6 +252,8 @@ def _prepare_environment(terms: _Terms) -> None:
     # By default TensorFlow uses every core of the machine, of which the trial has reserved a few.
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(terms.cpus)
+    # Without a reservation a trial would take the memory of a GPU that another one has; where several share a GPU, none
+    # may take all of it at its start.
     if terms.gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif terms.gpus < 1:
@@ -280,6 +291,7 @@ def _count_fitting(resources: Mapping[str, float], config: RayConfig) -> int:
     if config.gpus >= 1:
         return min(fitting, int(gpus // config.gpus))
     if config.gpus > 0:
+        # A share lies on one GPU: what is left over on two of them isn't room for a trial.
         return min(fitting, gpus * int(1 / config.gpus))
     return fitting
 
@@ -302,9 +314,11 @@ def _connect(config: RayConfig) -> Any:
     if address != "local":
         _check_answers(address)
     ray = _import_ray(address, config.retries)
+    # A cluster that Ray starts for this search would open a port for its dashboard.
     own = {"include_dashboard": False} if address == "local" else {}
     try:
         with _signals_kept():
+            # Without the output of trials, which each of them writes into its own log.
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Ray has no class for them, some are Exception itself
         ray.shutdown()
@@ -343,9 +357,11 @@ def _import_ray(address: str, retries: int) -> Any:
 def _check_answers(address: str) -> None:
     """Check that something listens at HOST:PORT: Ray itself waits for minutes."""
     host, _, port = address.rpartition(":")
+    # Such as `auto`: there is no port to try.
     if not port.isdigit():
         return
     try:
+        # An IPv6 address stands in brackets; a port above 65535 raises OverflowError.
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -73,6 +73,7 @@ def find_visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str,
         environment: Environment variables; without CUDA_VISIBLE_DEVICES there, ``nvidia-smi`` is asked.
     """
     named = environment.get("CUDA_VISIBLE_DEVICES")
+    # An empty CUDA_VISIBLE_DEVICES hides every GPU, so that nvidia-smi isn't asked.
     there = _installed_gpus() if named is None or named.strip() else ()
     if named is None or not there:
         return there
@@ -110,6 +111,7 @@ def _gpu_slots(count: int, gpus: Sequence[str]) -> tuple[Slot, ...]:
     """Return slots that take turns on the GPUs; where several share one, none takes all of its memory at once."""
     slots = []
     for number in range(count):
+        # In turns, so that two trials share a GPU only when every GPU has one.
         gpu = number % len(gpus)
         sharing = (count - gpu + len(gpus) - 1) // len(gpus)
         environment = {"CUDA_VISIBLE_DEVICES": gpus[gpu], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts
@@ -129,6 +131,7 @@ def _installed_gpus() -> tuple[str, ...]:
         listed = subprocess.run(  # noqa: S603 - a fixed command
             command, capture_output=True, text=True, check=True, timeout=_LIST_SECONDS
         )
+    # A driver that fails, or doesn't answer in time, has no GPU to offer.
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit())

@@ -72,6 +72,7 @@ def list_fine_tunings(finalists: Sequence[Candidate], *, repeats: int, seed: int
             seed=seed + extra if extra else None,
             repeats=f"{finalist.trial.trial_id}-1" if extra else None,
         )
+        # Seed by seed: what an early end leaves out is the last seeds, not whole backbones.
         for extra in range(repeats)
         for finalist in finalists
     ]

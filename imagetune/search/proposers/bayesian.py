@@ -39,6 +39,7 @@ Coordinates = NDArray[np.float64]
 _RANDOM_CANDIDATES = 500
 _NEIGHBOURS = 30
 _PARENTS = 5
+# A wide step leaves a local optimum, a narrow one refines it.
 _WIDTHS = (0.2, 0.05)
 _RESTARTS = 2
 
@@ -62,8 +63,11 @@ class BayesianOracle(MendedOracle, keras_tuner.oracles.BayesianOptimizationOracl
         del trial_id
         seen = [*self._known_costs(), *self._ended_costs()]
         finished = sum(cost is not None for _, cost in seen)
+        # A single cost has no spread that a process could be fitted to.
         if self._first or finished < 2 or len(self.trials) + len(self._known) < self.num_initial_points:
             return dict(self._random_populate_space())
+        # A generator for each trial: a resumed search draws the same candidates without repeating the draws before
+        # them.
         random = np.random.default_rng((self.seed, len(self.trials)))
         # The matrices are small and the trials use the cores: BLAS threads would cost more time than they save.
         with threadpool_limits(1):
@@ -128,6 +132,7 @@ def find_most_promising(
     if open_settings:
         beside = encode.all(open_settings)
         mean, deviation = model.predict(beside, return_std=True)
+        # The kernel stays as it was fitted to real costs: believed ones must not shape it.
         fixed = GaussianProcessRegressor(model.kernel_, optimizer=None, normalize_y=True)
         model = fixed.fit(np.concatenate([places, beside]), np.concatenate([costs, mean + deviation]))
     mean, deviation = model.predict(encode.all(candidates), return_std=True)
@@ -150,11 +155,14 @@ def _candidates(
 def _fit_process(places: Coordinates, costs: Coordinates, random: np.random.Generator) -> GaussianProcessRegressor:
     """Fit a Gaussian process with a Matern 5/2 kernel, a length scale for each coordinate, and noise."""
     scales = np.ones(places.shape[1])
+    # The noise is needed as another seed gives the same setting another objective.
     kernel = ConstantKernel(1.0, (0.1, 10.0)) * Matern(scales, (0.1, 10.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
+    # The restarts draw from the trial's generator as well, so that a resumed search fits the same process.
     model = GaussianProcessRegressor(
         kernel, normalize_y=True, n_restarts_optimizer=_RESTARTS, random_state=int(random.integers(2**31))
     )
     with warnings.catch_warnings():
+        # scikit-learn warns of a length scale at the end of its range, where that of a space without effect ends up.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(places, costs)
 
@@ -192,6 +200,7 @@ def _coordinates(space: Space, value: Value) -> list[float]:
     if not isinstance(space, ChoiceSpace) or _is_rising(space.values):
         return [compute_position(space, value)]
     if len(space.values) == 2:
+        # One coordinate has them a distance of 1 apart already.
         return [float(value == space.values[1])]
     half = 0.5**0.5
     at = compute_position(space, value) * len(space.values) - 0.5

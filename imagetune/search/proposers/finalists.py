@@ -50,6 +50,7 @@ def rank_candidates(results: Iterable[TrialResult], direction: Direction) -> lis
     """
     groups: dict[str, list[TrialResult]] = {}
     for result in results:
+        # A repeated trial has only taken over another's objective, which would count twice.
         if result.objective is not None and result.status != "repeated":
             groups.setdefault(build_values_key(result.trial.values), []).append(result)
     candidates = [_candidate(group) for group in groups.values()]
@@ -75,6 +76,7 @@ def list_repeats(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> 
             epochs=finalist.trial.epochs,
             repeats=finalist.trial.trial_id,
         )
+        # Seed by seed, so that a search that ends early has the same seeds of all finalists.
         for extra in range(1, repeats)
         for finalist in finalists
     ]

@@ -62,6 +62,7 @@ class GridOracle(MendedOracle, keras_tuner.oracles.GridSearchOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Return the next point of the grid."""
         response: dict[str, Any] = super().populate_space(trial_id)
+        # KerasTuner adds a trial there when it has ended, and has no next point before that.
         if response["status"] == "RUNNING" and trial_id not in self._populate_next:
             self._populate_next.append(trial_id)
         return response
@@ -73,6 +74,7 @@ class HyperbandOracle(MendedOracle, keras_tuner.oracles.HyperbandOracle):
     def _random_values(self) -> dict[str, Any] | None:
         values = super()._random_values()
         if values is None:
+            # Without a proposal KerasTuner would end the search with its brackets half full.
             tried: set[str] = self._tried_so_far
             self._tried_so_far = set()
             values = super()._random_values()

@@ -31,6 +31,7 @@ def falls_behind(best: float, earlier: Sequence[Sequence[float]], *, epoch: int,
         epoch: Number of epochs so far, from 1.
         direction: Whether a smaller or a larger metric is better.
     """
+    # A trial that had ended earlier counts with the mean of what it had.
     means = [fmean(metrics[:epoch]) for metrics in earlier if metrics]
     if len(means) < MIN_TRIALS:
         return False

@@ -53,6 +53,7 @@ def compare_pairs(differences: Sequence[Floats], *, confidence: float) -> list[C
     """
     free = np.array([max(len(pairs) - 1, 0) for pairs in differences], np.float64)
     own = np.array([pairs.var(ddof=1) if len(pairs) > 1 else 0.0 for pairs in differences], np.float64)
+    # The logarithms below need variances above zero; a comparison without one says nothing of the prior.
     informed = own > _MIN_VARIANCE
     prior_free, prior = _prior(own[informed], free[informed])
     most = float(free.sum())
@@ -63,6 +64,7 @@ def compare_pairs(differences: Sequence[Floats], *, confidence: float) -> list[C
             continue
         mixed = prior if prior_free == inf else (prior_free * prior + degrees * variance) / (prior_free + degrees)
         error = sqrt(max(variance, mixed) / len(pairs))
+        # No more degrees of freedom than all comparisons have together, even where the prior has infinitely many.
         found.append(_comparison(float(pairs.mean()), error, min(prior_free + degrees, most), confidence))
     return found
 

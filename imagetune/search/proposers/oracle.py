@@ -55,6 +55,7 @@ class OracleProposer:
             config = config.model_copy(update={"max_epochs": epochs})
         self._spaces = discretise_spaces(spaces) if config.algorithm == "grid" else spaces
         self._direction = get_direction(config.objective)
+        # By setting first, so that equal objectives are in one order whatever order the searches were read in.
         known = sorted(known, key=lambda each: build_values_key(each.values))
         known.sort(key=lambda each: each.objective, reverse=self._direction == "max")
         self._oracle = _build(config, self._spaces, known, seed=seed, direction=self._direction)
@@ -69,6 +70,7 @@ class OracleProposer:
         """Return the oracle's next trial, or why there is none."""
         while True:
             with _quiet():
+                # A new name each time: to a worker whose trial is open KerasTuner gives the same trial again.
                 handle = self._oracle.create_trial(f"{_WORKER}-{len(self._oracle.trials)}")
             if handle.status == "IDLE":
                 return Turn.WAIT
@@ -83,7 +85,9 @@ class OracleProposer:
     def tell(self, trial: Trial, objective: float | None) -> None:
         """Report the objective of a trial to the oracle, with the values that it was run with."""
         handle = self._handles.pop(trial.trial_id)
+        # Hyperband looks up bracket and rung among its own values.
         kept = {name: value for name, value in handle.hyperparameters.values.items() if name.startswith("tuner/")}
+        # The journal's values count, also where this version would have proposed others under that name.
         handle.hyperparameters.values = {**build_proposal(self._spaces, trial.values), **kept}
         self._remember(handle, trial)
         self._end(handle, objective)
@@ -92,6 +96,8 @@ class OracleProposer:
         proposed = handle.hyperparameters.values
         epochs, continues = proposed.get("tuner/epochs"), None
         if (parent := proposed.get("tuner/trial_id")) is not None:
+            # KerasTuner names a trial of its own, which may have been a repetition: the checkpoint is in the folder of
+            # the original.
             lower = self._trials[parent]
             continues = self._originals[build_values_key(lower.values), lower.epochs]
         trial = Trial(f"{len(self._trials) + 1:03d}", values, epochs=epochs, continues=continues)
@@ -123,6 +129,7 @@ def _build(
         "hyperparameters": convert_to_hyperparameters(spaces),
         # KerasTuner takes 0 for "no seed", and the streams of neighbouring seeds overlap: spread them.
         "seed": int(np.random.SeedSequence(seed).generate_state(1)[0]) or 1,
+        # After three failures in a row KerasTuner raises; here the other trials of the budget go on.
         "max_consecutive_failed_trials": sys.maxsize,
     }
     if config.algorithm == "grid":

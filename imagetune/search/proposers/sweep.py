@@ -95,6 +95,7 @@ class SweepProposer:
         """Return the next trial whose setting hasn't failed."""
         while self._waiting:
             trial = self._waiting.popleft()
+            # Another seed would hardly change that a setting doesn't fit in memory or is refused.
             if trial.repeats not in self._failed:
                 return trial
         return Turn.OVER
@@ -115,6 +116,7 @@ def list_sweep_settings(spaces: Spaces) -> list[Setting]:
     """
     defaults = {path: space.fallback for path, space in spaces.items()}
     settings = [Setting(select_active(spaces, defaults), None, 0)]
+    # Spaces in force at the defaults first: their settings share the first baseline.
     for path in sorted(sort_by_conditions(spaces), key=lambda path: path not in settings[0].values):
         base = {**defaults, **find_activating_values(spaces, path, defaults[path])}
         against = _ensure_baseline(settings, select_active(spaces, base))
@@ -151,6 +153,7 @@ def list_points(space: Space) -> tuple[Value, ...]:
     if isinstance(space, ChoiceSpace):
         return space.values
     if isinstance(space, IntSpace):
+        # A set, since a short range has fewer points than this.
         chosen = {round(index * (len(space.points) - 1) / (GRID_POINTS - 1)) for index in range(GRID_POINTS)}
         return tuple(_with_default([space.points[place] for place in sorted(chosen)], space))
     (grid,) = discretise_spaces({("range",): space}).values()
@@ -194,6 +197,7 @@ def combine_better_values(effects: Sequence[Effect], *, direction: Direction) ->
     best: dict[NodePath, Effect] = {}
     for effect in effects:
         key = effect.setting.key
+        # Without significance the best of many values is likely to be luck.
         if key is None or effect.word != "better" or effect.difference is None:
             continue
         known = best.get(key)
@@ -222,6 +226,7 @@ def _compare(effects: Sequence[Effect], direction: Direction) -> list[Effect]:
     """Return the effects with difference, interval, p-values and verdict against their baselines."""
     pairs = [_pairs(effect, effects) for effect in effects]
     found = compare_pairs(pairs, confidence=CONFIDENCE)
+    # Only of comparisons that have a p-value: Holm's correction grows with their number.
     corrected = iter(adjust_p_values([comparison.p for comparison in found if comparison is not None]))
     compared = []
     for effect, gaps, comparison in zip(effects, pairs, found, strict=True):
@@ -263,4 +268,5 @@ def _with_default(points: Sequence[float], space: IntSpace | LogUniformSpace | U
 
 
 def _same(first: Value, second: Value) -> bool:
+    # To Python 1, 1.0 and true are equal, as values of a recipe they are not.
     return build_values_key({("value",): first}) == build_values_key({("value",): second})

@@ -55,6 +55,7 @@ class Journal:
         else:
             result = event.result
             line = {key: value for key, value in asdict(result).items() if key != "trial"}
+            # Without the trial's settings, which the line of its proposal has.
             append_json_line(self.path, {"event": "ended", "trial_id": result.trial.trial_id, **line})
 
     def read(self, *, repair: bool = True) -> list[Event]:
@@ -71,12 +72,14 @@ class Journal:
         data = self.path.read_bytes()
         complete = data[: data.rfind(b"\n") + 1]
         if repair and len(complete) < len(data):
+            # Otherwise the next event would be appended to the torn line, and both would be lost.
             self.path.write_bytes(complete)
         trials: dict[str, Trial] = {}
         events: list[Event] = []
         for number, line in enumerate(complete.splitlines(), start=1):
             try:
                 event = _event(json.loads(line), trials)
+            # Not left out like a torn last line: a search without one of its results would propose other trials.
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 hint = "repair the line, or search again in another folder with --run-dir"
                 raise CheckpointError(f"can't be read: {error!r}", where=f"{self.path}:{number}", hint=hint) from error
@@ -101,6 +104,7 @@ def find_unfinished(events: Sequence[Event]) -> Iterator[Trial]:
 
 def _trial_line(trial: Trial) -> dict[str, Any]:
     line = {key: value for key, value in asdict(trial).items() if key != "values" and value is not None}
+    # A list of pairs, since a path has stages' numbers in it, which a JSON key can't hold.
     return {**line, "values": [[list(path), value] for path, value in trial.values.items()]}
 
 

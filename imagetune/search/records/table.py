@@ -61,6 +61,7 @@ def describe_search(config: SearchConfig, spaces: Mapping[NodePath, Space], *, s
     The number of trials may change, and so may where they run.
     """
     kept = {"algorithm", "objective", "folds", "early_stop"}
+    # The rungs follow from these; for other algorithms they mean nothing, and may change.
     if config.algorithm == "hyperband":
         kept |= {"max_epochs", "factor"}
     description = {"seed": seed, **config.model_dump(mode="json", include=kept)}
@@ -83,6 +84,7 @@ def open_records(folder: Path, description: Mapping[str, Any], paths: Sequence[N
     """
     state, journal = folder / run_files.SEARCH, Journal(folder / run_files.JOURNAL)
     if state.exists():
+        # As it would read back: JSON turns tuples into lists.
         _check_unchanged(state, json.loads(json.dumps(description)))
     else:
         write_json(state, description)
@@ -139,6 +141,7 @@ def _row(table: Table, result: TrialResult) -> tuple[object, ...]:
         trial.trial_id,
         trial.phase,
         result.status,
+        # All digits, the same number as in the journal.
         "" if result.objective is None else repr(result.objective),
         f"{result.seconds:.3f}",
         result.epochs,
@@ -158,6 +161,7 @@ def _blank(value: object) -> object:
 def _check_unchanged(path: Path, now: Mapping[str, Any]) -> None:
     try:
         then = json.loads(path.read_text(encoding="utf-8"))
+        # Each space beside the other settings, so that the error names the one that changed.
         before, after = ({**about, **about["spaces"]} for about in (then, now))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

@@ -117,6 +117,7 @@ def _build_steps(points: Sequence[_Point]) -> list[_Line]:
 
 
 def _frame(axes: Axes, costs: Sequence[float], across: str, up: str, title: str) -> None:
+    # Backbones differ by factors in time and size; on a linear axis the small ones would lie on each other.
     axes.set_xscale("log")
     # Room for names beside the outermost points.
     axes.set_xlim(min(costs) / 1.8, max(costs) * 1.8)
@@ -133,6 +134,7 @@ def _frame(axes: Axes, costs: Sequence[float], across: str, up: str, title: str)
 
 def _write_names(axes: Axes, points: Sequence[_Point], steps: Sequence[_Line], canvas: FigureCanvasAgg) -> None:
     """Write each name on the first side of its point where it hits neither a line, a point nor a name before it."""
+    # The constrained layout settles positions in pixels with the first drawing only.
     canvas.draw()
     to_pixels = axes.transData.transform
     bars: list[_Line] = [((point.cost, point.low), (point.cost, point.high)) for point in points]
@@ -145,6 +147,7 @@ def _write_names(axes: Axes, points: Sequence[_Point], steps: Sequence[_Line], c
         for place, (across, up, ha, va) in enumerate((*_SIDES, *_FURTHER)):
             style: dict[str, Any] = {"ha": ha, "va": va, "fontsize": 8, "color": MUTED, "parse_math": False}
             at = (point.cost, point.value)
+            # matplotlib knows how large a text is only once it is drawn: each place is tried and the rest removed.
             text = axes.annotate(point.name, at, (across, up), textcoords="offset points", **style)
             box = text.get_window_extent(canvas.get_renderer())
             outside = not (axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0)

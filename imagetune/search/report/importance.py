@@ -77,6 +77,7 @@ def _name(search: SearchFiles, axis: Axis) -> str:
 
 def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Observation]) -> Iterator[Drawing]:
     """Yield the effect of each space, all on one scale."""
+    # One diverged loss would press all other points onto one line.
     metrics = clip_outliers(np.array([seen.objective for seen in observations]))
     ends = [metrics.min(), metrics.max()]
     room = 0.05 * float(ends[1] - ends[0])
@@ -87,6 +88,7 @@ def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Obse
             axes = figure.subplots()
             _points(axes, found.axis, observations, metrics)
             _effect(axes, found)
+            # One scale for all spaces: a flat effect must look flat beside a strong one.
             axes.set_ylim(ends[0] - room, ends[1] + room)
             _frame(axes, found.axis, _name(search, found.axis), search.objective)
             yield save_inline_drawing(figure, title)
@@ -99,6 +101,7 @@ def _points(axes: Axes, axis: Axis, observations: Sequence[Observation], metrics
         place = axis.place(seen.values[axis.name]) if axis.name in seen.values else None
         if place is None:
             continue
+        # Otherwise trials with the same value would lie on one vertical line, and cover each other.
         aside = 0.5 * (number / max(len(metrics) - 1, 1) - 0.5) / len(axis.values) if axis.is_choice else 0.0
         across.append(place + aside)
         up.append(figure)

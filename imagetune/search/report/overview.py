@@ -16,6 +16,7 @@ from imagetune.search.results.clock import build_clock
 from imagetune.search.results.reader import SearchFiles
 from imagetune.search.results.verdict import group_failures, list_remarks
 
+# The test has the validation's loss under the name log_loss.
 _TESTED = {"loss": "log_loss"}
 _ALSO = ("f1", "accuracy", "balanced_accuracy", "mean_average_precision", "mae", "r2")
 _MAX_CARDS = 3

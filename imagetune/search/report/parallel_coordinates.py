@@ -83,6 +83,7 @@ def _axes(search: SearchFiles, across: Sequence[float]) -> Iterator[dict[str, An
     for axis, x in zip(search.axes, across, strict=False):
         most = _MAX_TICK_LETTERS if x == across[0] else min(_MAX_TICK_LETTERS, between)
         ticks = [(_height(place), _tick_text(text, most)) for place, text in axis.ticks()]
+        # The ticks of a choice are its values: none of them can be left out.
         if len(ticks) > 1 and not axis.is_choice:
             ticks = _apart(ticks)
         yield {
@@ -135,6 +136,7 @@ def _height(place: float) -> float:
 
 def _objective_axis(metrics: Sequence[float], sign: float) -> tuple[list[float], list[tuple[float, str]]]:
     """Return the height of each metric, better ones higher up, and ticks; far outliers lie at the end."""
+    # One diverged loss would press all other lines together at one end.
     values: NDArray[np.float64] = clip_outliers(np.array(metrics, dtype=np.float64))
     low, high = float(values.min()), float(values.max())
     if high == low:
@@ -154,6 +156,7 @@ def _failed(search: SearchFiles, across: Sequence[float]) -> Iterator[dict[str, 
     seen: set[str] = set()
     for result in search.results:
         key = build_values_key(result.trial.values)
+        # A setting that failed with one seed and has a metric with another is a line already.
         if result.status == "failed" and key not in good | seen:
             seen.add(key)
             text = _reading(search, result.trial.trial_id, "failed", result.trial.values)

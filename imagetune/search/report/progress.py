@@ -32,6 +32,7 @@ def view_progress(search: SearchFiles) -> Mapping[str, Any] | None:
         (3600.0, "hours") if clock.total > 3 * 3600 else (60.0, "minutes") if clock.total > 180 else (1.0, "seconds")
     )
     times = [clock.seconds(result.began + result.seconds) / unit for result in ended]
+    # Failed trials keep their place: they took their turn in the budget.
     numbers = [float(search.searched.index(result) + 1) for result in ended]
     drawings = []
     if len(ended) > 1:
@@ -59,11 +60,13 @@ def _best(
         axes = figure.subplots()
         axes.plot(across[~stopped], shown[~stopped], "o", color=MUTED, markersize=3.5, alpha=0.7)
         axes.plot(across[stopped], shown[stopped], "x", color=MUTED, markersize=4.0, alpha=0.7)
+        # Steps: until a trial beats it, the best stays what it was.
         axes.plot(across, best, color=TRAIN, drawstyle="steps-post")
         _frame(axes, title, unit, search.objective)
         if whole:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         low, high = min(shown.min(), best.min()), max(shown.max(), best.max())
+        # Equal metrics have no range to take a share of.
         room = 0.06 * (high - low) or 0.01
         axes.set_ylim(low - room, high + room)
         return save_inline_drawing(figure, title)
@@ -83,6 +86,7 @@ def _curves(search: SearchFiles) -> Drawing | None:
         for name, points in lines.items():
             if name not in best:
                 _draw(axes, points, MUTED, 0.9, 0.35, name in stopped)
+        # The best one last, so that it lies on top.
         for place, name in reversed(list(enumerate(best))):
             _draw(axes, lines[name], TRAIN if place else VAL, 1.4 if place else 2.2, 1.0, name in stopped)
         if best:
@@ -127,6 +131,7 @@ def _curve(search: SearchFiles, name: str) -> list[tuple[int, float]]:
             for line in search.curves.get(at, ())
             if (value := _value(search, line)) is not None
         }
+        # The longer training's own epochs count where a lower rung has the same ones.
         points = {**own, **points}
         at = continues.get(at)
     return sorted(points.items())

@@ -59,6 +59,7 @@ def _spaces(search: SearchFiles) -> Spaces:
         if name not in paths:
             continue
         told = {key: value for key, value in described.items() if key != "default" or value is not None}
+        # A sweep's first trial has the defaults; in search.json a default that the recipe doesn't state is null.
         if paths[name] in first:
             told["default"] = first[paths[name]]
         spaces[paths[name]] = adapter.validate_python(told)

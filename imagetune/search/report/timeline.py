@@ -68,6 +68,7 @@ def _lanes(results: Sequence[TrialResult]) -> list[tuple[str, list[TrialResult]]
 
 def _bar(search: SearchFiles, result: TrialResult, clock: Clock, scale: float, y: float) -> dict[str, Any]:
     x, end = (_LEFT + clock.seconds(moment) * scale for moment in (result.began, result.began + result.seconds))
+    # The shortest trial must still be seen, and pointed at.
     width = max(end - x - 1, 1.5)
     name = result.trial.trial_id
     metric = result.error if result.status == "failed" else f"{search.objective} {search.metric(result.objective)}"

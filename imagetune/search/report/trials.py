@@ -19,6 +19,7 @@ from imagetune.search.results.verdict import compare_candidates
 def view_finalists(search: SearchFiles) -> Mapping[str, Any] | None:
     """Return what the table of finalists is made of; None where nothing was trained with several seeds."""
     finalists = [found for found in search.candidates if len(found.objectives) > 1]
+    # Sweeps and bake-offs have tables of their own, with their own comparisons.
     if not finalists or search.algorithm in ("sweep", "bakeoff"):
         return None
     own = search.recipe.seed
@@ -67,6 +68,7 @@ def _row(search: SearchFiles, trial: Trial, result: TrialResult | None, first: M
     settings = search.settings(trial.values)
     return {
         "trial": trial.trial_id,
+        # A trial that failed before it began has no folder.
         "link": f"trials/trial-{trial.trial_id}/" if search.folder_of(trial.trial_id).is_dir() else "",
         "settings": first.get(build_values_key(trial.values), ""),
         "kind": get_trial_kind(result) if result else "open",

@@ -48,6 +48,7 @@ def write_last_report(folder: Path, *, say: Say) -> None:
         return
     try:
         write_search_report(folder)
+    # A signal that comes meanwhile ends the program: it isn't a page that failed.
     except StoppedError:
         raise
     except ImagetuneError as error:

@@ -119,6 +119,7 @@ def shorten_names(names: Sequence[str], stages: Sequence[str] = ()) -> dict[str,
 def format_value(value: Value) -> str:
     """Return a recipe value as short text, cut to 40 characters."""
     if isinstance(value, bool) or value is None:
+        # As YAML writes them, so that a value can be copied into a recipe.
         return {True: "true", False: "false", None: "none"}[value]
     if isinstance(value, float):
         return _number_text(value)

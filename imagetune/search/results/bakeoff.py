@@ -104,6 +104,7 @@ def rank_backbones(folder: Path, results: Sequence[TrialResult], direction: Dire
     rows = _mark_front(rows, direction)
     rows = [replace(row, difference=_compute_difference(row, rows[0], count=len(rows) - 1)) for row in rows]
     rows += [
+        # Also a probe whose file is gone: the journal still has its objective.
         BackboneResult(result, _describe_values(result.trial), None)
         for result, probe in found
         if result.objective is None or not probe
@@ -154,16 +155,19 @@ def _compute_difference(row: BackboneResult, best: BackboneResult, *, count: int
     if row is best or row.probe is None or best.probe is None:
         return None
     objective = row.probe["objective"]
+    # By fold: all probes share their folds, and the difference of a fold has less spread than the folds themselves.
     own, other = (
         np.array([fold["metrics"][objective] for fold in probe["folds"]], np.float64)
         for probe in (row.probe, best.probe)
     )
+    # Bonferroni's correction, for every backbone that is compared with the best.
     confidence = 1 - (1 - row.probe["confidence"]) / max(count, 1)
     found = estimate_fold_mean(own - other, left_out=row.probe["left_out_ratio"], confidence=confidence)
     return float(found.value or 0.0), float(found.low or 0.0), float(found.high or 0.0)
 
 
 def _add_fine_tunings(row: BackboneResult, results: Sequence[TrialResult]) -> BackboneResult:
+    # Fine-tunings are named after their probe, `003-1` after `003`.
     prefix = f"{row.result.trial.trial_id}-"
     own = [result for result in results if result.trial.phase == "final" and result.trial.trial_id.startswith(prefix)]
     metrics = tuple(result.objective for result in own if result.objective is not None)

@@ -228,6 +228,7 @@ def _grow_without_blocks(trials: _Trials, seed: int) -> list[_Forest]:
     """Return forests that are each grown without one block of the settings."""
     count = int(trials.groups.max()) + 1
     blocks = min(_BLOCKS, count)
+    # Whole settings are left out: a setting's other seeds or rungs would give its objective away.
     block_of = np.random.default_rng(seed).permutation(count) % blocks
     return [_grow(trials.some(block_of[trials.groups] != block), trees=_TREES, seed=seed) for block in range(blocks)]
 
@@ -245,6 +246,7 @@ def _variance_by_chance(trials: _Trials, seed: int) -> Floats:
     permuted = []
     for number in range(_SHUFFLES):
         shuffled = replace(trials, objectives=rng.permutation(trials.objectives))
+        # Only the effects are compared: predictions of each shuffled forest would be computed for nothing.
         forest = _grow(shuffled, trees=_SHUFFLE_TREES, seed=seed + number, effects_only=True)
         permuted.append(forest.effect_variances)
     variances = np.array(permuted)
@@ -259,10 +261,12 @@ def _grow(trials: _Trials, *, trees: int, seed: int, effects_only: bool = False)
     """Grow a forest on bootstrap samples of the settings, and return its effects, variance and out-of-bag fit."""
     rng = np.random.default_rng(seed)
     axes, table = trials.axes, trials.table
+    # Sobol points cover the spaces more evenly than random ones of the same number.
     points = _one_hot(axes, _anywhere(axes, qmc.Sobol(len(axes), seed=seed).random(_POINTS)))
     effects = [np.zeros(len(_places(axis))) for axis in axes]
     predictions, unseen, votes = np.zeros(len(points)), np.zeros(len(table)), np.zeros(len(table))
     for _ in range(trees):
+        # Drawn anew for each tree, so that a space which isn't used has no effect on average.
         filled = _one_hot(axes, np.where(np.isnan(table), _anywhere(axes, rng.random(table.shape)), table))
         drawn = _draw_bootstrap(trials.groups, rng)
         tree = _fit_tree(filled[drawn > 0], trials.objectives[drawn > 0], drawn[drawn > 0], rng)
@@ -293,6 +297,7 @@ def _fit_tree(rows: _Singles, objectives: Floats, weights: NDArray[np.int64], rn
 def _draw_bootstrap(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Return how often a bootstrap sample of whole groups draws each row, (n,)."""
     names, places = np.unique(groups, return_inverse=True)
+    # Whole settings, as rows of one setting aren't independent.
     counts = np.bincount(rng.choice(len(names), len(names)), minlength=len(names))
     return counts[places].astype(np.int64)
 

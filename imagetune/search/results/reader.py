@@ -133,6 +133,7 @@ class SearchFiles:
                 build_values_key(result.trial.values),
             )
             for result in self.results
+            # A repeated trial has no training of its own, and would count one result twice.
             if result.objective is not None and result.status in ("completed", "stopped")
         )
 
@@ -180,6 +181,7 @@ def read_search(folder: Path) -> SearchFiles:
         description=read_json(folder / run_files.SEARCH),
         status=read_json(folder / run_files.STATUS),
         tracking=read_json(folder / run_files.TRACKING),
+        # Without repair: the search may be running, and its next event belongs behind the bytes that are there.
         events=tuple(Journal(folder / run_files.JOURNAL).read(repair=False)),
         best_text=best.read_text(encoding="utf-8") if best.is_file() else "",
         evaluation=read_json(folder / run_files.BEST / run_files.EVALUATION),

@@ -55,6 +55,7 @@ def describe_condition(effect: Effect, effects: Sequence[Effect]) -> str:
 
 def _quoted(option: str) -> str:
     start, value = option.split(" ", 1)
+    # A shell would split or expand these; plain values read better without quotes.
     return f"{start} '{value}'" if any(letter in value for letter in ' {}[]"*&;|<>()$`!#') else option
 
 

@@ -86,8 +86,10 @@ def compare_candidates(first: Candidate, second: Candidate, sign: float) -> Diff
         return None
     better = sign * (fmean(ours) - fmean(theirs))
     spread = math.sqrt((stdev(ours) ** 2 + stdev(theirs) ** 2) / 2)
+    # Welch's test divides by the spread.
     if spread == 0:
         return Difference(better, better, better, 2 if better else None)
+    # Welch's interval, as two settings need not vary alike over seeds.
     interval = ttest_ind(ours, theirs, equal_var=False).confidence_interval(_CONFIDENCE)
     ends = sorted((sign * float(interval.low), sign * float(interval.high)))
     return Difference(better, ends[0], ends[1], _seeds_needed(abs(better) / spread))
@@ -152,6 +154,7 @@ def _judge_winner(search: SearchFiles) -> Remark:
 
 def _fresh(search: SearchFiles, winner: Candidate) -> str:
     """Return a sentence on the winner's metric with seeds that didn't select it, which has no selection bias."""
+    # The first seed chose the setting among many, and so is too good; the others didn't.
     first, *others = winner.objectives
     return (
         f"The trial that made it a finalist reached {search.metric(first)}; "
@@ -204,6 +207,7 @@ def _judge_trend(search: SearchFiles) -> Remark | None:
     best = [max(search.sign * metric for metric in metrics[: count + 1]) for count in range(len(metrics))]
     since = len(metrics) - 1 - best.index(best[-1])
     last = max(2, len(metrics) // 4)
+    # What another seed changes is no progress of the search.
     gain, noise = best[-1] - best[-1 - last], _noise(search)
     if gain > noise:
         text = (

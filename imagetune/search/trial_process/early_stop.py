@@ -68,14 +68,18 @@ class MedianStopping:
             metrics = self._read(folder)
             if len(metrics) >= epoch:
                 return metrics[:epoch]
+            # A trial without a status hasn't begun: it is waited for like one that runs.
             state = status.get("state", "running")
             if state != "running":
+                # What had failed before this epoch doesn't count, as if it had never begun (see median_rule).
                 return metrics if state == "finished" else []
             if (moved := _progress_mark(folder, len(metrics))) != seen:
                 seen, since = moved, time.monotonic()
             if folder in self.silent or time.monotonic() - since > self.silent_seconds:
+                # Once is enough: waiting for a dead trial at every epoch would cost this one its time again and again.
                 self.silent.add(folder)
                 return []
+            # While it waits this trial writes its own status, or later ones would take it for silent.
             self.beat()
             time.sleep(_LOOK_SECONDS)
 

@@ -51,6 +51,7 @@ def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
         done: list[TrainingOutcome] = []
         for number, splits in enumerate(folds, start=1):
             run.recorder.epoch = sum(one.epochs for one in done)
+            # The fold's own progress is in its own folder; who watches the trial looks into this one.
             run.recorder.stage = f"fold {number}"
             run.recorder.beat()
             done.append(run_training(_lesson(shared, task, splits, number), stop=stop))
@@ -113,6 +114,7 @@ def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
     config = recipe.data
     data = {
         "source": str(table),
+        # splits.csv has the default columns, whatever those of the source are called.
         "columns": ColumnsConfig(slices=config.columns.slices),
         # The table says which split each image is in; nothing is split again.
         "split": config.split.model_copy(update={"val": 0.0, "test": 0.0}),

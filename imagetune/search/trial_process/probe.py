@@ -194,6 +194,7 @@ def _features(
         raise ValueError(f"the model can't be cut after {POOLING}")
     images = data.images(recipe)
     if recipe.train.cache == "off":
+        # Features are cached under the images' hashes: without them nothing is kept.
         images = replace(images, hashes={})
     batch_size = recipe.evaluate.batch_size or TIMED_BATCH
     with convert_memory_errors(batch_size):
@@ -227,6 +228,7 @@ def _probe_fold(
     learnt = train.taken(sample_training_rows(train, seed=seed))
     with limit_threads(learnt):
         probe = fit_linear_probe_baseline(learnt, left_out, val if len(val) else None)
+    # From the fold's training labels alone: those of its left-out images must not reach its metrics.
     scale = compute_value_scale([record.label for record in fold.train]) if labelled.task == "regression" else None
     metrics = compute_prediction_metrics(
         labelled.task, left_out.targets.astype(np.float32), probe.tested.astype(np.float32), scale

@@ -32,6 +32,7 @@ def run_trial(shared: Shared, task: Task) -> Outcome:
     """
     began = time.monotonic()
     try:
+        # Not SIGINT: a terminal sends Ctrl-C to all processes, and the main one decides whether trials stop.
         with listen_for_stop((signal.SIGTERM,)) as stop:
             outcome = _run(shared, task, stop)
     except StoppedError as error:

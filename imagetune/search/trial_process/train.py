@@ -73,7 +73,9 @@ def _train(lesson: TrialTraining, run: Run, stop: StopRequest) -> TrainingOutcom
     folder, recorder = run.folder, run.recorder
     earlier = None if lesson.continues is None else RunFolder(lesson.continues)
     if earlier is not None:
+        # Before the training: its epochs are appended to those of the lower rung.
         recorder.go_on_from(earlier)
+    # Lines that came from the lower rung aren't epochs of this trial.
     before = len(read_json_lines(folder.metrics))
     recipe = lesson.recipe if earlier is None else _with_batch_size_of(earlier, lesson.recipe)
     training = prepare_training(recipe, lesson.data, say=say_nothing, stop=stop, workers="unless_features_are_kept")
@@ -104,6 +106,7 @@ def _with_batch_size_of(earlier: RunFolder, recipe: Recipe) -> Recipe:
 
 def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None:
     """Write the training's recipe and lock.json; the hashes of its images are in the search's folder."""
+    # What was `auto` is settled now, and `imagetune fit` of the file must repeat it.
     if training.recipe != before:
         write_recipe(training.recipe, folder.recipe)
     write_json(
@@ -111,6 +114,7 @@ def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None
         build_lock_document(
             seed=training.recipe.seed,
             weights=asdict(training.weights),
+            # The search's lock.json has them once for all trials.
             images={},
             plugins=find_used_plugins(training.recipe),
         ),
