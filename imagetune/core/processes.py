@@ -45,6 +45,7 @@ def count_usable_cores() -> int:
 def prepare_worker(*_: int) -> None:
     """Initialize a worker process: ignore Ctrl-C, end with the main process, and reuse freed memory."""
     keep_freed_memory()
+    # A terminal sends Ctrl-C to all processes of the group; only the main process decides how they stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 
@@ -72,4 +73,5 @@ def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        # sys.exit would end this thread alone.
         os._exit(1)

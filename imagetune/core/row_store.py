@@ -166,6 +166,7 @@ class StoredRows:
         except OSError:
             return
         if written == data.nbytes:
+            # After the row itself: until then readers in other processes take the row for missing.
             self._sums[place] = _compute_checksum(data)
             self._checked[place] = True
 
@@ -249,6 +250,7 @@ def open_rows(
     size = compute_row_bytes(shape, dtype)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # One lock for all tables, because making room for one of them removes others.
         with FileLock(root / ".lock", timeout=_LOCK_SECONDS):
             places = _place_keys(folder, list(keys), size, budget_bytes)
             write_json(folder / _ABOUT, whole)  # its modification time is the table's last use
@@ -276,6 +278,7 @@ def _place_keys(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.
     """Return the row of each key, -1 without one; the table grows up to the budget."""
     known = _read_keys(folder, size)
     fresh = list(dict.fromkeys(key for key in keys if key not in known))
+    # Only whole tables know when they were last used, so one that outgrows the budget begins anew with these keys.
     if (len(known) + len(fresh)) * size > budget:
         _empty(folder)
         known, fresh = {}, list(dict.fromkeys(keys))[: budget // max(size, 1)]
@@ -286,6 +289,7 @@ def _place_keys(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.
             file.truncate(count * size)
         with (folder / _SUMS).open("ab") as file:
             # Zeros are written: on a full disk a sparse file would fail later, when sums are written through the map.
+            # Sums that a crash left without keys would shift those that are appended now.
             file.truncate(first * _SUM.itemsize)
             file.write(bytes(len(fresh) * _SUM.itemsize))
         # Keys are written last, so that after a crash each key has its row.
@@ -325,6 +329,7 @@ def _make_room(root: Path, mine: Path, budget: int) -> None:
     for folder, size in sizes.items():
         if total <= budget:
             return
+        # `_place_keys` has already kept the caller's own table within the budget.
         if folder != mine:
             shutil.rmtree(folder, ignore_errors=True)
             total -= size

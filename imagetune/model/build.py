@@ -96,10 +96,13 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
     shape = (*image_size, 3)
     if backbone.build is not None:
         return _build_plugin(backbone, shape)
+    # Keras has no EfficientNet-Lite.
     if not backbone.constructor:
         return build_efficientnet_lite0(shape)
+    # The whole model has layers for it already; inside the backbone, it would also keep EfficientNetV2 from ONNX.
     options = {"include_preprocessing": False} if backbone.built_in == "optional" else {}
     constructor = getattr(keras.applications, backbone.constructor)
+    # Weights are loaded by `load_weights`: offline, Keras deletes a file of the user's whose hash it doesn't expect.
     network = constructor(include_top=False, weights=None, input_shape=shape, **options)
     # EfficientNet can't be built without its preprocessing, which also differs with and without ImageNet weights.
     start = network.get_layer("stem_conv_pad").input if backbone.built_in == "always" else network.input

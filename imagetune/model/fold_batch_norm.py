@@ -52,6 +52,7 @@ def _rebuild_folded(model: keras.Model) -> keras.Model:
             _, convolution, source = made[id(args[0])]
             return _merge_into_convolution(layer, convolution)(source)
         output = layer(*args, **kwargs)
+        # Normalisation can't be moved across an activation.
         if isinstance(layer, _CONVOLUTIONS) and layer.activation is keras.activations.linear:
             made[id(output)] = (output, layer, args[0])
         return output

@@ -135,9 +135,11 @@ def reopen_checkpoint(path: Path, model: keras.Model) -> tuple[TrainingState, In
         raise CheckpointError(
             "training can't be resumed from here: it was not made at the end of an epoch", where=str(path)
         )
+    # Said outright here and below: a pickle could run code.
     with np.load(path / ARRAYS, allow_pickle=False) as stored:
         state = replace(state, arrays={name: stored[name] for name in stored.files})
     _load_initial(path, model, None)
+    # Between the two loads, while the model has the initial weights, of which it computes the digests.
     initial = link_initial_weights(path, model)
     _load_changed(path, model)
     return state, initial
@@ -165,9 +167,11 @@ def _commit_folder(target: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".tmp-"))
         try:
             yield temporary
+            # A rename can't replace a folder that isn't empty.
             if target.exists():
                 shutil.rmtree(target)
             temporary.rename(target)
+            # Otherwise a power cut may undo the rename.
             _sync_folder(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

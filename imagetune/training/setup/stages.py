@@ -101,6 +101,7 @@ def prepare_stage(
         RecipeError: ``unfreeze`` names a block or layer that the backbone doesn't have.
     """
     objective, slots = objective or Objective(), slots or Slots()
+    # First of all: penalties, groups and the optimizer look at which variables are trainable.
     summary = set_trainable(model, backbone, stage.unfreeze, batch_norm=stage.batch_norm, freeze_head=stage.freeze_head)
     set_penalties(find_backbone(model), train.regularisation, objective.anchors)
     blocks = _group_variables(model, backbone, decayed=stage.layer_decay < 1.0)
