@@ -209,6 +209,7 @@ def _find_member(group: h5py.Group, name: str) -> Any:
     for part in filter(None, name.split("/")):
         if not isinstance(current, h5py.Group) or part not in current:
             raise ModelFileError(f"{name!r} is named but missing")
+        # h5py follows soft and external links without a word, and an external one opens another file.
         if not isinstance(current.get(part, getlink=True), h5py.HardLink):
             raise ModelFileError(f"{part!r} is a link to somewhere else: refused")
         current = current[part]

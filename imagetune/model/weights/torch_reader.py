@@ -86,6 +86,7 @@ class _Reader(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild_tensor
         if module == "torch" and name in _ITEM_TYPES:
+            # A storage's class stands for nothing but its type of numbers, so its name will do.
             return name
         raise WeightsError(f"the file asks for {module}.{name}, which weights never need: it may be hostile")
 
