@@ -137,6 +137,7 @@ def find_near_duplicate_pairs(descriptors: Sequence[bytes]) -> Iterator[tuple[in
     if len(owners) < 2:
         return
     matcher, groups = _Matcher(np.frombuffer(b"".join(descriptors), _DESCRIPTOR)), DisjointSets(len(owners))
+    # Two descriptors of one image are one group from the start, so they are never compared.
     for descriptor in np.flatnonzero(owners[1:] == owners[:-1]).tolist():
         groups.join(descriptor, descriptor + 1)
     candidates = _Candidates(len(owners), most=int(np.clip(len(descriptors) * COMMON_SHARE, *COMMON_COUNTS)))
@@ -146,6 +147,7 @@ def find_near_duplicate_pairs(descriptors: Sequence[bytes]) -> Iterator[tuple[in
             pairs = candidates.add(matcher.find_likely(first, second, orientation, groups.names), orientation)
             for one, other in _join_matches(pairs, orientation, matcher.match_exactly, groups):
                 yield int(owners[one]), int(owners[other])
+    # Only now that exact matches have connected most groups, because aligning is the slower comparison.
     for orientation in ORIENTATIONS:
         for one, other in _join_matches(
             candidates.pairs(orientation), orientation, matcher.match_aligned, groups, most=LONGEST_CHAIN
@@ -224,6 +226,7 @@ class _Matcher:
         """Return the pairs of different groups that may match, each once, as ``first * count + second``."""
         apart = groups[first] != groups[second]
         first, second = first[apart], second[apart]
+        # Then both orders of a pair are the same comparison.
         if orientation.undoes_itself:
             first, second = np.minimum(first, second), np.maximum(first, second)
         first, second = np.divmod(np.unique(first * self.count + second), self.count)
@@ -328,6 +331,7 @@ def _compute_frequencies(grey: npt.NDArray[np.uint8]) -> Floats:
 
 def _trim(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the image without its plain margins, those within 32 levels of the border's median colour."""
+    # int16, because the sum of two levels and the limits below leave the range of a byte.
     border = np.sort(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]), axis=0).astype(np.int16)
     middle = len(border) // 2
     margin = (border[middle - 1] + border[middle]) // 2
