@@ -15,6 +15,7 @@ Resize = Literal["pad", "crop", "squash"]
 AugmentationPreset = Annotated[str, NameOf(AUGMENTATIONS, ("none", "light", "medium", "strong", "randaugment"))]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
+# Not strict, which would refuse a list for a tuple, and YAML has only lists.
 ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 Background = Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]
 Augmentation = AugmentationPreset | Sequence[dict[str, dict[str, JsonValue] | None]]
