@@ -28,6 +28,7 @@ def hide_main_module() -> Iterator[None]:
     """
     with _starting:
         main = sys.modules["__main__"]
+        # An empty module has neither file nor spec, by which multiprocessing would find the script.
         sys.modules["__main__"] = ModuleType("__main__")
         try:
             yield

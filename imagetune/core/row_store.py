@@ -106,6 +106,7 @@ class StoredRows:
     def __init__(self, folder: Path, places: npt.NDArray[np.int64], shape: tuple[int, ...], dtype: str) -> None:
         self._folder, self._places, self._shape, self._dtype = folder, places, shape, np.dtype(dtype)
         # Open files stay readable even if another process removes the table meanwhile.
+        # Unbuffered, so that a row is in the file before its checksum says so.
         self._file = (folder / _ROWS).open("r+b", buffering=0)
         with (folder / _SUMS).open("r+b") as sums:
             count = os.fstat(sums.fileno()).st_size // _SUM.itemsize
@@ -148,6 +149,7 @@ class StoredRows:
     def there(self) -> npt.NDArray[np.bool_]:
         """Return which rows exist, ``(n,)`` bool; a corrupted one may count."""
         written: npt.NDArray[np.bool_] = np.asarray(self._sums)[self._places] != 0
+        # The place -1 has read the last sum, whose row isn't meant.
         return written & (self._places >= 0)
 
     def put(self, position: int, row: npt.NDArray[Any]) -> None:

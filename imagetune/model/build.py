@@ -71,6 +71,7 @@ def find_value_scale(model: keras.Model) -> ValueScale | None:
 
 def _build_prediction_layer(task: Task, scale: ValueScale) -> keras.layers.Layer:
     if task == "regression":
+        # A layer that Keras ships, so that model.keras opens without imagetune.
         return keras.layers.Rescaling(scale.std, offset=scale.mean, dtype="float32", name=VALUE)
     activation = "sigmoid" if task == "multi_label" else "softmax"
     return keras.layers.Activation(activation, dtype="float32", name=PROBABILITIES)
@@ -134,6 +135,7 @@ def find_backbone(model: keras.Model) -> keras.Model:
 
 def build_logits_model(model: keras.Model) -> keras.Model:
     """Return the model up to its logits (batch, outputs) float32, before the last layer; weights are shared."""
+    # Training takes logits, from which cross-entropy is exact even where probabilities underflow.
     return keras.Model(model.input, model.get_layer(LOGITS).output, name="imagetune_logits")
 
 

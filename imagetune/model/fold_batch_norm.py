@@ -62,6 +62,7 @@ def _rebuild_folded(model: keras.Model) -> keras.Model:
 
 def _merge_into_convolution(norm: keras.layers.BatchNormalization, layer: keras.layers.Layer) -> keras.layers.Layer:
     """Return a convolution that includes BatchNorm: w * s and (b - mean) * s + beta, where s = gamma / deviation."""
+    # Without the name, which the old convolution may still have in the same model.
     config = {key: value for key, value in layer.get_config().items() if key != "name"}
     merged = type(layer).from_config(config | {"use_bias": True})
     merged.build(layer.input.shape)

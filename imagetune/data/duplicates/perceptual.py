@@ -319,10 +319,12 @@ def _compute_frequencies(grey: npt.NDArray[np.uint8]) -> Floats:
     """Return the lowest 8 x 8 DCT frequencies ``(n, 8, 8)`` of thumbnails ``(n, 32, 32)``: norm 1, mean set to 0."""
     steps = np.arange(FREQUENCIES)[:, None] * (2 * np.arange(SIDE) + 1)[None]
     cosines = np.cos(np.pi * steps / (2 * SIDE)).astype(np.float32)
+    # The scale of the orthonormal transform, whose first row is constant.
     cosines[0] /= np.sqrt(np.float32(2))
     frequencies = np.empty((len(grey), FREQUENCIES, FREQUENCIES), np.float32)
     for start in range(0, len(grey), _LARGEST_BLOCK):
         frequencies[start : start + _LARGEST_BLOCK] = cosines @ grey[start : start + _LARGEST_BLOCK] @ cosines.T
+    # The mean would outweigh all others in the norm, although copies may differ in brightness.
     frequencies[:, 0, 0] = 0
     lengths = np.linalg.norm(frequencies, axis=(1, 2), keepdims=True)
     scaled: Floats = frequencies / np.maximum(lengths, 1e-6)

@@ -88,6 +88,7 @@ class Augmenter:
         # albumentations keeps the random state in its objects, which threads must not share.
         self._local = threading.local()
 
+    # A threading.local can't be pickled, so each process builds transforms of its own.
     def __reduce__(self) -> tuple[Any, ...]:
         return (Augmenter, (self._spec, self._image))
 

@@ -204,6 +204,7 @@ def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
     for entry in _list_entries(folder, walk):
         if entry.is_dir():
             inside.append(entry.path)
+        # A link to nothing counts as an image, so that the audit names it.
         elif is_image(entry.name):
             walk.images.append(entry.path)
         else:

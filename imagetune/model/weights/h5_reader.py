@@ -176,6 +176,7 @@ def _walk_layers(group: h5py.Group, path: tuple[str, ...], budget: _Budget) -> I
         if name != "vars":
             yield from _walk_layers(member, (*path, name), budget)
             continue
+        # As numbers: as text, 10 would come before 2.
         keys = sorted((key for key in member if key.isdecimal()), key=int)
         if arrays := tuple(_check_array(member, key) for key in keys):
             yield StoredLayer(path, _read_text(member, "name"), arrays)

@@ -91,6 +91,7 @@ def fetch_weights(names: Sequence[str]) -> tuple[WeightsStatus, ...]:
     backbones = [get_backbone(name) for name in names]
     for backbone in backbones:
         provide_imagenet_file(backbone)
+    # Each was verified a moment ago, which reads the whole file.
     return tuple(weights_status(backbone, verify=False) for backbone in backbones)
 
 

@@ -125,6 +125,7 @@ def _check_state(state: Any) -> dict[str, _Tensor]:
         if 0 not in tensor.shape and tensor.offset + last >= tensor.storage.count:
             raise WeightsError(f"tensor {name!r} reaches outside its storage")
         # Strides of zero would let a few bytes stand for terabytes.
+        # The product is one of Python's integers, which can't overflow.
         if np.prod(tensor.shape, dtype=object) > tensor.storage.count:
             raise WeightsError(f"tensor {name!r} is larger than its storage")
     return dict(state)

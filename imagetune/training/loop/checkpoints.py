@@ -147,6 +147,7 @@ def reopen_checkpoint(path: Path, model: keras.Model) -> tuple[TrainingState, In
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the folders of the committed checkpoints, oldest first."""
+    # Steps have leading zeros, so that names sort like numbers.
     return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
 
 

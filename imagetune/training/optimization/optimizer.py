@@ -163,6 +163,7 @@ def _build_group_optimizer(
         gradient_accumulation_steps=accumulation if accumulation > 1 else None,
         **_select_settings(config),
     )
+    # Keras doesn't save this list; every stage builds its optimizers anew.
     # Biases, normalisation and scales are the variables with at most one dimension.
     optimizer.exclude_from_weight_decay(var_list=[one for one in group.variables.values() if len(one.shape) <= 1])
     return optimizer
