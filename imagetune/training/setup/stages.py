@@ -127,6 +127,8 @@ def _compile(
     learner: keras.Model, train: TrainConfig, objective: Objective, groups: Sequence[Group], slots: Slots, tally: Tally
 ) -> None:
     """Compile the learner with its optimizer, loss and metrics."""
+    # Anew in every stage, because Keras notes at compiling what is trainable. Several steps an execution would not do:
+    # Keras rounds an epoch of 61 steps up to 64 (docs/performance.md).
     learner.compile(
         optimizer=build_optimizer(
             train.optimizer, groups, slots=slots, average=train.average, accumulation=train.accumulation
