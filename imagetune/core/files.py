@@ -19,6 +19,7 @@ HASH_CHUNK_BYTES = 1 << 20
 _FULL = "free some space, or choose another path"
 _REFUSED = "check the permissions, or choose another path"
 _IN_THE_WAY = "a file or folder of another kind is in the way, so choose another path"
+# Errors that a user can remedy. Others, such as a failing disk, keep their own type and traceback.
 _HINTS = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -65,6 +66,8 @@ def replace_atomically(path: Path) -> Iterator[Path]:
             yield temporary
             # mkstemp creates private files, but colleagues and the MLflow server must read a run folder.
             temporary.chmod(0o644)
+            # Before the rename: otherwise a power cut can leave the final name on a file whose content never reached
+            # the disk.
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             temporary.replace(path)
@@ -114,6 +117,7 @@ def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[obje
         replace_atomically(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
+        # The csv module ends lines with \r\n on every system unless told otherwise.
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
@@ -133,6 +137,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         return []
     # Not splitlines, which also splits at U+2028, and JSON strings may contain that.
     lines = path.read_text(encoding="utf-8").split("\n")
+    # A complete line ends in a line break, so whatever follows the last break was cut short, or is empty.
     return [json.loads(line) for line in lines[:-1] if line]
 
 

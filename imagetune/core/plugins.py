@@ -82,6 +82,7 @@ def convert_plugin_errors(kind: PluginKind, name: str) -> Iterator[None]:
     """
     try:
         yield
+    # Our own errors already say what to do, and a lack of memory is not the plug-in's fault.
     except (ImagetuneError, MemoryError):
         raise
     # Code of others may raise anything, and the user must learn which package to blame.
@@ -97,6 +98,7 @@ def _find_entry_points(kind: PluginKind) -> Mapping[str, tuple[EntryPoint, ...]]
     return _scan_packages(tuple(sys.path)).get(kind.group, {})
 
 
+# A scan reads the metadata of every installed package, so that a recipe's several questions share one.
 @lru_cache(maxsize=4)
 def _scan_packages(path: tuple[str, ...]) -> Mapping[str, Mapping[str, tuple[EntryPoint, ...]]]:  # noqa: ARG001 - the key
     """Return the entry points by group and name, from one reading of all packages' metadata."""

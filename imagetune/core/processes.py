@@ -28,6 +28,7 @@ def hide_main_module() -> Iterator[None]:
     """
     with _starting:
         main = sys.modules["__main__"]
+        # An empty module has neither file nor spec, by which multiprocessing would find the script.
         sys.modules["__main__"] = ModuleType("__main__")
         try:
             yield
@@ -45,6 +46,7 @@ def count_usable_cores() -> int:
 def prepare_worker(*_: int) -> None:
     """Initialize a worker process: ignore Ctrl-C, end with the main process, and reuse freed memory."""
     keep_freed_memory()
+    # A terminal sends Ctrl-C to all processes of the group; only the main process decides how they stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 
@@ -72,4 +74,5 @@ def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        # sys.exit would end this thread alone.
         os._exit(1)

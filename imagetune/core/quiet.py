@@ -21,6 +21,7 @@ def hide_import_messages() -> Iterator[None]:
     # For later messages; those at import are printed before it is read.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if sys.stderr is not None:
+        # Before the descriptor changes: what Python has buffered belongs on the screen.
         sys.stderr.flush()
     try:
         kept = os.dup(2)

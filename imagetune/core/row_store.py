@@ -106,6 +106,7 @@ class StoredRows:
     def __init__(self, folder: Path, places: npt.NDArray[np.int64], shape: tuple[int, ...], dtype: str) -> None:
         self._folder, self._places, self._shape, self._dtype = folder, places, shape, np.dtype(dtype)
         # Open files stay readable even if another process removes the table meanwhile.
+        # Unbuffered, so that a row is in the file before its checksum says so.
         self._file = (folder / _ROWS).open("r+b", buffering=0)
         with (folder / _SUMS).open("r+b") as sums:
             count = os.fstat(sums.fileno()).st_size // _SUM.itemsize
@@ -148,6 +149,7 @@ class StoredRows:
     def there(self) -> npt.NDArray[np.bool_]:
         """Return which rows exist, ``(n,)`` bool; a corrupted one may count."""
         written: npt.NDArray[np.bool_] = np.asarray(self._sums)[self._places] != 0
+        # The place -1 has read the last sum, whose row isn't meant.
         return written & (self._places >= 0)
 
     def put(self, position: int, row: npt.NDArray[Any]) -> None:
@@ -166,6 +168,7 @@ class StoredRows:
         except OSError:
             return
         if written == data.nbytes:
+            # After the row itself: until then readers in other processes take the row for missing.
             self._sums[place] = _compute_checksum(data)
             self._checked[place] = True
 
@@ -249,6 +252,7 @@ def open_rows(
     size = compute_row_bytes(shape, dtype)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # One lock for all tables, because making room for one of them removes others.
         with FileLock(root / ".lock", timeout=_LOCK_SECONDS):
             places = _place_keys(folder, list(keys), size, budget_bytes)
             write_json(folder / _ABOUT, whole)  # its modification time is the table's last use
@@ -276,6 +280,7 @@ def _place_keys(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.
     """Return the row of each key, -1 without one; the table grows up to the budget."""
     known = _read_keys(folder, size)
     fresh = list(dict.fromkeys(key for key in keys if key not in known))
+    # Only whole tables know when they were last used, so one that outgrows the budget begins anew with these keys.
     if (len(known) + len(fresh)) * size > budget:
         _empty(folder)
         known, fresh = {}, list(dict.fromkeys(keys))[: budget // max(size, 1)]
@@ -286,6 +291,7 @@ def _place_keys(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.
             file.truncate(count * size)
         with (folder / _SUMS).open("ab") as file:
             # Zeros are written: on a full disk a sparse file would fail later, when sums are written through the map.
+            # Sums that a crash left without keys would shift those that are appended now.
             file.truncate(first * _SUM.itemsize)
             file.write(bytes(len(fresh) * _SUM.itemsize))
         # Keys are written last, so that after a crash each key has its row.
@@ -325,6 +331,7 @@ def _make_room(root: Path, mine: Path, budget: int) -> None:
     for folder, size in sizes.items():
         if total <= budget:
             return
+        # `_place_keys` has already kept the caller's own table within the budget.
         if folder != mine:
             shutil.rmtree(folder, ignore_errors=True)
             total -= size

@@ -49,4 +49,5 @@ def find_similar_name(word: str, known: Iterable[str]) -> str | None:
 
 def _fold(name: str) -> str:
     folded = name.casefold()
+    # A name of separators alone would become empty, and so equal to every other such name.
     return "".join(char for char in folded if char not in "_- ") or folded

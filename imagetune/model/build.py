@@ -71,6 +71,7 @@ def find_value_scale(model: keras.Model) -> ValueScale | None:
 
 def _build_prediction_layer(task: Task, scale: ValueScale) -> keras.layers.Layer:
     if task == "regression":
+        # A layer that Keras ships, so that model.keras opens without imagetune.
         return keras.layers.Rescaling(scale.std, offset=scale.mean, dtype="float32", name=VALUE)
     activation = "sigmoid" if task == "multi_label" else "softmax"
     return keras.layers.Activation(activation, dtype="float32", name=PROBABILITIES)
@@ -96,10 +97,13 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
     shape = (*image_size, 3)
     if backbone.build is not None:
         return _build_plugin(backbone, shape)
+    # Keras has no EfficientNet-Lite.
     if not backbone.constructor:
         return build_efficientnet_lite0(shape)
+    # The whole model has layers for it already; inside the backbone, it would also keep EfficientNetV2 from ONNX.
     options = {"include_preprocessing": False} if backbone.built_in == "optional" else {}
     constructor = getattr(keras.applications, backbone.constructor)
+    # Weights are loaded by `load_weights`: offline, Keras deletes a file of the user's whose hash it doesn't expect.
     network = constructor(include_top=False, weights=None, input_shape=shape, **options)
     # EfficientNet can't be built without its preprocessing, which also differs with and without ImageNet weights.
     start = network.get_layer("stem_conv_pad").input if backbone.built_in == "always" else network.input
@@ -131,6 +135,7 @@ def find_backbone(model: keras.Model) -> keras.Model:
 
 def build_logits_model(model: keras.Model) -> keras.Model:
     """Return the model up to its logits (batch, outputs) float32, before the last layer; weights are shared."""
+    # Training takes logits, from which cross-entropy is exact even where probabilities underflow.
     return keras.Model(model.input, model.get_layer(LOGITS).output, name="imagetune_logits")
 
 

@@ -84,6 +84,7 @@ def list_layer_rows(
     from imagetune.model.trainable import list_blocks, set_trainable
 
     backbone = get_backbone(name)
+    # The smallest size will do, because neither layers nor parameters depend on it.
     network = build_backbone(backbone, (backbone.min_size, backbone.min_size))
     blocks = list_blocks(network, backbone)
     states = set_trainable(network, backbone, unfreeze, batch_norm=batch_norm).blocks

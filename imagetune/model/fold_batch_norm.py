@@ -23,6 +23,7 @@ def fold_batch_norm_layers(model: keras.Model) -> keras.Model:
     Returns:
         A model with the same inputs, and the same outputs up to rounding; the model itself where nothing can be folded.
     """
+    # Worth it: EfficientNet-Lite0 took 167 images a second instead of 111 (docs/performance.md).
     if not any(_is_foldable(layer) for layer in _list_layers(model)):
         return model
     return _rebuild_folded(model)
@@ -52,6 +53,7 @@ def _rebuild_folded(model: keras.Model) -> keras.Model:
             _, convolution, source = made[id(args[0])]
             return _merge_into_convolution(layer, convolution)(source)
         output = layer(*args, **kwargs)
+        # Normalisation can't be moved across an activation.
         if isinstance(layer, _CONVOLUTIONS) and layer.activation is keras.activations.linear:
             made[id(output)] = (output, layer, args[0])
         return output
@@ -61,6 +63,7 @@ def _rebuild_folded(model: keras.Model) -> keras.Model:
 
 def _merge_into_convolution(norm: keras.layers.BatchNormalization, layer: keras.layers.Layer) -> keras.layers.Layer:
     """Return a convolution that includes BatchNorm: w * s and (b - mean) * s + beta, where s = gamma / deviation."""
+    # Without the name, which the old convolution may still have in the same model.
     config = {key: value for key, value in layer.get_config().items() if key != "name"}
     merged = type(layer).from_config(config | {"use_bias": True})
     merged.build(layer.input.shape)

@@ -53,6 +53,7 @@ def split_for_saliency(model: keras.Model) -> SaliencyModel:
         x = copy(x)
         copy.set_weights(layer.get_weights())
     head = keras.Model(inputs, x, name="head")
+    # The step of gradient descent may change nothing but the shift.
     head.trainable = False
     return SaliencyModel(fold_batch_norm_layers(keras.Model(model.input, tensor, name="features")), head)
 

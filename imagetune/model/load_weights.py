@@ -140,6 +140,7 @@ def _report(path: Path, match: Match) -> WeightsReport:
 def _load_lite0(network: keras.Model, path: Path) -> WeightsReport:
     arrays = convert_torch_weights(read_torch_file(path))
     for name, values in arrays.items():
+        # All are checked before the first is assigned, so that a wrong file leaves the backbone as it was.
         _check_shapes(network.get_layer(name), values)
     for name, values in arrays.items():
         network.get_layer(name).set_weights(values)

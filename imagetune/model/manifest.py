@@ -209,6 +209,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
                 weights_sha256=compute_file_sha256(fresh / WEIGHTS),
             )
             write_json(fresh / MANIFEST, manifest.model_dump(mode="json"))
+            # A rename can't replace a folder that isn't empty.
             if folder.exists():
                 folder.replace(Path(name) / "old")
             fresh.replace(folder)

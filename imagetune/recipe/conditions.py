@@ -169,6 +169,7 @@ def _describe_value(document: Document, name: str) -> str:
 def _has_value(space: ChoiceSpace | IntSpace, value: Value) -> bool:
     if isinstance(space, ChoiceSpace):
         return find_index(space.values, value) is not None
+    # In Python true is 1, and would lie in the range.
     return isinstance(value, int) and not isinstance(value, bool) and value in space.points
 
 

@@ -123,6 +123,7 @@ class _Builder:
 
     def take_key(self, event: Any) -> None:
         parent = self.stack[-1]
+        # A key stays the text that is written, so that classes may be called `no` or `3`.
         path = (*parent.path, event.value)
         if event.value in parent.value:
             first = self.locations[path].line
@@ -149,6 +150,7 @@ class _Builder:
             raise self.make_error(
                 event.start_mark, f"tag {event.tag!r} is not allowed", "a recipe holds plain values only"
             )
+        # PyYAML's first flag says that the scalar is plain; a quoted one stays text.
         return resolve_scalar(event.value) if event.implicit[0] else event.value
 
     def open(self, event: Any, value: dict[str, Any] | list[Any]) -> None:
@@ -165,6 +167,7 @@ class _Builder:
     def close(self) -> None:
         done = self.stack.pop()
         if done.anchor:
+            # Known only from its end on, so that no value can contain itself through an alias.
             self.anchors[done.anchor] = (done.value, self.nodes - done.first_node + 1)
 
     def alias(self, event: yaml.AliasEvent) -> None:

@@ -68,5 +68,6 @@ def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
 def _shape_stage(stage: Mapping[str, Any], epochs: Any, head_rate: Any) -> dict[str, Any]:
     # A value of the wrong type goes through unscaled, so that the schema reports it at its place.
     scalable = isinstance(head_rate, (int, float)) and not isinstance(head_rate, bool)
+    # Rounded, because 3e-3 * 0.1 is 0.00030000000000000003, which recipe.yaml would show.
     rate = float(f"{head_rate * stage['learning_rate']:.6g}") if scalable else head_rate
     return {**stage, "epochs": stage["epochs"] if epochs is None else epochs, "learning_rate": rate}

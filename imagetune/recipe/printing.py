@@ -34,6 +34,7 @@ def list_recipe_values(recipe: Recipe) -> dict[str, Any]:
 
 def format_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML that reads back to an equal recipe."""
+    # Unsorted, so that keys keep the schema's order in place of the alphabet's.
     return yaml.safe_dump(list_recipe_values(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 

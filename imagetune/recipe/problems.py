@@ -116,6 +116,7 @@ def _build_error(
             keys = _list_keys(root, path[:-1])
             return RecipeError("unknown key", where=where, hint=suggest_known_word(str(path[-1]), keys))
         case "value_error":
+            # The error itself, because pydantic's message puts "Value error, " before its text.
             return RecipeError(str(first["ctx"]["error"]), where=where)
     wanted = " or ".join(dict.fromkeys(describe_expectation(finding) for finding in findings))
     hint = _suggest_literal(findings) or _suggest_keys(path, findings, root)

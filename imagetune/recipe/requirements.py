@@ -32,6 +32,7 @@ def parse_requirement(text: str) -> Requirement:
         return Requirement.model_validate({"metric": metric, kind: float(number)})
     # First, as a ValidationError is a ValueError too.
     except ValidationError as error:
+        # pydantic puts these words before the text of our own error.
         what = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise RecipeError(what, where=f"--require {text}") from None
     except ValueError:

@@ -98,6 +98,7 @@ def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
     position = {path: index for index, path in enumerate(paths)}
     where = [position[record.path] for record in catalog.records]
     statistics = tuple(inspected[index].statistics for index in where)
+    # Files that can't be read have no hash, and are not copies of each other for that.
     copies = find_components(len(paths), find_equal_pairs([one.statistics.sha256 or None for one in inspected]))
     alike = find_components(len(paths), [*enumerate(copies), *(_find_near_pairs(inspected) if near else ())])
     # Records of one file have one group, which is named by the first of its records, not of its paths.

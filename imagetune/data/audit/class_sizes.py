@@ -39,6 +39,7 @@ def check_class_sizes(
     if len(sizes) < 2:
         return
     (low, smallest), (high, largest) = sizes[0], sizes[-1]
+    # All images of the smallest class may be unusable.
     if high >= LARGE_RATIO * max(low, 1):
         yield Finding(
             "class-imbalance",

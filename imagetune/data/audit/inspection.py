@@ -92,6 +92,7 @@ def inspect_images(
     inspect = partial(inspect_image, background=background, max_pixels=max_pixels, descriptors=descriptors)
     if not keep:
         return _inspect_all(paths, inspect)
+    # Another version of a decoder may give other pixels, and so other statistics.
     store = StatisticsCache(
         [_VERSION, PERCEPTUAL_HASH_VERSION, *map(version, _DECODERS), background, max_pixels, descriptors]
     )
@@ -133,6 +134,7 @@ def inspect_image(path: str, *, background: tuple[int, int, int], max_pixels: in
 
 def _may_be_cached(one: Inspection) -> bool:
     """Return whether an inspection may be cached: a lack of memory says nothing about the file."""
+    # There may be enough memory the next time.
     return "memory" not in (one.statistics.error or "")
 
 
@@ -142,6 +144,7 @@ def _inspect_all(paths: Sequence[str], inspect: Callable[[str], Inspection]) -> 
         return [inspect(path) for path in paths]
     pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=prepare_worker)
     try:
+        # Processes start when work is submitted, so only this call has to hide the main module.
         with hide_main_module():
             found = pool.map(inspect, paths, chunksize=_CHUNK)
         return list(found)

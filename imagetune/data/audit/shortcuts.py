@@ -261,6 +261,7 @@ def _select_independent(
     return list(first.values())
 
 
+# A million images lie in few folders.
 @lru_cache(10_000)
 def _find_source(folder: str, root: str, label: str, split: str | None) -> str:
     """Return the folder relative to the source, without the parts that name the split or the label."""
@@ -282,6 +283,7 @@ def _stores_labels(folders: Sequence[str], labels: Sequence[str]) -> bool:
 def _limit(places: _Codes, most: int) -> _Codes:
     if len(places) <= most:
         return places
+    # A fixed seed, so that a second check of the same images finds the same.
     chosen: _Codes = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
     return chosen
 
@@ -289,6 +291,7 @@ def _limit(places: _Codes, most: int) -> _Codes:
 def _compute_p_value(as_good: Callable[[npt.NDArray[Any]], bool], truth: npt.NDArray[Any]) -> float:
     """Return the p-value of a permutation test, (1 + as good) / (1 + all): Phipson and Smyth 2010."""
     random = np.random.default_rng(0)
+    # The true order counts as one of the permutations, so that p is never 0.
     return (1 + sum(as_good(random.permutation(truth)) for _ in range(PERMUTATIONS))) / (1 + PERMUTATIONS)
 
 
@@ -307,6 +310,7 @@ def _predict_held_out(
 def _build_classifier() -> Any:
     from sklearn.tree import DecisionTreeClassifier
 
+    # Balanced like the score, or the tree would leave rare classes out.
     return DecisionTreeClassifier(max_leaf_nodes=32, min_samples_leaf=5, class_weight="balanced", random_state=0)
 
 

@@ -104,11 +104,13 @@ class StatisticsCache:
     def read(self, paths: Sequence[str], stamps: Sequence[Stamp | None]) -> list[Inspection | None]:
         """Return the cached inspection of each file in its present state; None for a file that has to be opened."""
         found: list[Inspection | None] = [None] * len(paths)
+        # A connection's own block commits or rolls back, but leaves it open.
         with self._skip_on_failure(), closing(self._open()) as connection, connection:
             used = []
             for place, (path, stamp) in enumerate(zip(paths, stamps, strict=True)):
                 if stamp is None:
                     continue
+                # As bytes: a path need not be UTF-8, as SQLite's texts must be.
                 key = (os.fsencode(path), self._settings)
                 row = connection.execute(_FIND, (*key, stamp.text)).fetchone()
                 found[place] = _decode(path, row) if row else None
@@ -189,4 +191,5 @@ def _measure_size(connection: sqlite3.Connection) -> int:
         value: Any = connection.execute(f"PRAGMA {name}").fetchone()[0]
         return int(value)
 
+    # Deleted entries leave free pages in the file, which doesn't shrink by itself.
     return (pragma("page_count") - pragma("freelist_count")) * pragma("page_size")

@@ -22,6 +22,7 @@ MAX_SCALE = 0.16
 MAX_SHIFT = 3.0
 
 _SOFTENING_SIGMA = 0.6
+# Coarse first: Gauss-Newton can't find a shift that is wider than the structures it sees.
 _BLURS = ((2.0, 3), (1.0, 3))
 # Damping keeps steps short where a thumbnail has no structure: scale and shift of columns, then of rows.
 _DAMPING = (30.0, 0.3, 30.0, 0.3)

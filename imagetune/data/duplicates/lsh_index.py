@@ -125,6 +125,7 @@ class LshIndex:
 def _bands() -> tuple[npt.NDArray[np.intp], ...]:
     rows, columns = np.divmod(np.arange(FREQUENCIES * FREQUENCIES), FREQUENCIES)
     parities = rows % 2 * 2 + columns % 2
+    # The lowest frequency is the mean, which is set to zero and so has no sign.
     return tuple(np.flatnonzero((parities == parity) & (rows + columns > 0)) for parity in range(4))
 
 
@@ -148,6 +149,7 @@ def _find_uncertain_signs(frequencies: Floats, band: npt.NDArray[np.intp]) -> li
 def _sort_by_code(codes: Places) -> tuple[Places, Places]:
     """Return the positions sorted by code, and where each code begins among them."""
     order = np.argsort(codes, kind="stable").astype(np.int64)
+    # A quarter of the 64 frequencies is in each band, so a code has at most 16 bits.
     counts = np.bincount(codes, minlength=1 << 16)
     return order, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 

@@ -137,6 +137,7 @@ def find_near_duplicate_pairs(descriptors: Sequence[bytes]) -> Iterator[tuple[in
     if len(owners) < 2:
         return
     matcher, groups = _Matcher(np.frombuffer(b"".join(descriptors), _DESCRIPTOR)), DisjointSets(len(owners))
+    # Two descriptors of one image are one group from the start, so they are never compared.
     for descriptor in np.flatnonzero(owners[1:] == owners[:-1]).tolist():
         groups.join(descriptor, descriptor + 1)
     candidates = _Candidates(len(owners), most=int(np.clip(len(descriptors) * COMMON_SHARE, *COMMON_COUNTS)))
@@ -146,6 +147,7 @@ def find_near_duplicate_pairs(descriptors: Sequence[bytes]) -> Iterator[tuple[in
             pairs = candidates.add(matcher.find_likely(first, second, orientation, groups.names), orientation)
             for one, other in _join_matches(pairs, orientation, matcher.match_exactly, groups):
                 yield int(owners[one]), int(owners[other])
+    # Only now that exact matches have connected most groups, because aligning is the slower comparison.
     for orientation in ORIENTATIONS:
         for one, other in _join_matches(
             candidates.pairs(orientation), orientation, matcher.match_aligned, groups, most=LONGEST_CHAIN
@@ -224,6 +226,7 @@ class _Matcher:
         """Return the pairs of different groups that may match, each once, as ``first * count + second``."""
         apart = groups[first] != groups[second]
         first, second = first[apart], second[apart]
+        # Then both orders of a pair are the same comparison.
         if orientation.undoes_itself:
             first, second = np.minimum(first, second), np.maximum(first, second)
         first, second = np.divmod(np.unique(first * self.count + second), self.count)
@@ -316,10 +319,12 @@ def _compute_frequencies(grey: npt.NDArray[np.uint8]) -> Floats:
     """Return the lowest 8 x 8 DCT frequencies ``(n, 8, 8)`` of thumbnails ``(n, 32, 32)``: norm 1, mean set to 0."""
     steps = np.arange(FREQUENCIES)[:, None] * (2 * np.arange(SIDE) + 1)[None]
     cosines = np.cos(np.pi * steps / (2 * SIDE)).astype(np.float32)
+    # The scale of the orthonormal transform, whose first row is constant.
     cosines[0] /= np.sqrt(np.float32(2))
     frequencies = np.empty((len(grey), FREQUENCIES, FREQUENCIES), np.float32)
     for start in range(0, len(grey), _LARGEST_BLOCK):
         frequencies[start : start + _LARGEST_BLOCK] = cosines @ grey[start : start + _LARGEST_BLOCK] @ cosines.T
+    # The mean would outweigh all others in the norm, although copies may differ in brightness.
     frequencies[:, 0, 0] = 0
     lengths = np.linalg.norm(frequencies, axis=(1, 2), keepdims=True)
     scaled: Floats = frequencies / np.maximum(lengths, 1e-6)
@@ -328,6 +333,7 @@ def _compute_frequencies(grey: npt.NDArray[np.uint8]) -> Floats:
 
 def _trim(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the image without its plain margins, those within 32 levels of the border's median colour."""
+    # int16, because the sum of two levels and the limits below leave the range of a byte.
     border = np.sort(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]), axis=0).astype(np.int16)
     middle = len(border) // 2
     margin = (border[middle - 1] + border[middle]) // 2

@@ -45,6 +45,7 @@ _REFUSED = {
         _NORMALIZATIONS, "normalisation is done by the model's first layers, so images must stay uint8 RGB"
     ),
 }
+# Whether a chain fails may depend on its random parameters, so it is tried with several seeds.
 _CHAIN_SEEDS = 8
 # What albumentations and OpenCV raise for arguments that don't suit an image: there is no common base class.
 _TRANSFORM_ERRORS = (
@@ -87,6 +88,7 @@ class Augmenter:
         # albumentations keeps the random state in its objects, which threads must not share.
         self._local = threading.local()
 
+    # A threading.local can't be pickled, so each process builds transforms of its own.
     def __reduce__(self) -> tuple[Any, ...]:
         return (Augmenter, (self._spec, self._image))
 
@@ -107,7 +109,9 @@ class Augmenter:
         if not self._spec:
             return resize_image(image, self._image)
         composition = self._build_composition()
+        # albumentations takes one number. A hash of the three keeps (seed, epoch, index) apart that have the same sum.
         composition.set_random_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        # Crops and rotations may change the size.
         return resize_image(composition(image=image)["image"], self._image)
 
     def _build_composition(self) -> Any:
@@ -223,6 +227,7 @@ def _find_entry_problems(
             place, f"albumentations has no transform {name!r}; {suggest_known_word(name, _list_transforms())}"
         )
         return
+    # `strict` is albumentations' own switch, which `_find_transform_problems` sets.
     known = [argument for argument in inspect.signature(kind.__init__).parameters if argument not in ("self", "strict")]
     unknown = [argument for argument in arguments if argument not in known]
     for argument in unknown:
@@ -250,6 +255,7 @@ def _find_composition_problems(
         yield Problem((*place, "p"), f"{_shorten(p)} is wrong: expected a number from 0 to 1")
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         yield Problem((*place, "n"), f"{_shorten(n)} is wrong: expected a whole number of at least 1")
+    # albumentations divides each p by their sum.
     if not found and not any((next(iter(entry.values())) or {}).get("p", 0.5) for entry in inner):
         yield Problem((*place, "transforms"), "every transform has p: 0, so none can be chosen")
 
@@ -259,6 +265,7 @@ def _find_transform_problems(
 ) -> Iterator[Problem]:
     from pydantic import ValidationError
 
+    # pydantic, which albumentations checks arguments with, would take `true` for the number 1.
     p = arguments.get("p", 0.5)
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
         yield Problem((*place, "p"), f"{_shorten(p)} is wrong: expected a number from 0 to 1")
@@ -303,6 +310,7 @@ def _try(transform: Any, size: tuple[int, int], seed: int = 0) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # Left to its own p, a transform may be skipped, and its failure stays hidden.
             result = transform(image=image, force_apply=True)["image"]
     except (*_TRANSFORM_ERRORS, CropSizeError, cv2.error) as error:
         return f"on an image of {size[0]} x {size[1]} it fails with: {_simplify(str(error))}"

@@ -80,6 +80,7 @@ class ImageCaches:
             config: ``cache``, ``cache_gib``, ``workers`` and the image settings are used.
             reads: How often each image will be read; a cache doesn't pay for a single time.
         """
+        # The number of workers and of reads decide which kind of cache it is, so they belong to the key.
         key = (config.image.model_dump_json(), config.cache, config.cache_gib, config.workers == 0, reads > 1)
         if key not in self._opened:
             self._opened[key] = open_image_cache(config, self._hashes, reads=reads)
@@ -167,6 +168,7 @@ def open_image_cache(
     if kind == "disk":
         rows = _open_table(config, keys, room, root)
         kind, reason = ("disk", reason) if rows is not None else ("off", f"{root} can't be written")
+        # A single read doesn't pay for filling a cache, but may use one that an earlier run has filled.
         if reads < 2 and config.cache == "auto" and rows is not None and not rows.there().all():
             return ImageCache("off", "each image is read once")
     elif kind == "ram":
@@ -237,4 +239,5 @@ def _get_shape(image: ImageSettings) -> tuple[int, int, int]:
 
 def _measure_disk_room(root: Path) -> int:
     """Return the bytes available for tables: the free space, and what existing tables take up."""
+    # Tables count as room, because old ones give way; and by their blocks, because they are sparse until rows come.
     return measure_free_disk(root) + sum(file.stat().st_blocks * 512 for file in root.glob("*/*/*") if file.is_file())

@@ -103,6 +103,7 @@ class Batches:
             raise
         except RuntimeError as error:
             self.close()
+            # Grain reports a worker that was killed as a plain RuntimeError, recognizable by its text alone.
             if "terminated unexpectedly" not in str(error):
                 raise
             hint = "too little memory is the most common cause: lower data.workers or train.batch_size"
@@ -300,6 +301,7 @@ def compute_epoch_order(
     """
     if chances is not None:
         return _draw_positions(chances, seed, epoch)
+    # PCG64 by name, because NumPy may let default_rng stand for another generator, and every order would change.
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(count)
 
 
@@ -311,7 +313,9 @@ def _draw_positions(chances: npt.NDArray[np.float64], seed: int, epoch: int) -> 
     random = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
     count = len(chances)
     points = (random.random() + np.arange(count)) / count
+    # Rounding may leave the last sum below 1, and a point above it would lie behind the last image.
     drawn = np.minimum(np.searchsorted(np.cumsum(chances), points, side="right"), count - 1)
+    # Systematic sampling draws the positions in ascending order.
     return random.permutation(drawn.astype(np.int64))
 
 

@@ -144,6 +144,7 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
             before = len(total.images)
             _walk_below(str(folder), total, above)
             records += [Record(path, label, split) for path in total.images[before:]]
+            # An empty folder of a class that the recipe leaves out does no harm.
             if len(total.images) == before and (config.classes is None or label in config.classes):
                 empty.append(str(folder))
     if empty:
@@ -203,6 +204,7 @@ def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
     for entry in _list_entries(folder, walk):
         if entry.is_dir():
             inside.append(entry.path)
+        # A link to nothing counts as an image, so that the audit names it.
         elif is_image(entry.name):
             walk.images.append(entry.path)
         else:
@@ -215,6 +217,7 @@ def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
 def _list_entries(folder: str, walk: Walk) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
+            # The file system's own order differs between machines, and records must not.
             entries = sorted(found, key=lambda entry: entry.name)
     except PermissionError:
         walk.unreadable.append(folder)
@@ -223,6 +226,7 @@ def _list_entries(folder: str, walk: Walk) -> Iterator[os.DirEntry[str]]:
         if _is_skipped(entry.name):
             continue
         try:
+            # Such names arrive with surrogates, which reports and JSON files in UTF-8 can't hold.
             entry.name.encode()
         except UnicodeEncodeError:
             walk.not_utf8.append(os.fsencode(entry.path).decode(errors="backslashreplace"))

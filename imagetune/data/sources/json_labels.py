@@ -90,6 +90,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
+    # Deep nesting exhausts Python's stack before it is found to be invalid.
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}", where=str(path)) from error
     if not isinstance(content, dict):

@@ -93,12 +93,14 @@ def parse_number(label: str) -> float | None:
         value = float(label)
     except ValueError:
         return None
+    # NaN fails this comparison, too.
     return value if abs(value) <= MAX_VALUE else None
 
 
 def format_exact_number(value: float) -> str:
     """Return the canonical text of a number: the shortest that parses to it, without a point for whole numbers."""
     # The repr of a NumPy float would contain its type.
+    # Beyond 2^53, about 9e15, float64 no longer holds every whole number, so the digits of an integer would mislead.
     number = float(value)
     return str(int(number)) if abs(number) < 1e15 and number.is_integer() else repr(number)
 

@@ -106,6 +106,7 @@ def _read_csv(table: Path, columns: dict[str, str]) -> pyarrow.Table:
     import pyarrow
     from pyarrow import csv as arrow_csv
 
+    # Spreadsheets begin a file with a byte-order mark, which would become part of the first column's name.
     with table.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline()
     if not first.strip():
@@ -253,6 +254,7 @@ def _resolve(path: str, folder: Path) -> Path:
     # Tables written on Windows have backslashes; but on other systems a file name may contain one.
     if "\\" in path and not plain.exists():
         plain = folder / path.replace("\\", "/")
+    # Not Path.resolve, which would ask the file system for each part and replace links by their targets.
     parts: list[str] = []
     for part in plain.parts:
         if part == ".." and len(parts) > 1:

@@ -30,7 +30,9 @@ class Unit:
 
 def compute_draw(seed: int, key: str) -> float:
     """Return a pseudorandom number in [0, 1), uniform over keys: the first 53 bits of a SHA-256."""
+    # The zero byte keeps seed 1 with the key "2x" apart from seed 12 with the key "x".
     digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
+    # A float holds 53 bits exactly; all 64 could round up to 1, which no split's range contains.
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
@@ -76,6 +78,7 @@ def _assign_by_share(units: Sequence[Unit], shares: Mapping[str, float]) -> list
     for unit in units:
         totals.update(unit.labels)
     room = {
+        # At least one, so that a small class is measured as well.
         split: {label: max(1, round(share * total)) for label, total in totals.items()}
         for split in ("test", "val")
         if (share := shares.get(split, 0.0)) > 0

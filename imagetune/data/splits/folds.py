@@ -102,6 +102,7 @@ def assign_folds(units: Sequence[Unit], folds: int) -> list[int]:
     for index in sorted(range(len(units)), key=lambda at: (-len(units[at].members), units[at].draw)):
         labels = units[index].labels
 
+        # Labels are bound as a default, because a closure would see those of a later turn of the loop.
         def crowd(fold: int, labels: Iterable[tuple[str, int]] = tuple(labels.items())) -> tuple[float, int]:
             return sum(count * counts[fold][label] / totals[label] for label, count in labels), sizes[fold]
 

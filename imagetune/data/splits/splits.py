@@ -218,6 +218,7 @@ def build_split_units(
 
 
 def _list_label_names(texts: Sequence[str], rule: LabelRule) -> list[tuple[str, ...]]:
+    # Images without any label are spread over the splits like a class of their own.
     names = {text: rule.names(text) or ("",) for text in set(texts)}
     return [names[text] for text in texts]
 

@@ -88,6 +88,7 @@ MOBILENET_V3 = BlockScheme(
         ("top", r"^conv_1"),
         ("stem", r"^conv(?:_bn)?$"),
         (r"block\1", r"^expanded_conv_(\d+)_"),
+        # After the pattern with a number, because the first that matches decides.
         ("block0", r"^expanded_conv_"),
     )
 )

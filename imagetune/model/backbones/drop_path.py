@@ -31,4 +31,5 @@ def set_drop_path(network: keras.Model, rate: float) -> keras.Model:
 def _replace_identity(layer: keras.layers.Layer) -> keras.layers.Layer:
     if not _IDENTITY.fullmatch(layer.name):
         return layer.__class__.from_config(layer.get_config())
+    # Any rate but 0, with which Keras gives the layer no random generator; `set_drop_path` sets the real one.
     return keras.layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), name=layer.name)

@@ -32,6 +32,7 @@ def add_preprocessing(pixels: Any, kind: Preprocessing) -> Any:
     Returns:
         Keras tensor (batch, height, width, 3) float32.
     """
+    # As layers, unlike Keras's preprocess_input, which no saved model contains and which changes float arrays in place.
     if kind == "caffe":
         bgr = keras.ops.take(pixels, [2, 1, 0], axis=-1)
         return _standardise(bgr, IMAGENET_MEAN_BGR, (1.0, 1.0, 1.0))

@@ -68,6 +68,7 @@ class _Architecture:
     min_size: int = 32
 
 
+# The smallest sizes are those that Keras's own constructors accept.
 _VGG = _Architecture(blocks.VGG, "caffe")
 _RESNET = _Architecture(blocks.RESNET, "caffe")
 _RESNET_V2 = _Architecture(blocks.RESNET, "tf")

@@ -176,6 +176,7 @@ def _walk_layers(group: h5py.Group, path: tuple[str, ...], budget: _Budget) -> I
         if name != "vars":
             yield from _walk_layers(member, (*path, name), budget)
             continue
+        # As numbers: as text, 10 would come before 2.
         keys = sorted((key for key in member if key.isdecimal()), key=int)
         if arrays := tuple(_check_array(member, key) for key in keys):
             yield StoredLayer(path, _read_text(member, "name"), arrays)
@@ -209,6 +210,7 @@ def _find_member(group: h5py.Group, name: str) -> Any:
     for part in filter(None, name.split("/")):
         if not isinstance(current, h5py.Group) or part not in current:
             raise ModelFileError(f"{name!r} is named but missing")
+        # h5py follows soft and external links without a word, and an external one opens another file.
         if not isinstance(current.get(part, getlink=True), h5py.HardLink):
             raise ModelFileError(f"{part!r} is a link to somewhere else: refused")
         current = current[part]

@@ -91,6 +91,7 @@ def fetch_weights(names: Sequence[str]) -> tuple[WeightsStatus, ...]:
     backbones = [get_backbone(name) for name in names]
     for backbone in backbones:
         provide_imagenet_file(backbone)
+    # Each was verified a moment ago, which reads the whole file.
     return tuple(weights_status(backbone, verify=False) for backbone in backbones)
 
 
@@ -149,6 +150,7 @@ def _find_corruption(path: Path, expected: str | None) -> str:
         return "" if _is_hdf5(path) else "truncated, or not a weight file"
     # Keras states the MD5 of most files, and the SHA-256 of some newer ones.
     kind = "sha256" if len(expected) == 64 else "md5"
+    # Systems in FIPS mode refuse MD5 otherwise; which hash there is, Keras decides.
     digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(HASH_CHUNK_BYTES):
@@ -179,6 +181,7 @@ def _download(backbone: Backbone, target: Path) -> None:
     _require_reachable(backbone, target)
     import keras
 
+    # Keras draws its progress bar on standard output, where a command's own result belongs.
     with convert_disk_errors(target), _limit_stalls(), contextlib.redirect_stdout(sys.stderr):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:

@@ -61,6 +61,7 @@ def match_in_order(backbone: keras.Model, stored: StoredWeights) -> Match | None
     starts = [
         start for start in range(len(present) - len(wanted) + 1) if present[start : start + len(wanted)] == wanted
     ]
+    # Several places that fit would leave the choice to chance.
     if len(starts) != 1:
         return None
     chosen = stored.groups[starts[0] : starts[0] + len(wanted)]

@@ -86,6 +86,7 @@ class _Reader(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild_tensor
         if module == "torch" and name in _ITEM_TYPES:
+            # A storage's class stands for nothing but its type of numbers, so its name will do.
             return name
         raise WeightsError(f"the file asks for {module}.{name}, which weights never need: it may be hostile")
 
@@ -124,6 +125,7 @@ def _check_state(state: Any) -> dict[str, _Tensor]:
         if 0 not in tensor.shape and tensor.offset + last >= tensor.storage.count:
             raise WeightsError(f"tensor {name!r} reaches outside its storage")
         # Strides of zero would let a few bytes stand for terabytes.
+        # The product is one of Python's integers, which can't overflow.
         if np.prod(tensor.shape, dtype=object) > tensor.storage.count:
             raise WeightsError(f"tensor {name!r} is larger than its storage")
     return dict(state)

@@ -15,6 +15,7 @@ Resize = Literal["pad", "crop", "squash"]
 AugmentationPreset = Annotated[str, NameOf(AUGMENTATIONS, ("none", "light", "medium", "strong", "randaugment"))]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
+# Not strict, which would refuse a list for a tuple, and YAML has only lists.
 ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 Background = Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]
 Augmentation = AugmentationPreset | Sequence[dict[str, dict[str, JsonValue] | None]]
@@ -111,6 +112,7 @@ class DataConfig(Section):
     classes: Sequence[str] | None = None
     """Class names to use, in this order; images of other classes are left out. By default all classes of the training
     split are used."""
+    # `medium` lost 2.2 points on small image sets and `strong` 6.9; `none` was as good (docs/strategies.md).
     augmentation: Augmentation = "light"
     """Random augmentation of training images: a preset, a plug-in's name, or a list of albumentations transforms such
     as `- HorizontalFlip: {p: 0.5}`."""
@@ -118,6 +120,7 @@ class DataConfig(Section):
     """The audit of the images before training."""
     on_bad_image: Literal["skip", "error"] = "skip"
     """What to do about an image that can't be decoded: `skip` leaves it out and counts it, `error` stops the run."""
+    # A PNG of 109 KB can hold 900 million pixels, which took 22 s and 5.7 GB to decode.
     max_pixels: PositiveInt = 100_000_000
     """Largest number of pixels of an image; larger ones are refused by their header, before they are decoded."""
     workers: NonNegativeInt | Literal["auto"] = "auto"

@@ -103,6 +103,7 @@ class StageConfig(Section):
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Layer-wise learning-rate decay, above 0 and up to 1: each block's learning rate is this share of the next block's
     towards the output. 1 means the same learning rate for all."""
+    # Training it lost 5.7 points on small image sets (docs/strategies.md).
     batch_norm: Literal["frozen", "train"] = "frozen"
     """Whether BatchNorm layers of unfrozen blocks are trained and update their statistics, or stay `frozen`."""
     freeze_head: bool = False
@@ -173,6 +174,7 @@ class TrainConfig(Section):
     """Averaging of the weights over training steps or epochs. By default there is none."""
     regularisation: RegularisationConfig = RegularisationConfig()
     """Penalties on the backbone's weights beside weight decay. By default there are none."""
+    # Re-estimated statistics lost 17 points on small image sets (docs/strategies.md).
     batch_norm_statistics: Literal["keep", "reestimate"] = "keep"
     """Whether to `keep` the BatchNorm statistics of the pretrained backbone, or to `reestimate` them on the training
     images before training (Li et al. 2016), for images unlike those of pretraining."""
@@ -184,6 +186,7 @@ class TrainConfig(Section):
     sampling: Literal["natural", "balanced", "square_root"] = "natural"
     """How often images are drawn in an epoch: `natural` shows each once, `balanced` shows every class equally often,
     `square_root` lies in between."""
+    # XLA makes most backbones slower on the CPU, so it isn't simply on.
     jit_compile: Literal["auto"] | bool = "auto"
     """Whether steps are compiled by XLA; `auto` leaves it off on the CPU with TensorFlow, where it measured slower."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

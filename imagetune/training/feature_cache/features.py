@@ -177,6 +177,7 @@ def _describe_augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, 
     """Return the version of the training images that an epoch would see, with its augmentation."""
     own, records, hashes, steps = data.augmentation, job.images.train, job.images.hashes, job.steps_per_epoch
     transforms = resolve_augmentation(own, (data.image.height, data.image.width))
+    # Another version of albumentations may give other pixels for the same seed.
     how = compute_row_key(_list_decoding_settings(data), transforms, version("albumentations")).hex()
     # What augmentation draws follows from seed, epoch and index, so these name it; the content hash names the image.
     keys = [
@@ -280,6 +281,7 @@ def _fill(
         return
     # Parallel trials need the same features: one computes them, and the others wait.
     with stored.making(images.keys, check) if stored is not None else nullcontext():
+        # Once more: another process may have stored them while this one waited.
         missing = _find_missing(missing, rows, stored)
         if missing:
             _compute_missing(forward, images, tables, first, missing, check, progress)

@@ -146,7 +146,9 @@ def _plan_deepest(
         found = _plan_at(job, model, boundary, copies, augmented=augmented)
         if found.halves is None:
             continue
+        # Every copy is computed once in any case.
         spent = _time_image(job, stage, found.halves.lower) * (stage.epochs - copies)
+        # Written once a copy, read once an epoch.
         moved = (
             compute_row_bytes(found.halves.feature_shape, FEATURE_TYPE) * (stage.epochs + copies) / _BYTES_PER_SECOND
         )

@@ -39,6 +39,7 @@ def reestimate_statistics(
             # Makes the moving average the plain mean over the batches so far.
             for layer in layers:
                 layer.momentum = index / (index + 1.0)
+            # Called directly: a compiled function would keep the first momentum as a constant.
             model(images, training=True)
             if index + 1 == MAX_BATCHES:
                 break
@@ -54,6 +55,7 @@ def list_batch_norm_layers(model: keras.Model) -> list[keras.layers.Layer]:
 def _update_statistics(present: list[keras.layers.Layer], learning: list[keras.layers.Layer]) -> Iterator[None]:
     before = [(layer.trainable, layer.momentum) for layer in present]
     for layer in present:
+        # In Keras a BatchNorm layer with trainable=False works as at inference, even if called with training=True.
         layer.trainable = any(layer is one for one in learning)
     try:
         yield
@@ -64,6 +66,7 @@ def _update_statistics(present: list[keras.layers.Layer], learning: list[keras.l
 
 @contextmanager
 def _silence_dropout(model: keras.Model) -> Iterator[None]:
+    # The statistics need training=True, which would switch dropout on as well.
     before = [(layer, layer.rate) for layer in list_leaf_layers(model) if isinstance(layer, keras.layers.Dropout)]
     for layer, _ in before:
         layer.rate = 0.0

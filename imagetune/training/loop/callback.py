@@ -107,6 +107,7 @@ class StageCallback(keras.callbacks.Callback):
             StoppedError: A signal was received.
         """
         loss = float((logs or {})["loss"])
+        # Counted before the check, so that the error names the step that diverged.
         self.state = replace(self.state, step=self.state.step + 1)
         if not math.isfinite(loss):
             raise self._diverged(loss)
@@ -125,6 +126,7 @@ class StageCallback(keras.callbacks.Callback):
         """
         seconds = time.perf_counter() - self._began
         self.state = replace(self.state, epoch=self.state.epoch + 1)
+        # Before the arrays are collected, because the sum of SWA is one of them.
         self.weights.add_epoch(epoch + 1)
         # Collected before averages are swapped in: training goes on with the learned weights.
         arrays = collect_arrays(self.job.model, self.setup.learner.optimizer, self.weights)
@@ -132,10 +134,12 @@ class StageCallback(keras.callbacks.Callback):
             record = self._record(float((logs or {})["loss"]), seconds)
             best = self._advance(record, last=epoch + 1 == self.setup.stage.epochs)
             self._commit(replace(self.state, arrays=arrays))
+        # Only now that the new checkpoint is complete.
         prune_checkpoints(self.job.folder, best=best.checkpoint)
         self.job.listener.epoch_done(record)
         self.stopped = self.stop_when(record)
         self.model.stop_training = self.stopped or self._stage.finished
+        # Last of all: a signal doesn't cost the epoch that has just ended.
         self.job.stop.check()
 
     def commit(self) -> None:

@@ -91,6 +91,7 @@ def train(
     if state.best is not None and until_epoch is not None and state.epoch >= until_epoch:
         return _load_best(job, state)
     for stage in job.config.stages[first:]:
+        # TensorFlow would keep the graphs of every stage: 190 MB a training of EfficientNet-Lite0.
         with free_graphs():
             state, stopped = _train_stage(training, stage, state)
         if stopped:
@@ -271,6 +272,7 @@ def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterable[In
             iter(feed),
             initial_epoch=done,
             epochs=setup.stage.epochs,
+            # The feed has no length, so Keras can't know where an epoch ends.
             steps_per_epoch=job.steps_per_epoch,
             callbacks=[callback],
             shuffle=False,

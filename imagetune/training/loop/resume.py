@@ -35,6 +35,7 @@ def collect_arrays(
     found |= {f"random/{index}": variable for index, variable in enumerate(_list_random_states(model))}
     if weights.trained is not model:
         found |= {f"stage_random/{index}": one for index, one in enumerate(_list_random_states(weights.trained))}
+    # Copied: what convert_to_numpy returns may share the variable's memory, which swapping averages in overwrites.
     arrays = {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in found.items()}
     return {**arrays, **weights.collect_arrays()}
 

@@ -86,6 +86,7 @@ def set_batch_size(train: TrainConfig, size: int) -> TrainConfig:
 
 def list_candidate_sizes(step_size: int) -> list[int]:
     """Return the batch sizes to try, largest first: the whole step and the powers of two that divide it."""
+    # Only divisors, so that passes of one size make up the whole step.
     powers = [1 << exponent for exponent in range(step_size.bit_length()) if step_size % (1 << exponent) == 0]
     return sorted({step_size, *powers}, reverse=True)
 
@@ -119,6 +120,7 @@ def fits_in_memory(load: Load, *, worker: Sequence[str] = WORKER) -> bool:
         ImagetuneError: The process failed for another reason than memory.
     """
     limit = int(MEMORY_SHARE * measure_available_memory())
+    # Files and not pipes: nobody reads while the process is watched, so a full pipe would block it.
     with tempfile.TemporaryFile("w+") as request, tempfile.TemporaryFile("w+") as output:
         request.write(load.model_dump_json())
         request.seek(0)
@@ -252,6 +254,7 @@ def _read_memory(process: psutil.Popen) -> int:
 
 def _parse_last_line(text: str) -> dict[str, Any]:
     try:
+        # Libraries may have printed before the reply.
         found = json.loads(text.strip().rpartition("\n")[2])
     except ValueError:
         return {}

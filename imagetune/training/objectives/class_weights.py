@@ -39,6 +39,7 @@ def class_weights(
     if setting == "none":
         return None
     if isinstance(setting, str):
+        # A class without training images would divide by zero; no image uses its weight.
         present = np.maximum(counts, 1)
         rarity = 1.0 / (present if setting == "balanced" else 1.0 - EFFECTIVE_NUMBER_BETA**present)
         weights: NDArray[np.float32] = (rarity * counts.sum() / (rarity * counts).sum()).astype(np.float32)

@@ -92,6 +92,7 @@ def _build_named_loss(name: str, task: Task, *, gamma: float, smoothing: float) 
         }
         return numbers[name]
     if task == "multi_label":
+        # Focal loss with gamma 0 is plain cross-entropy.
         power = gamma if name == "focal" else 0.0
         return lambda y, z: losses.binary_focal_crossentropy(
             y, z, gamma=power, from_logits=True, label_smoothing=smoothing

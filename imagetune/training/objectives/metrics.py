@@ -108,6 +108,7 @@ class LabelTally(Tally):
         """Add a batch, unweighted: ``y_true`` (batch, k) 0 to 1, maybe soft; ``y_pred`` (batch, k) logits."""
         del sample_weight
         true = keras.ops.cast(y_true[:, : self.num_classes], "float32")
+        # A logit of 0 is a probability of 0.5.
         predicted = keras.ops.cast(y_pred >= 0, "float32")
         same = keras.ops.cast(keras.ops.equal(predicted, keras.ops.cast(true >= 0.5, "float32")), "float32")
         self.right.assign_add(keras.ops.sum(true * predicted, axis=0))

@@ -54,6 +54,7 @@ def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: P
         anchors: Pretrained weights from ``copy_pretrained_weights``.
     """
     for variable in network.weights:
+        # On variables and not in the layers' settings, which the saved model would keep.
         variable.regularizer = None
     place = {id(variable): index for index, variable in enumerate(network.weights)}
     for variable in _list_penalised(network.trainable_variables, config):

@@ -64,8 +64,10 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         """Clip all gradients together, then let each group's optimizer apply its own."""
         # Each optimizer alone would clip by the norm of its own group.
         if self.clip_norm is not None:
+            # In half precision the squares would overflow.
             squares = [keras.ops.sum(keras.ops.square(keras.ops.cast(grad, "float32"))) for grad in grads]
             norm = keras.ops.sqrt(keras.ops.sum(keras.ops.stack(squares)))
+            # The maximum keeps the factor at 1 or below, and gradients of zero from a division by zero.
             scale = self.clip_norm / keras.ops.maximum(norm, self.clip_norm)
             grads = [grad * keras.ops.cast(scale, grad.dtype) for grad in grads]
         super().apply(grads, trainable_variables)
@@ -151,7 +153,9 @@ def _build_group_optimizer(
     optimizer = builders[config.name](
         learning_rate=group.learning_rate,
         weight_decay=config.weight_decay,
+        # With several groups, `GroupedOptimizer` clips by the norm over all of them.
         global_clipnorm=config.clip_norm if clip else None,
+        # Keras takes only one way of clipping.
         clipvalue=config.clip_value if config.clip_norm is None else None,
         use_ema=ema is not None,
         ema_momentum=0.99 if ema is None else ema,
@@ -159,6 +163,7 @@ def _build_group_optimizer(
         gradient_accumulation_steps=accumulation if accumulation > 1 else None,
         **_select_settings(config),
     )
+    # Keras doesn't save this list; every stage builds its optimizers anew.
     # Biases, normalisation and scales are the variables with at most one dimension.
     optimizer.exclude_from_weight_decay(var_list=[one for one in group.variables.values() if len(one.shape) <= 1])
     return optimizer
@@ -172,6 +177,7 @@ def _restore_slots(optimizer: keras.optimizers.Optimizer, group: Group, slots: S
             slot.assign(keras.ops.convert_to_numpy(group.variables[position]).copy())
         elif group.steps and (position, kind) in slots.values:
             slot.assign(slots.values[position, kind])
+    # With accumulation Keras counts passes here, and gives updates only as `iterations`.
     optimizer.variables[0].assign(group.steps * accumulation)  # the count of iterations is always the first
 
 

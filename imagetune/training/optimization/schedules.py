@@ -119,6 +119,7 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
             case "one_cycle":
                 return self._cycle(step, ops)
             case "constant" | "plateau":
+                # A value of the backend's own type, as the other shapes give, which a plain 1.0 is not.
                 return left * 0.0 + 1.0
 
     def _cycle(self, step: Any, ops: Any) -> Any:
@@ -178,6 +179,7 @@ class PlateauLearningRate:
         """
         before, self._step = self.learning_rate, step
         self.learning_rate = self.schedule.rate_at(step) * self._share
+        # A factor and not the rate itself, because each group of layers has a rate of its own.
         return self.learning_rate / before
 
     def after_epoch(self, *, improved: bool) -> None:

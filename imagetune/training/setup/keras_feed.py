@@ -83,6 +83,7 @@ class Feed:
         if known.mix.name != "none":
             # The weights are one more column of the targets, so that they are blended like the labels.
             columns = targets if weights is None else np.column_stack([targets, weights])
+            # Seeded by the step, so that a training that is resumed mixes as an uninterrupted one does.
             random = np.random.default_rng((known.seed, step))
             images, columns = mix_batch(images, columns, known.mix, random)
             targets, weights = (columns, None) if weights is None else (columns[:, :-1], columns[:, -1])

@@ -101,6 +101,7 @@ def prepare_stage(
         RecipeError: ``unfreeze`` names a block or layer that the backbone doesn't have.
     """
     objective, slots = objective or Objective(), slots or Slots()
+    # First of all: penalties, groups and the optimizer look at which variables are trainable.
     summary = set_trainable(model, backbone, stage.unfreeze, batch_norm=stage.batch_norm, freeze_head=stage.freeze_head)
     set_penalties(find_backbone(model), train.regularisation, objective.anchors)
     blocks = _group_variables(model, backbone, decayed=stage.layer_decay < 1.0)
@@ -126,6 +127,8 @@ def _compile(
     learner: keras.Model, train: TrainConfig, objective: Objective, groups: Sequence[Group], slots: Slots, tally: Tally
 ) -> None:
     """Compile the learner with its optimizer, loss and metrics."""
+    # Anew in every stage, because Keras notes at compiling what is trainable. Several steps an execution would not do:
+    # Keras rounds an epoch of 61 steps up to 64 (docs/performance.md).
     learner.compile(
         optimizer=build_optimizer(
             train.optimizer, groups, slots=slots, average=train.average, accumulation=train.accumulation

@@ -110,6 +110,8 @@ def listen_for_stop(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Sto
 
 def _exit_now(signal_number: int) -> None:
     """End the process without unwinding: checkpoints are complete or absent at any moment."""
+    # Workers ignore Ctrl-C, and os._exit runs nothing that would stop them.
     for child in psutil.Process().children(recursive=True):
         child.kill()
+    # The code that a shell reports for a process that this signal has ended.
     os._exit(128 + signal_number)
