@@ -100,7 +100,7 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
     # Keras has no EfficientNet-Lite.
     if not backbone.constructor:
         return build_efficientnet_lite0(shape)
-    # The whole model has layers for it already; inside the backbone, it would also keep EfficientNetV2 from ONNX.
+    # The whole model has layers for it already; inside the backbone, it would also keep EfficientNetV2B0 from ONNX.
     options = {"include_preprocessing": False} if backbone.built_in == "optional" else {}
     constructor = getattr(keras.applications, backbone.constructor)
     # Weights are loaded by `load_weights`: offline, Keras deletes a file of the user's whose hash it doesn't expect.

@@ -29,6 +29,7 @@ class Device:
 
 def find_device() -> Device:
     """Return the device that Keras computes on."""
+    # Keras's own list, because no module may name TensorFlow.
     names = keras.distribution.list_devices()
     is_cpu = all(name.startswith("cpu") for name in names)
     return Device(str(next(iter(names), "cpu")), is_cpu, keras.backend.backend())

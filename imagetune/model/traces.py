@@ -33,6 +33,7 @@ def free_graphs() -> Iterator[None]:
 def _find_registry() -> dict[str, Any]:
     """Return TensorFlow's registry of gradient functions by name; empty where TensorFlow is not in use."""
     # Not public. If it moves, memory grows again, and the test of this module fails.
+    # Looked up and not imported, because other backends do without TensorFlow.
     operations = sys.modules.get("tensorflow.python.framework.ops")
     registry = getattr(operations, "gradient_registry", None)
     gradients: dict[str, Any] = getattr(registry, "_registry", {})

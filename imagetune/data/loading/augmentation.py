@@ -108,6 +108,7 @@ class Augmenter:
 
         if not self._spec:
             return resize_image(image, self._image)
+        # Seeded before every image: global seeds don't reach albumentations, and the order of images must not matter.
         composition = self._build_composition()
         # albumentations takes one number. A hash of the three keeps (seed, epoch, index) apart that have the same sum.
         composition.set_random_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
@@ -368,6 +369,7 @@ def _list_transforms() -> dict[str, Any]:
 
 
 def _import_albumentations() -> Any:
+    # Half a second, which only those who augment have to wait for.
     import albumentations
 
     return albumentations

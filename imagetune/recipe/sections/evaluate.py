@@ -107,6 +107,7 @@ class EvaluateConfig(Section):
     """Coverage of the confidence intervals, between 0.5 and 1."""
     batch_size: PositiveInt | None = None
     """Images in a forward pass; by default the training batch size."""
+    # A flip doubles the forward passes, and had no clear effect on small image sets (docs/strategies.md).
     tta: Sequence[TTATransform] = ()
     """Test-time augmentation: transforms of each image whose predictions are averaged with its own, in evaluate and
     predict. By default only the image itself is seen."""

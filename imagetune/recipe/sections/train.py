@@ -29,6 +29,7 @@ class OptimizerConfig(Section):
 
     name: Literal["adamw", "adam", "sgd", "rmsprop", "lion"] = "adamw"
     """Optimization algorithm, as Keras implements it."""
+    # Neither 0 nor 0.01 made a clear difference on small image sets (docs/strategies.md).
     weight_decay: NonNegative = 0.0001
     """Decoupled weight decay of kernels, 0 or more; biases, normalisation and scales have none."""
     momentum: Fraction = 0.9
@@ -48,6 +49,7 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """Learning-rate schedule of a stage; a bare name means its defaults."""
 
+    # A constant learning rate lost 2.9 points on small image sets (docs/strategies.md).
     name: Literal[
         "cosine", "one_cycle", "linear", "polynomial", "exponential", "step", "inverse_sqrt", "constant", "plateau"
     ] = "cosine"
@@ -164,6 +166,7 @@ class TrainConfig(Section):
     batch_size, or 32 where that is `auto`."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer of all stages."""
+    # 0.1 lost more often than it won on small image sets (docs/strategies.md).
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Label smoothing: the share of each label's weight that is spread over all classes, 0 to 1; 0 switches it off."""
     loss: LossConfig = LossConfig()

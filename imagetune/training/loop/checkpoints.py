@@ -136,7 +136,7 @@ def reopen_checkpoint(path: Path, model: keras.Model) -> tuple[TrainingState, In
         raise CheckpointError(
             "training can't be resumed from here: it was not made at the end of an epoch", where=str(path)
         )
-    # Said outright here and below: a pickle could run code.
+    # Said outright wherever arrays are read: a pickle could run code.
     with np.load(path / ARRAYS, allow_pickle=False) as stored:
         state = replace(state, arrays={name: stored[name] for name in stored.files})
     _load_initial(path, model, None)
