@@ -296,7 +296,7 @@ def _find_copies(
             count = format_count(sum(map(len, groups)), "image")
             title = words.format(groups=format_count(len(groups), "group"), count=count)
             together = tuple(path for group in groups for path in group)
-            explanation = "imagetune never parts a group when it makes the splits"
+            explanation = "the splits that imagetune makes keep each group in one split"
             yield Finding(code, "note", title, explanation, together, groups=groups)
 
 
