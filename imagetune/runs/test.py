@@ -88,24 +88,29 @@ def evaluate_splits(
     )
     # Written before the diagnoses, which take longest: the metrics stay, whatever happens to the rest.
     folder.write_evaluation(document)
-    document |= run_analyses(
-        EvaluationContext(
-            model=model,
-            data=recipe.data,
-            evaluate=recipe.evaluate,
-            seed=recipe.seed,
-            batch_size=recipe.evaluation_batch_size,
-            backbone=recipe.model.backbone,
-            fine_tuned=recipe.train.trains_backbone,
-            splits=examined,
-            root=splits.root,
-            folder=folder.path,
-            tiles=RunTiles(folder.path),
-        )
-    )
+    document |= run_analyses(_build_context(folder, model, recipe, examined, splits.root))
     folder.write_evaluation(document)
     say("evaluated", ", ".join(examined))
     return document
+
+
+def _build_context(
+    folder: RunFolder, model: keras.Model, recipe: Recipe, examined: Mapping[str, EvaluatedSplit], root: Path
+) -> EvaluationContext:
+    """Return what the analyses of evaluation.json may look at."""
+    return EvaluationContext(
+        model=model,
+        data=recipe.data,
+        evaluate=recipe.evaluate,
+        seed=recipe.seed,
+        batch_size=recipe.evaluation_batch_size,
+        backbone=recipe.model.backbone,
+        fine_tuned=recipe.train.trains_backbone,
+        splits=examined,
+        root=root,
+        folder=folder.path,
+        tiles=RunTiles(folder.path),
+    )
 
 
 def predict_labelled(
