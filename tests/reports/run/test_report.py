@@ -72,6 +72,18 @@ def test_the_weakest_class_comes_first(run_folder, evaluation):
     assert names[0] == min(f1, key=f1.get)
 
 
+def test_each_average_stands_in_the_column_of_its_metric(run_folder, evaluation):
+    table = section(write_report(run_folder).read_text(), "Metrics per class")
+    columns = re.findall(r'<th scope="col"[^>]*><button type="button">([^<]+)</button>', table)
+    (foot,) = re.findall(r"<tfoot>(.*?)</tfoot>", table, re.DOTALL)
+    averages = evaluation["splits"]["test"]["averages"]
+    assert f"{averages['macro']['precision']:.3f}" != f"{averages['macro']['recall']:.3f}"
+    for row, values in zip(foot.split("</tr>"), averages.values(), strict=False):
+        shown = dict(zip(columns[1:], re.findall(r"<td>(.*?)</td>", row), strict=True))
+        for name, value in values.items():
+            assert shown["F1" if name == "f1" else name] == f"{value:.3f}"
+
+
 def section(page, title):
     """Return one section of a page."""
     return page.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
