@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from imagetune.core.files import write_csv
 from imagetune.data.loading.targets import compute_median_class, encode_targets
 from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule, format_exact_number, join_labels, parse_number
+from imagetune.data.splits.splits import format_relative_path
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -247,5 +248,4 @@ def _find_indices(labels: Iterable[str], class_names: Sequence[str]) -> NDArray[
 
 def make_relative_path(path: str, root: Path | None) -> str:
     """Return a path relative to the images' root where it lies below the root; else the path itself."""
-    given = Path(path)
-    return given.relative_to(root).as_posix() if root is not None and given.is_relative_to(root) else path
+    return path if root is None else format_relative_path(path, root)
