@@ -14,8 +14,9 @@ DEFAULT_PRESET = "head_then_top"
 
 
 def _stage(name: str, unfreeze: str, epochs: int, share: float) -> dict[str, Any]:
-    """Return a stage whose learning rate is ``share`` of the head's."""
-    return {"name": name, "unfreeze": unfreeze, "epochs": epochs, "learning_rate": share}
+    """Return a stage whose learning rate is ``share`` of the head's; a head alone is solved where that can be done."""
+    solved = {"solve": "auto"} if unfreeze == "none" else {}
+    return {"name": name, "unfreeze": unfreeze, "epochs": epochs, "learning_rate": share, **solved}
 
 
 # The learning rates are shares of the head's, HEAD_RATE unless the recipe says otherwise.
@@ -44,12 +45,12 @@ def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
         section: A raw ``train`` section.
 
     Raises:
-        ValueError: Unknown preset, or ``epochs``/``learning_rate`` beside a list of stages.
+        ValueError: Unknown preset, or ``epochs``, ``learning_rate`` or ``solve`` beside a list of stages.
     """
     section = dict(section)
     stages = section.get("stages", DEFAULT_PRESET)
     if not isinstance(stages, str):
-        for key in ("epochs", "learning_rate"):
+        for key in ("epochs", "learning_rate", "solve"):
             if key in section:
                 raise ValueError(f"`{key}` goes with a preset's name; in a list, each stage has its own {key}")
         return section
@@ -57,17 +58,20 @@ def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
         guess = suggest_name(stages, PRESETS)
         raise ValueError(f"unknown preset {stages!r}{guess and '; '}{guess} (presets: {', '.join(PRESETS)})")
     epochs = section.pop("epochs", None)
+    # Whoever names the learning rate of the head wants it trained.
+    solve = section.pop("solve", False if "learning_rate" in section else "auto")
     rate = section.pop("learning_rate", HEAD_RATE)
-    for key, value in (("epochs", epochs), ("learning_rate", rate)):
+    for key, value in (("epochs", epochs), ("learning_rate", rate), ("solve", solve)):
         if isinstance(value, dict):
             raise ValueError(f"`{key}` is a search space here, so the preset's stages can't be written out")
-    section["stages"] = [_shape_stage(stage, epochs, rate) for stage in PRESETS[stages]]
+    section["stages"] = [_shape_stage(stage, epochs, rate, solve) for stage in PRESETS[stages]]
     return section
 
 
-def _shape_stage(stage: Mapping[str, Any], epochs: Any, head_rate: Any) -> dict[str, Any]:
+def _shape_stage(stage: Mapping[str, Any], epochs: Any, head_rate: Any, solve: Any) -> dict[str, Any]:
     # A value of the wrong type goes through unscaled, so that the schema reports it at its place.
     scalable = isinstance(head_rate, (int, float)) and not isinstance(head_rate, bool)
     # Rounded, because 3e-3 * 0.1 is 0.00030000000000000003, which recipe.yaml would show.
     rate = float(f"{head_rate * stage['learning_rate']:.6g}") if scalable else head_rate
-    return {**stage, "epochs": stage["epochs"] if epochs is None else epochs, "learning_rate": rate}
+    shaped = {**stage, "epochs": stage["epochs"] if epochs is None else epochs, "learning_rate": rate}
+    return shaped | ({"solve": solve} if "solve" in stage else {})

@@ -144,6 +144,8 @@ def _allow_presets(properties: dict[str, Any]) -> None:
     properties["epochs"] = _allow_space(epochs)
     head_rate = "Peak learning rate of the head in a preset; other stages get a share of it."
     properties["learning_rate"] = _allow_space({"description": head_rate, "type": "number"})
+    solve = "Whether a preset solves its head (auto, unless a learning rate is given) or trains it (false)."
+    properties["solve"] = {"description": solve, "enum": ["auto", True, False]}
 
 
 def _allow_bare_name(definitions: Mapping[str, Any], properties: dict[str, Any], key: str) -> None:

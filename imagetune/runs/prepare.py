@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +19,20 @@ from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits, split_catalog
-from imagetune.errors import DataError
+from imagetune.errors import DataError, ResourceError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, find_value_scale
 from imagetune.model.devices import find_device
 from imagetune.model.load_weights import WeightsReport, load_weights
 from imagetune.model.manifest import load_model
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.solving import find_solver_obstacle
 from imagetune.runs.checks.tasks import check_classes
 from imagetune.runs.lineage import count_seen_images, open_members
 from imagetune.runs.open import find_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 from imagetune.training.feature_cache.features import caches_features
+from imagetune.training.feature_cache.plan import find_size_obstacle
 from imagetune.training.measure.batch_size import Load, find_batch_size
 from imagetune.training.measure.timing import time_calls
 from imagetune.training.measure.workers import choose_workers, count_reads, measure_loading_speeds
@@ -63,7 +66,15 @@ class Data:
     def images(self, recipe: Recipe) -> TrainingImages:
         """Return the images of training and validation; the test split is not among them."""
         splits = self.splits
-        return TrainingImages(splits.train, splits.val, splits.class_names, recipe.data, self.audit.hashes, self.caches)
+        return TrainingImages(
+            splits.train,
+            splits.val,
+            splits.class_names,
+            recipe.data,
+            self.audit.hashes,
+            self.caches,
+            _find_duplicate_groups(self.catalog, self.audit),
+        )
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,16 @@ class Training:
     recipe: Recipe
     job: TrainingJob
     weights: WeightsReport
+
+
+def _find_duplicate_groups(catalog: Catalog, audit: Audit) -> dict[str, int]:
+    """Return the near-duplicate group of each image that has near-duplicates, by path."""
+    sizes = Counter(audit.duplicate_groups)
+    return {
+        record.path: group
+        for record, group in zip(catalog.records, audit.duplicate_groups, strict=True)
+        if sizes[group] > 1
+    }
 
 
 def read_data(recipe: Recipe, *, say: Say) -> Data:
@@ -134,6 +155,7 @@ def prepare_training(
     recipe = resolve_batch_size(recipe, data.images(recipe), say=say)
     with convert_memory_errors(recipe.train.pass_size):
         model, weights = build_pretrained(recipe, data.images(recipe), say=say)
+        recipe = settle_solved_stages(recipe, data.images(recipe), model, say=say)
         if workers == "unless_features_are_kept" and caches_features(recipe.train):
             recipe = _with_workers(recipe, 0)
         elif workers != "as_written":
@@ -160,6 +182,34 @@ def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tup
     report = load_weights(model, config)
     say("model", report.note)
     return model, report
+
+
+def settle_solved_stages(recipe: Recipe, images: TrainingImages, model: keras.Model, *, say: Say) -> Recipe:
+    """Return the recipe with true or false for ``solve: auto`` of each stage.
+
+    Args:
+        recipe: A validated recipe.
+        images: The images of training and validation.
+        model: The recipe's model, whose features say how large the problem is.
+        say: Receives why a head is trained that is solved elsewhere.
+
+    Raises:
+        ResourceError: A head that must be solved has more features than fit in memory.
+    """
+    stages = []
+    for stage in recipe.train.stages:
+        if stage.solve is False:
+            stages.append(stage)
+            continue
+        obstacle = find_solver_obstacle(recipe.train, stage, recipe.model.head, recipe.data.task)
+        obstacle = obstacle or find_size_obstacle(stage, recipe.train, images, model)
+        if obstacle and stage.solve is True:
+            raise ResourceError(f"the head can't be solved: {obstacle}", hint="set solve: false for this stage")
+        if obstacle:
+            say("note", f"the head of stage {stage.name!r} is trained, not solved: {obstacle}")
+        settled = {"solve": False} if obstacle else {"solve": True, "epochs": 1}
+        stages.append(stage.model_copy(update=settled))
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"stages": tuple(stages)})})
 
 
 def resolve_batch_size(recipe: Recipe, images: TrainingImages, *, say: Say) -> Recipe:

@@ -107,8 +107,7 @@ def _model_and_images(recipe: Mapping[str, Any], images: ImageSet | None) -> str
         lines.append(f"- Model: **{model['backbone']}**, weights {model.get('weights')}")
     stages = (recipe.get("train") or {}).get("stages") or []
     lines += [
-        f"- Stage {stage.get('name')}: unfreeze {_plain(stage.get('unfreeze'))}, "
-        f"at most {stage.get('epochs')} epochs, learning rate {stage.get('learning_rate')}"
+        f"- Stage {stage.get('name')}: unfreeze {_plain(stage.get('unfreeze'))}, {_describe_steps(stage)}"
         for stage in stages
         if isinstance(stage, Mapping)
     ]
@@ -117,6 +116,12 @@ def _model_and_images(recipe: Mapping[str, Any], images: ImageSet | None) -> str
         classes = f", {images.classes} classes" if images.classes else ""
         lines.append(f"- Images: {images.name}{classes}; {counts}")
     return "\n".join(lines)
+
+
+def _describe_steps(stage: Mapping[str, Any]) -> str:
+    if stage.get("solve") is True:
+        return "the head solved by L-BFGS"
+    return f"at most {stage.get('epochs')} epochs, learning rate {stage.get('learning_rate')}"
 
 
 def _plain(value: Any) -> str:

@@ -114,14 +114,14 @@ def format_plan(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
 
 def _stage_lines(plan: StagePlan, label: str) -> Iterator[str]:
     stage = plan.stage
+    steps = f"{format_count(stage.epochs, 'epoch')} of {format_count(plan.steps_per_epoch, 'step')}"
     yield format_line(
         label,
-        f"{stage.name}: unfreeze {stage.unfreeze}, {format_count(stage.epochs, 'epoch')} of "
-        f"{format_count(plan.steps_per_epoch, 'step')}, "
+        f"{stage.name}: unfreeze {stage.unfreeze}, {'solved by L-BFGS' if stage.solve is True else steps}, "
         f"{plan.trainable_parameters:,} of {plan.parameters:,} parameters are trainable",
     )
     rows = []
-    for group, rate in plan.rates.items():
+    for group, rate in () if stage.solve is True else plan.rates.items():
         measured = f"auto x {rate:.3g}" if rate < 1.0 else "auto"
         shown = measured if stage.learning_rate == "auto" else f"{rate:.3g}"
         rows.append((group, f"learning rate {shown} ({stage.schedule.name})"))

@@ -48,10 +48,11 @@ class Screen:
 
     def stage_started(self, event: StageStarted) -> None:
         """Print the stage and start its progress bar."""
+        steps = f"up to {format_count(event.epochs, 'epoch')} of {format_count(event.steps_per_epoch, 'step')}"
         self.say(
             f"stage {event.index + 1}/{event.stages}",
             f"{event.name}: {event.trainable_parameters:,} of {event.parameters:,} parameters are trainable, "
-            f"up to {format_count(event.epochs, 'epoch')} of {format_count(event.steps_per_epoch, 'step')}",
+            f"{'solved by L-BFGS' if event.solved else steps}",
         )
         if event.features:
             self.say("features", event.features)
@@ -82,7 +83,10 @@ class Screen:
         sides = [
             f"{name} {_metrics(values)}" for name, values in (("train", record.train), ("val", record.val)) if values
         ]
-        rates = f"learning rate {record.learning_rate:.2e}  {record.images_per_second:.0f} images/s"
+        rates = f"learning rate {record.learning_rate or 0:.2e}  {record.images_per_second:.0f} images/s"
+        if record.solved:
+            loss = record.solved["cross_validated_loss"]
+            rates = f"solved: C {record.solved['strength']:g}, cross-validated loss {loss:.4f}"
         self.say(f"epoch {record.epoch:>3}", f"{'  |  '.join(sides)}  |  {rates}")
 
 

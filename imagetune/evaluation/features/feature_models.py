@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core.processes import limit_blas_threads
 from imagetune.evaluation.context import EvaluatedSplit
 from imagetune.evaluation.predictions import UNKNOWN
 from imagetune.recipe.tasks import Task
@@ -28,8 +29,6 @@ PredictFunction = Callable[[Floats], NDArray[np.float64]]
 MAX_ROWS = 4000
 # Rows x features x outputs beyond which a probe is fitted with one strength only, and for fewer rows.
 _MANY_CELLS = 400_000_000
-# Rows x features x outputs below which one thread is faster than several; see `limit_threads`.
-_SMALL_CELLS = 40_000_000
 _ITERATIONS = 200
 _TOLERANCE = 1e-3
 # Similarities in memory at once, in MiB.
@@ -103,15 +102,8 @@ def join_features(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
 
 @contextmanager
 def limit_threads(taught: LabelledFeatures) -> Iterator[None]:
-    """Limit BLAS to one thread inside the block where there is little to compute.
-
-    The threads of a small matrix product wait for each other longer than they compute: on two busy cores a probe of
-    400 images took 100 times as long with several threads.
-    """
-    from threadpoolctl import threadpool_limits
-
-    small = taught.features.size * taught.targets.shape[1] < _SMALL_CELLS
-    with threadpool_limits(1, user_api="blas") if small else nullcontext():
+    """Limit BLAS to one thread inside the block where the features are few."""
+    with limit_blas_threads(taught.features.size * taught.targets.shape[1]):
         yield
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from imagetune.recipe.metrics import EpochMetric
-from imagetune.recipe.presets import expand_stages
+from imagetune.recipe.presets import HEAD_RATE, expand_stages
 from imagetune.recipe.sections.base import (
     Fraction,
     NonNegative,
@@ -100,6 +100,11 @@ class StageConfig(Section):
     learning_rate: Positive | Literal["auto"]
     """Peak learning rate, above 0; `auto` finds one by a range test at the start of the stage, as `imagetune
     lr-find`."""
+    solve: Literal["auto"] | bool = False
+    """Whether the head is solved instead of trained, where the backbone stays frozen: L-BFGS finds the optimum of the
+    penalised loss on standardised features of the images and their augmented copies, with the penalty chosen by
+    cross-validation. `auto`, as in presets, solves where the head is linear and its loss convex. Epochs and learning
+    rate then have no effect and may be left out."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate changes during the stage."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -134,6 +139,13 @@ class StageConfig(Section):
             raise ValueError(f"the learning rate of stage {self.name!r} has not been measured yet")
         return self.learning_rate
 
+    @model_validator(mode="before")
+    @classmethod
+    def _solved_without_epochs(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("solve") is True:
+            return {"epochs": 1, "learning_rate": HEAD_RATE, **value}
+        return value
+
     @field_validator("schedule", mode="before")
     @classmethod
     def _schedule_by_name(cls, value: Any) -> Any:
@@ -149,6 +161,8 @@ class StageConfig(Section):
     def _trains_something(self) -> Self:
         if self.freeze_head and parse_unfreeze(self.unfreeze).nothing:
             raise ValueError("unfreeze is `none` and the head is frozen: nothing is left to train")
+        if self.solve and not parse_unfreeze(self.unfreeze).nothing:
+            raise ValueError("only a head on a frozen backbone can be solved: set unfreeze: none, or solve: false")
         return self
 
 
@@ -157,7 +171,8 @@ class TrainConfig(Section):
 
     stages: Sequence[StageConfig] = ()
     """Stages in their order, or a preset: linear_probe, head_then_top (the default), lp_ft, gradual or full. Beside a
-    preset, `epochs` sets the epochs of each of its stages and `learning_rate` that of the head."""
+    preset, `epochs` sets the epochs of each of its stages and `learning_rate` that of a trained head. Heads on a frozen
+    backbone are solved instead, unless there is a `learning_rate` or `solve: false`."""
     batch_size: PositiveInt | Literal["auto"] = DEFAULT_BATCH
     """Images that go through the model at a time; `auto` finds the largest that fits in memory: a whole step, or a
     power of two that divides it."""

@@ -219,9 +219,17 @@ def _view_stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
         "name": stage.name,
         "trainable": "head only" if unfreeze == "none" else f"head and {unfreeze}",
         "epochs": f"{len(lines)} of {stage.epochs}",
-        "learning_rate": f"{_format_learning_rate(run, stage)}, {stage.schedule.name}",
+        "learning_rate": _format_solver(lines)
+        if stage.solve is True
+        else f"{_format_learning_rate(run, stage)}, {stage.schedule.name}",
         "best": best,
     }
+
+
+def _format_solver(lines: Sequence[Mapping[str, Any]]) -> str:
+    found = (lines[-1].get("solved") or {}) if lines else {}
+    strength = f", C {found['strength']:g} by cross-validation" if "strength" in found else ""
+    return f"solved by L-BFGS{strength}"
 
 
 def _format_learning_rate(run: RunFiles, stage: StageConfig) -> str:

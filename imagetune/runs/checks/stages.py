@@ -10,6 +10,7 @@ from imagetune.model.backbones.table import Backbone, get_backbone
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.sections.train import StageConfig
+from imagetune.recipe.solving import find_solver_obstacle
 
 # Prefixes of the backbones that were published with stochastic depth: only their blocks have a place for it.
 _DROP_PATH_PREFIXES = ("efficientnet", "convnext")
@@ -22,6 +23,7 @@ def find_stage_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     for index, stage in enumerate(loaded.recipe.train.stages):
         at: NodePath = ("train", "stages", index)
         errors += [*_size_errors(loaded, stage, at, backbone), *_augmentation_errors(loaded, stage, at)]
+        errors += _solve_errors(loaded, stage, at)
     return errors
 
 
@@ -42,6 +44,15 @@ def _size_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath, backbon
     if loaded.recipe.model.head.pooling == "flatten":
         what = "a head with pooling: flatten fits one image size only"
         yield loaded.error(place, what, hint="use pooling: avg or max, or leave the stage's image_size out")
+
+
+def _solve_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath) -> Iterator[RecipeError]:
+    recipe = loaded.recipe
+    if stage.solve is not True:
+        return
+    if obstacle := find_solver_obstacle(recipe.train, stage, recipe.model.head, recipe.data.task):
+        hint = "set it to false and give epochs and learning_rate, or to auto"
+        yield loaded.error((*at, "solve"), f"the head can't be solved: {obstacle}", hint=hint)
 
 
 def _augmentation_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath) -> Iterator[RecipeError]:

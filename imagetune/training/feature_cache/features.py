@@ -138,6 +138,31 @@ def compute_train_features(
     return TrainFeatures(rows, len(images.train), len(versions), first_epoch)
 
 
+def compute_solver_features(
+    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: SplitModel, *, first_epoch: int, progress: Progress
+) -> NDArray[np.float32]:
+    """Return the features (1 + copies, n, d) of the training images as they are, then of their augmented copies.
+
+    Args:
+        job: The training job.
+        stage: The stage whose head is solved.
+        plan: Plan from ``plan_features``.
+        halves: The split model of the plan.
+        first_epoch: Number of epochs before this stage; copy c is what epoch ``first_epoch + c`` would see.
+        progress: Called with the number of finished images and of all images.
+
+    Raises:
+        StoppedError: A signal was received.
+        DataError: An image vanished.
+    """
+    images, data = job.images, resolve_stage_data(job.images.config, stage)
+    versions = [_describe_plain(images.train, images, data, job.config.pass_size)]
+    versions += [_describe_augmented(job, stage, data, first_epoch + copy) for copy in range(plan.copies - 1)]
+    rows = _load_or_compute(halves.lower, versions, data, check=job.stop.check, progress=progress, in_memory=True)
+    count = len(images.train)
+    return _take_rows(rows, np.arange(len(versions) * count)).reshape(len(versions), count, -1)
+
+
 def compute_plain_features(
     halves: SplitModel,
     records: Sequence[Record],
@@ -168,9 +193,14 @@ def compute_plain_features(
         progress=progress or _report_nothing,
         in_memory=True,
     )
-    starts = range(0, len(records), _BATCH_FEATURES)
-    parts = (np.arange(first, min(first + _BATCH_FEATURES, len(records))) for first in starts)
-    return [FeatureBatch(_take_rows(rows, part), part) for part in parts]
+    return split_into_batches(_take_rows(rows, np.arange(len(records))))
+
+
+def split_into_batches(features: NDArray[np.float32]) -> list[FeatureBatch]:
+    """Return features (n, ...) in batches, in their order."""
+    starts = range(0, len(features), _BATCH_FEATURES)
+    parts = (np.arange(first, min(first + _BATCH_FEATURES, len(features))) for first in starts)
+    return [FeatureBatch(features[part], part) for part in parts]
 
 
 def _describe_augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: int) -> _Version:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +16,24 @@ from imagetune.model.build import POOLING
 from imagetune.model.split_model import SplitModel, list_frozen_boundaries, split_model_at
 from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.recipe.unfreeze import parse_unfreeze
-from imagetune.training.setup.job import TrainingJob, is_augmented, open_stage_batches, resolve_stage_data
+from imagetune.training.setup.job import (
+    TrainingImages,
+    TrainingJob,
+    is_augmented,
+    open_stage_batches,
+    resolve_stage_data,
+)
 
 # Measured (docs/strategies.md): a head trained on this many augmented copies of each image is as good as with
 # augmentation that never repeats; with a single copy it is worse.
 AUTO_COPIES = 4
+AUTO_SOLVER_COPIES = 3
 FEATURE_TYPE = "<f4"
 # Reading speed of a cheap solid-state disk: features are assumed to be read no faster.
 _BYTES_PER_SECOND = 500e6
 # The rest is for decoded images, the model and other processes.
 _MEMORY_SHARE = 0.25
+_SOLVER_MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,13 @@ class FeatureSettings:
         cut: ``auto``, ``off``, or the block whose output is cached.
         copies: Number of augmented copies of each image that take turns, one in each epoch.
         whole_backbone: Whether the whole backbone is frozen.
+        solved: Whether the head is solved, on the images as they are and all their copies at once.
     """
 
     cut: str
     copies: int | Literal["auto"]
     whole_backbone: bool
+    solved: bool = False
 
     @property
     def caches_backbone(self) -> bool:
@@ -48,8 +59,16 @@ class FeatureSettings:
 
     def count_copies(self, epochs: int, *, augmented: bool) -> int:
         """Return the number of copies of each image in a stage of ``epochs`` epochs; 1 without augmentation."""
+        if self.solved:
+            return 1 + self.count_solver_copies(augmented=augmented)
         wanted = AUTO_COPIES if self.copies == "auto" else self.copies
         return min(epochs, wanted) if augmented else 1
+
+    def count_solver_copies(self, *, augmented: bool) -> int:
+        """Return the number of augmented copies of each image that a head is solved on, beside the image itself."""
+        if not augmented:
+            return 0
+        return AUTO_SOLVER_COPIES if self.copies == "auto" else self.copies
 
 
 def read_feature_settings(train: TrainConfig, stage: StageConfig) -> FeatureSettings:
@@ -58,6 +77,7 @@ def read_feature_settings(train: TrainConfig, stage: StageConfig) -> FeatureSett
         stage.cache or train.cache,
         stage.augmented_copies or train.augmented_copies,
         parse_unfreeze(stage.unfreeze).nothing,
+        stage.solve is True,
     )
 
 
@@ -107,6 +127,25 @@ def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> F
     if augmented and settings.copies == "auto":
         return FeaturePlan("images are augmented anew in each epoch; train.augmented_copies would let them take turns")
     return _plan_deepest(job, stage, model, boundaries, count, augmented=augmented)
+
+
+def find_size_obstacle(stage: StageConfig, train: TrainConfig, images: TrainingImages, model: keras.Model) -> str:
+    """Return why the features of a head are too many to solve it, as a clause; empty where they fit.
+
+    Args:
+        stage: A stage that leaves the backbone frozen.
+        train: Settings that all stages share.
+        images: The images of training and validation.
+        model: A model made by ``build_model``.
+    """
+    augmented = is_augmented(resolve_stage_data(images.config, stage))
+    copies = read_feature_settings(train, stage).count_solver_copies(augmented=augmented)
+    width = math.prod(int(size) for size in model.get_layer(POOLING).output.shape[1:])
+    # The features, and their standardised copy.
+    needed = 2 * 4 * width * len(images.train) * (1 + copies)
+    if needed <= _SOLVER_MEMORY_SHARE * psutil.virtual_memory().available:
+        return ""
+    return f"its features would take {needed / 2**30:.1f} GiB of memory"
 
 
 def _find_obstacle(job: TrainingJob, cut: str) -> str:

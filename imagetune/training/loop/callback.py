@@ -11,7 +11,6 @@ from typing import Any
 import keras
 
 from imagetune.errors import DivergedError
-from imagetune.recipe.metrics import is_lower_better
 from imagetune.training.loop.checkpoints import (
     InitialWeights,
     commit_checkpoint,
@@ -19,7 +18,7 @@ from imagetune.training.loop.checkpoints import (
     prune_checkpoints,
 )
 from imagetune.training.loop.resume import collect_arrays
-from imagetune.training.loop.state import BestEpoch, StageState, TrainingState
+from imagetune.training.loop.state import BestEpoch, StageState, TrainingState, improves
 from imagetune.training.loop.weight_averaging import KeptWeights
 from imagetune.training.optimization.optimizer import scale_learning_rate
 from imagetune.training.optimization.schedules import PlateauLearningRate
@@ -174,7 +173,7 @@ class StageCallback(keras.callbacks.Callback):
             last: Whether it is the stage's last epoch.
         """
         best, watched = self.state.best, self._early_stopping
-        improved = best is None or self._improves(record, best)
+        improved = best is None or improves(record, best.record, watched)
         if best is None or improved or watched.keep == "last":
             best = BestEpoch(record, get_checkpoint_path(self.job.folder, self.state.step))
         self._plateau.after_epoch(improved=improved)
@@ -188,11 +187,6 @@ class StageCallback(keras.callbacks.Callback):
         )
         self.state = replace(self.state, best=best, stage=stage)
         return best
-
-    def _improves(self, record: EpochRecord, best: BestEpoch) -> bool:
-        watched = self._early_stopping
-        gain = record.metric(watched.metric) - best.record.metric(watched.metric)
-        return (-gain if is_lower_better(watched.metric) else gain) > watched.min_delta
 
     def _learning_rate(self) -> float:
         if self.setup.schedule.config.name == "plateau":

@@ -20,6 +20,7 @@ from imagetune.training.loop.batch_norm import reestimate_statistics
 from imagetune.training.loop.callback import StageCallback, StopCondition
 from imagetune.training.loop.checkpoints import InitialWeights, commit_checkpoint, link_initial_weights, load_checkpoint
 from imagetune.training.loop.resume import reopen_training, restore_optimizer, restore_weights
+from imagetune.training.loop.solve_stage import solve_stage
 from imagetune.training.loop.source import open_stage_source
 from imagetune.training.loop.state import BestEpoch, StageState, TrainingState
 from imagetune.training.loop.weight_averaging import KeptWeights
@@ -138,6 +139,8 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
     """
     if state.stage is not None and state.stage.finished:
         return _skip_stage(training, stage, state), False
+    if stage.solve is True:
+        return _solve_stage(training, stage, state)
     job, model = training.job, build_stage_model(training.job, stage)
     resolved, plan = _settle_stage(training, stage, model, state)
     begun = state.stage or _begin_stage(resolved, plan, state)
@@ -165,9 +168,24 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
     return state, callback.stopped
 
 
+def _solve_stage(training: _Training, stage: StageConfig, state: TrainingState) -> tuple[TrainingState, bool]:
+    """Solve the head, put the best weights so far into the model, and return as `_train_stage` does."""
+    job = training.job
+    with convert_memory_errors(job.config.pass_size):
+        state, record = solve_stage(
+            job, stage, state, objective=training.objective, targets=training.targets, initial=training.initial
+        )
+    if not _has_best_weights(job, job.model, state):
+        _load_best(job, state)
+    return state, training.stop_when(record)
+
+
 def _skip_stage(training: _Training, stage: StageConfig, state: TrainingState) -> TrainingState:
     """Load the best weights after a stage that an earlier training has finished, and return the state."""
     job = training.job
+    if stage.solve is True:
+        _load_best(job, state)
+        return replace(state, stage=None, arrays={})
     # The optimizer is built only for its slots, which the next stage starts from.
     setup = _prepare(training, _with_learning_rate(stage, state), job.model, state.slots)
     restore_optimizer(state, setup.learner)

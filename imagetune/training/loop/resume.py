@@ -40,6 +40,14 @@ def collect_arrays(
     return {**arrays, **weights.collect_arrays()}
 
 
+def collect_solved_arrays(model: keras.Model) -> dict[str, NDArray[Any]]:
+    """Return copies of the arrays that resuming after a solved head needs, which has no optimizer: never empty."""
+    states = {f"random/{index}": variable for index, variable in enumerate(_list_random_states(model))}
+    arrays = {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in states.items()}
+    # A checkpoint without arrays is one in the middle of an epoch.
+    return {**arrays, "solved": np.ones(1)}
+
+
 def reopen_training(folder: Path, own: Path, model: keras.Model) -> tuple[TrainingState, InitialWeights]:
     """Load the newest checkpoint of an earlier training; return its state and the weights that it started from.
 

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from imagetune.recipe.metrics import is_lower_better
+from imagetune.recipe.sections.train import EarlyStoppingConfig
 from imagetune.training.optimization.optimizer import Slots
 from imagetune.training.optimization.schedules import PlateauState
 from imagetune.training.setup.events import EpochRecord
@@ -24,6 +26,12 @@ class BestEpoch:
 
     record: EpochRecord
     checkpoint: Path
+
+
+def improves(record: EpochRecord, best: EpochRecord, watched: EarlyStoppingConfig) -> bool:
+    """Return whether an epoch is better than the best one so far, by the watched metric and more than its margin."""
+    gain = record.metric(watched.metric) - best.metric(watched.metric)
+    return (-gain if is_lower_better(watched.metric) else gain) > watched.min_delta
 
 
 @dataclass(frozen=True)

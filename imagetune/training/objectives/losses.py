@@ -11,16 +11,10 @@ from numpy.typing import NDArray
 
 from imagetune.core.plugins import LOSSES, convert_plugin_errors, load_plugin
 from imagetune.recipe.sections.learning import LOSS_NAMES, LossConfig, TeacherConfig
+from imagetune.recipe.solving import DEFAULT_LOSS
 from imagetune.recipe.tasks import Task
 
 SampleLoss: TypeAlias = Callable[[Any, Any], Any]
-# What `loss: auto` means. Squared EMD takes the order of classes into account; Huber is robust to outliers.
-DEFAULT_LOSS = {
-    "single_label": "cross_entropy",
-    "multi_label": "cross_entropy",
-    "ordinal": "squared_emd",
-    "regression": "huber",
-}
 
 
 class ImageLoss(keras.losses.Loss):

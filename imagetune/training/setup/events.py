@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -17,11 +17,12 @@ class StageStarted:
         epochs: Number of its epochs, unless it is stopped early.
         first_epoch: Number of its first epoch, counted from 1 over all stages.
         steps_per_epoch: Passes in an epoch: optimizer steps where gradients aren't accumulated.
-        rates: Peak learning rate of each group of layers, input to output.
+        rates: Peak learning rate of each group of layers, input to output; empty where the head is solved.
         trainable_parameters: Number of trainable parameters.
         parameters: Number of all parameters.
         found_rate: Learning rate of the head that the range test found, where the recipe says ``auto``.
         features: Whether features of frozen layers are cached, and why, as a clause.
+        solved: Whether the head is solved instead of trained.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StageStarted:
     parameters: int
     found_rate: float | None = None
     features: str = ""
+    solved: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,13 @@ class EpochRecord:
         stage: Name of the stage.
         epoch: Number of the epoch, counted from 1 over all stages.
         step: Number of passes so far over all stages; optimizer steps where gradients aren't accumulated.
-        train: Training metrics by name, measured while training: on augmented images and with dropout.
+        train: Training metrics by name, measured while training: on augmented images and with dropout. Of a solved
+            head: of the images as they are.
         val: Validation metrics by name, after the epoch; empty without validation images.
-        learning_rate: Learning rate of the head at the last step.
+        learning_rate: Learning rate of the head at the last step; None where the head was solved.
         images_per_second: Training images per second, without validation and checkpoint.
+        solved: Of a solved head: ``strength`` (C, the inverse of the penalty), ``cross_validated_loss`` by which it was
+            chosen, and ``rows`` that the head was solved on.
     """
 
     stage: str
@@ -90,12 +95,13 @@ class EpochRecord:
     step: int
     train: dict[str, float]
     val: dict[str, float]
-    learning_rate: float
+    learning_rate: float | None
     images_per_second: float
+    solved: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as a line of metrics.jsonl."""
-        return dict(self.__dict__)
+        return {key: value for key, value in self.__dict__.items() if key != "solved" or value}
 
     def metric(self, metric: str) -> float:
         """Return the value of a metric for model selection: on validation, or on training images without validation."""

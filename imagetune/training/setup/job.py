@@ -40,6 +40,7 @@ class TrainingImages:
         config: How images are read and augmented, and what a label is.
         hashes: SHA-256 of each image by path, as far as known; caches identify images by it.
         caches: Caches of decoded images.
+        duplicate_groups: Near-duplicate group of each image that has one, by path.
     """
 
     train: Sequence[Record]
@@ -48,6 +49,7 @@ class TrainingImages:
     config: DataConfig
     hashes: Mapping[str, str] = field(default_factory=dict)
     caches: ImageCaches = field(default_factory=lambda: ImageCaches({}))
+    duplicate_groups: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def train_labels(self) -> list[str]:

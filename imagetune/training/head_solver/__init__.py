@@ -1,0 +1,1 @@
+"""Solving a linear head on frozen features: convex losses, L-BFGS, and a penalty chosen by cross-validation."""

@@ -1,0 +1,214 @@
+"""A stage whose head is solved instead of trained: one epoch, from the features of the frozen backbone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.core.processes import limit_blas_threads
+from imagetune.errors import ImagetuneError
+from imagetune.model.build import LOGITS, find_value_scale
+from imagetune.model.inference import predict_probabilities
+from imagetune.model.split_model import SplitModel
+from imagetune.model.trainable import TrainableSummary, find_trainable_positions, set_trainable
+from imagetune.recipe.sections.train import StageConfig
+from imagetune.training.feature_cache.features import (
+    FeatureBatch,
+    compute_plain_features,
+    compute_solver_features,
+    split_into_batches,
+)
+from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
+from imagetune.training.head_solver.rows import build_problem, deal_image_folds
+from imagetune.training.head_solver.solve import LinearHead, choose_strength, fit_scaler, solve_head
+from imagetune.training.loop.checkpoints import (
+    InitialWeights,
+    commit_checkpoint,
+    get_checkpoint_path,
+    prune_checkpoints,
+)
+from imagetune.training.loop.resume import collect_solved_arrays
+from imagetune.training.loop.state import BestEpoch, StageState, TrainingState, improves
+from imagetune.training.objectives.metrics import compute_prediction_metrics
+from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageStarted
+from imagetune.training.setup.job import TrainingJob
+from imagetune.training.setup.keras_feed import TrainingTargets
+from imagetune.training.setup.stages import Objective
+from imagetune.training.setup.validation import compute_metrics_of_predictions
+
+_MAX_CHOOSING_IMAGES = 4000
+
+
+def solve_stage(
+    job: TrainingJob,
+    stage: StageConfig,
+    state: TrainingState,
+    *,
+    objective: Objective,
+    targets: TrainingTargets,
+    initial: InitialWeights,
+) -> tuple[TrainingState, EpochRecord]:
+    """Solve the head of the job's model, commit a checkpoint, and return the state after the stage and its record.
+
+    Args:
+        job: The training job.
+        stage: The stage, with ``solve: true``.
+        state: State between two stages.
+        objective: Training objective.
+        targets: Targets of the training images.
+        initial: Weights that training started with.
+
+    Raises:
+        StoppedError: A signal was received.
+        DataError: An image vanished.
+        ResourceError: The disk is full.
+    """
+    plan = plan_features(job, stage, job.model)
+    if plan.halves is None:
+        raise ImagetuneError(f"the head of stage {stage.name!r} can't be solved: {plan.reason}")
+    summary = set_trainable(job.model, job.backbone, "none", batch_norm="frozen")
+    job.listener.stage_started(_build_announcement(job, stage, state, plan, summary))
+    train, val = _compute_features(job, stage, plan, plan.halves, first_epoch=state.epoch)
+    began = time.perf_counter()
+    head, found = _solve(job, train, objective, targets)
+    seconds = time.perf_counter() - began
+    _put_into(job.model, head)
+    record = EpochRecord(
+        stage=stage.name,
+        epoch=state.epoch + 1,
+        # A step of its own: checkpoints are named by steps.
+        step=state.step + 1,
+        train=_compute_train_metrics(job, plan.halves, train[0], targets),
+        val=_compute_val_metrics(job, plan.halves, val),
+        learning_rate=None,
+        images_per_second=len(job.images.train) / max(seconds, 1e-9),
+        solved=found,
+    )
+    return _commit(job, stage, state, record, plan, initial), record
+
+
+def _compute_features(
+    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: SplitModel, *, first_epoch: int
+) -> tuple[NDArray[np.float32], list[FeatureBatch]]:
+    """Return the features (c, n, d) of the training images in all versions, and those of validation in batches."""
+
+    def progress(done: int, of: int) -> None:
+        job.listener.features_done(FeaturesDone(stage.name, done, of))
+
+    val = compute_plain_features(
+        halves,
+        job.images.val,
+        job.images,
+        batch_size=job.config.pass_size,
+        check=job.stop.check,
+        progress=progress,
+    )
+    return compute_solver_features(job, stage, plan, halves, first_epoch=first_epoch, progress=progress), val
+
+
+def _solve(
+    job: TrainingJob, features: NDArray[np.float32], objective: Objective, targets: TrainingTargets
+) -> tuple[LinearHead, dict[str, float]]:
+    """Return the head on plain features, and the strength with its cross-validated loss."""
+    versions, count = features.shape[:2]
+    scaler = fit_scaler(features.reshape(versions * count, -1))
+    problem = build_problem(job, features, objective, targets, scaler)
+    folds, tested = np.tile(deal_image_folds(job.images, seed=job.seed), versions), np.arange(versions * count) < count
+    # Some thousand images are enough to choose a penalty, which then counts the images that it is used for.
+    few = np.tile(_draw_images(count, job.seed), versions)
+    with limit_blas_threads(problem.features.size * problem.targets.shape[1]):
+        chosen = choose_strength(problem.select(few), folds[few], tested[few], check=job.stop.check)
+        head = solve_head(problem, chosen.strength)
+    found = {"strength": chosen.strength, "cross_validated_loss": chosen.loss, "rows": float(versions * count)}
+    return scaler.fold_into(head), found
+
+
+def _draw_images(count: int, seed: int) -> NDArray[np.bool_]:
+    """Return which (n,) images the penalty is chosen on: all, or some thousands drawn at random."""
+    chosen = np.ones(count, np.bool_)
+    if count > _MAX_CHOOSING_IMAGES:
+        chosen[np.random.default_rng(seed).permutation(count)[_MAX_CHOOSING_IMAGES:]] = False
+    return chosen
+
+
+def _put_into(model: keras.Model, head: LinearHead) -> None:
+    model.get_layer(LOGITS).set_weights([head.kernel.astype(np.float32), head.bias.astype(np.float32)])
+
+
+def _compute_train_metrics(
+    job: TrainingJob, halves: SplitModel, features: NDArray[np.float32], targets: TrainingTargets
+) -> dict[str, float]:
+    """Return the metrics of the head for the images that it was solved on, without augmentation."""
+    shaped = features.reshape(len(features), *halves.feature_shape)
+    predictions = predict_probabilities(halves.predictions, split_into_batches(shaped))
+    scale, known = find_value_scale(job.model), targets.targets
+    if scale is not None:
+        known = known * np.float32(scale.std) + np.float32(scale.mean)
+    return compute_prediction_metrics(job.images.config.task, known, predictions, scale)
+
+
+def _compute_val_metrics(job: TrainingJob, halves: SplitModel, val: Sequence[FeatureBatch]) -> dict[str, float]:
+    if not val:
+        return {}
+    predictions = predict_probabilities(halves.predictions, val)
+    return compute_metrics_of_predictions(predictions, job.model, job.images)
+
+
+def _commit(
+    job: TrainingJob,
+    stage: StageConfig,
+    state: TrainingState,
+    record: EpochRecord,
+    plan: FeaturePlan,
+    initial: InitialWeights,
+) -> TrainingState:
+    """Commit the head, report its record, and return the state with the best epoch so far."""
+    path, watched = get_checkpoint_path(job.folder, record.step), stage.early_stopping or job.config.early_stopping
+    best = state.best
+    if best is None or watched.keep == "last" or improves(record, best.record, watched):
+        best = BestEpoch(record, path)
+    done = StageState(
+        name=stage.name,
+        epochs_before=state.epoch,
+        steps_before=state.step,
+        learning_rate=0.0,
+        features_reason=plan.reason,
+        finished=True,
+    )
+    state = replace(
+        state,
+        epoch=record.epoch,
+        step=record.step,
+        best=best,
+        learned=state.learned | find_trainable_positions(job.model),
+        stage=done,
+    )
+    # Something to resume from: a stage that is finished needs no optimizer, but its dropout's random state.
+    commit_checkpoint(job.folder, job.model, replace(state, arrays=collect_solved_arrays(job.model)), initial)
+    prune_checkpoints(job.folder, best=best.checkpoint)
+    job.listener.epoch_done(record)
+    job.stop.check()
+    return replace(state, stage=None)
+
+
+def _build_announcement(
+    job: TrainingJob, stage: StageConfig, state: TrainingState, plan: FeaturePlan, summary: TrainableSummary
+) -> StageStarted:
+    return StageStarted(
+        name=stage.name,
+        index=job.config.stages.index(stage),
+        stages=len(job.config.stages),
+        epochs=1,
+        first_epoch=state.epoch + 1,
+        steps_per_epoch=job.steps_per_epoch,
+        rates={},
+        trainable_parameters=summary.trainable_parameters,
+        parameters=summary.trainable_parameters + summary.frozen_parameters,
+        features=plan.reason,
+        solved=True,
+    )
