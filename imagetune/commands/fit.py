@@ -57,7 +57,7 @@ def fit(
             write_inputs(run.folder, training, data)
             run.track()
             best = train_model(run, training, say=say)
-            evaluation = write_and_test(run, training, data.splits, say=say)
+            evaluation = write_and_test(run, training, data.splits, best=best, say=say)
             # After the test: the model and its metrics are complete, whatever happens to a fold.
             if folds:
                 evaluation |= cross_validate(run, folds, data, say=say, stop=stop)

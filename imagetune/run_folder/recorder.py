@@ -12,7 +12,7 @@ from dataclasses import asdict
 from imagetune.core.files import read_json_lines, write_text
 from imagetune.errors import CheckpointError, ImagetuneError
 from imagetune.run_folder.folder import RunFolder, State
-from imagetune.training.setup.events import EpochRecord, FeaturesDone, Listener, StageStarted, StepDone
+from imagetune.training.setup.events import EpochRecord, FeaturesDone, Listener, StageJudged, StageStarted, StepDone
 
 # Seconds between two writes of status.json: often enough for whoever watches, seldom enough for network disks.
 STATUS_SECONDS = 1.0
@@ -80,6 +80,11 @@ class RunRecorder:
             self.folder.append_stage(asdict(event))
         self._write()
         self.listener.stage_started(event)
+
+    def stage_judged(self, event: StageJudged) -> None:
+        """Append what the stage has gained, and whether it is kept, to stages.jsonl."""
+        self.folder.append_stage({"name": event.name, "judged": asdict(event)})
+        self.listener.stage_judged(event)
 
     def features_done(self, event: FeaturesDone) -> None:
         """Refresh status.json: computing features takes minutes without a step."""

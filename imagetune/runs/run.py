@@ -32,6 +32,7 @@ from imagetune.runs.test import evaluate_splits, predict_labelled
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.loop.fit import train
+from imagetune.training.loop.refit import find_refit_stage, refit_head
 from imagetune.training.setup.events import EpochRecord, Listener, SilentListener
 from imagetune.training.setup.job import TrainingImages
 from imagetune.training.setup.stopping import StopRequest
@@ -172,7 +173,7 @@ def run_recipe(
         # After the inputs are written, so that the first copy has them.
         run.track(parent_run_id=parent_run_id)
         best = train_model(run, training, say=say)
-        evaluation = write_and_test(run, training, data.splits, say=say)
+        evaluation = write_and_test(run, training, data.splits, best=best, say=say)
     return build_run_result(run, best, evaluation)
 
 
@@ -199,11 +200,27 @@ def train_model(run: Run, training: Training, *, say: Say) -> EpochRecord:
     return best
 
 
-def write_and_test(run: Run, training: Training, splits: Splits, *, say: Say) -> dict[str, Any]:
-    """Write the trained model, test it once, and return the content of evaluation.json."""
+def write_and_test(run: Run, training: Training, splits: Splits, *, best: EpochRecord, say: Say) -> dict[str, Any]:
+    """Refit the head where that is due, write the model, test it once, and return the content of evaluation.json.
+
+    Args:
+        run: The run.
+        training: Its training, with the weights of the best epoch.
+        splits: The images.
+        best: Record of the best epoch.
+        say: Receives progress messages.
+    """
     job, recipe = training.job, training.recipe
-    val = write_model(run.folder, job.model, recipe, splits, images=job.images)
-    return evaluate_splits(run.folder, job.model, recipe, splits, say=say, val=val, images=job.images)
+    val, refit = None, find_refit_stage(recipe.train, best, validated=bool(splits.val))
+    if refit is not None:
+        # Before the head learns from the validation images: what they decide must not be flattered by that.
+        val = predict_labelled(job.model, splits.val, splits.class_names, recipe, images=job.images)
+        count = refit_head(replace(job, listener=run.recorder), refit, best)
+        say("refit", f"the head is solved again on all {count} training and validation images")
+    val = write_model(run.folder, job.model, recipe, splits, images=job.images, val=val)
+    return evaluate_splits(
+        run.folder, job.model, recipe, splits, say=say, val=val, images=job.images, refit=refit is not None
+    )
 
 
 def build_run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) -> RunResult:
@@ -213,20 +230,33 @@ def build_run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) ->
 
 
 def write_model(
-    folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits, *, images: TrainingImages | None = None
+    folder: RunFolder,
+    model: keras.Model,
+    recipe: Recipe,
+    splits: Splits,
+    *,
+    images: TrainingImages | None = None,
+    val: Predictions | None = None,
 ) -> Predictions | None:
     """Write a run's model twice: ``model/`` for imagetune, and ``model.keras`` with every layer trainable.
 
     The decision thresholds of multi_label are chosen here, on validation, as the manifest holds them.
 
+    Args:
+        folder: The run folder.
+        model: The model.
+        recipe: The run's recipe.
+        splits: The images.
+        images: The images of training and validation, with the cache of decoded images.
+        val: Predictions of the validation images, where they are not to be this model's.
+
     Returns:
-        The predictions for the validation images where they were needed, for multi_label; else None.
+        The predictions of the validation images as far as they are known.
     """
-    val: Predictions | None = None
     thresholds: tuple[float, ...] = ()
     # Never on the test images: a threshold that was chosen there would make their metrics too good.
     if recipe.data.task == "multi_label" and splits.val:
-        val = predict_labelled(model, splits.val, splits.class_names, recipe, images=images)
+        val = val or predict_labelled(model, splits.val, splits.class_names, recipe, images=images)
         thresholds = choose_thresholds(val)
     save_model(
         model,

@@ -49,6 +49,7 @@ def evaluate_splits(
     say: Say,
     val: Predictions | None = None,
     images: TrainingImages | None = None,
+    refit: bool = False,
 ) -> dict[str, Any]:
     """Predict every split once, compute every metric, and return the content of evaluation.json.
 
@@ -62,6 +63,7 @@ def evaluate_splits(
         say: Receives the names of the splits when all is done.
         val: The validation predictions where ``write_model`` has made them already.
         images: The images of training and validation, with the cache of decoded images.
+        refit: Whether the model has learned from the validation images, so that ``val`` is from before that.
     """
     sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
     thresholds = read_manifest(folder.model).thresholds
@@ -85,7 +87,7 @@ def evaluate_splits(
             for name, split in examined.items()
         },
         config=recipe.evaluate,
-    )
+    ) | {"refit": refit}
     # Written before the diagnoses, which take longest: the metrics stay, whatever happens to the rest.
     folder.write_evaluation(document)
     document |= run_analyses(_build_context(folder, model, recipe, examined, splits.root))

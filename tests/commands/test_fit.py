@@ -42,7 +42,8 @@ def happened(monkeypatch):
         assert run.folder.read_status()["state"] == "running"
         return BEST
 
-    def test(run, training, splits, *, say):
+    def test(run, training, splits, *, best, say):
+        assert best is BEST
         steps.append("test")
         metrics = {"accuracy": {"value": 0.5, "low": 0.3, "high": 0.7}}
         document = {"splits": {"test": {"metrics": metrics}}}

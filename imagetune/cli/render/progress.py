@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from imagetune.cli.render.lines import format_line, wrap_line
 from imagetune.core.text import format_count
-from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageStarted, StepDone
+from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageJudged, StageStarted, StepDone
 
 
 class Screen:
@@ -64,6 +64,12 @@ class Screen:
         self._first_epoch = event.first_epoch
         self._last_epoch = event.first_epoch + event.epochs - 1
         self._task = self._progress.add_task(event.name, total=event.epochs * event.steps_per_epoch, loss=0.0)
+
+    def stage_judged(self, event: StageJudged) -> None:
+        """Print whether the stage is kept, and what it has gained."""
+        gained = f"validation loss {-event.gain:+.4f}, standard error {event.standard_error:.4f}"
+        kept = "is kept" if event.kept else "is not kept: it doesn't clearly beat the weights that it started from"
+        self.say("stage", f"{event.name} {kept} ({gained})")
 
     def features_done(self, event: FeaturesDone) -> None:
         """Show the number of computed features in the progress bar."""

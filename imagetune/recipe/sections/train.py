@@ -122,6 +122,10 @@ class StageConfig(Section):
     the saved model keep data.image_size."""
     early_stopping: EarlyStoppingConfig | None = None
     """Early stopping of this stage; by default train.early_stopping."""
+    min_gain_standard_errors: NonNegative | None = None
+    """How clearly the stage must beat the weights that it starts from: its best epoch is kept only if it lowers the
+    validation loss by more than this many standard errors of the paired difference. By default any improvement
+    counts."""
     cache: str | None = None
     """Feature cache of this stage: `auto`, `off`, or the name of the frozen block whose output is kept. By default
     train.cache."""
@@ -215,6 +219,10 @@ class TrainConfig(Section):
     augmented_copies: PositiveInt | Literal["auto"] = "auto"
     """Number of augmented copies of each image that a stage with cached features takes in turn, one in each epoch;
     `auto` is 4. More come nearer to augmentation that never repeats, and take longer."""
+    refit: Literal["auto", "off"] = "auto"
+    """Whether a solved head is solved once more, on training and validation images together, after everything is
+    chosen. Validation metrics, calibration and thresholds stay those of the head that hasn't seen the validation
+    images. `off` keeps that head."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When a stage ends early, and by which validation metric the best weights are chosen."""
 

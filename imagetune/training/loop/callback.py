@@ -134,7 +134,7 @@ class StageCallback(keras.callbacks.Callback):
             best = self._advance(record, last=epoch + 1 == self.setup.stage.epochs)
             self._commit(replace(self.state, arrays=arrays))
         # Only now that the new checkpoint is complete.
-        prune_checkpoints(self.job.folder, best=best.checkpoint)
+        prune_checkpoints(self.job.folder, best=best.checkpoint, baseline=self._stage.baseline)
         self.job.listener.epoch_done(record)
         self.stopped = self.stop_when(record)
         self.model.stop_training = self.stopped or self._stage.finished

@@ -152,9 +152,9 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
 
 
-def prune_checkpoints(folder: Path, *, best: Path | None) -> None:
-    """Delete all but the newest ``KEEP`` checkpoints and the best one."""
-    kept = {*list_checkpoints(folder)[-KEEP:], best}
+def prune_checkpoints(folder: Path, *, best: Path | None, baseline: str = "") -> None:
+    """Delete all but the newest ``KEEP`` checkpoints, the best one, and the one named that a stage has to beat."""
+    kept = {*list_checkpoints(folder)[-KEEP:], best, folder / baseline}
     for path in list_checkpoints(folder):
         if path not in kept:
             shutil.rmtree(path)

@@ -19,6 +19,7 @@ from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
 from imagetune.training.loop.batch_norm import reestimate_statistics
 from imagetune.training.loop.callback import StageCallback, StopCondition
 from imagetune.training.loop.checkpoints import InitialWeights, commit_checkpoint, link_initial_weights, load_checkpoint
+from imagetune.training.loop.judge_stage import judge_stage
 from imagetune.training.loop.resume import reopen_training, restore_optimizer, restore_weights
 from imagetune.training.loop.solve_stage import solve_stage
 from imagetune.training.loop.source import open_stage_source
@@ -162,7 +163,8 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
             stop_when=training.stop_when,
         )
         _fit(callback, training.targets, source.batches(), done)
-    state = replace(callback.state, stage=None, slots=_read_slots(setup, model))
+    state = judge_stage(job, stage, callback.state)
+    state = replace(state, stage=None, slots=_read_slots(setup, model))
     if not _has_best_weights(job, model, state):
         _load_best(job, state)
     return state, callback.stopped
@@ -186,6 +188,7 @@ def _skip_stage(training: _Training, stage: StageConfig, state: TrainingState) -
     if stage.solve is True:
         _load_best(job, state)
         return replace(state, stage=None, arrays={})
+    state = judge_stage(job, stage, state)
     # The optimizer is built only for its slots, which the next stage starts from.
     setup = _prepare(training, _with_learning_rate(stage, state), job.model, state.slots)
     restore_optimizer(state, setup.learner)
@@ -238,6 +241,7 @@ def _begin_stage(stage: StageConfig, plan: FeaturePlan, state: TrainingState) ->
         learning_rate=stage.peak_rate,
         features_cut="off" if plan.halves is None else plan.halves.boundary,
         features_reason=plan.reason,
+        baseline="" if stage.min_gain_standard_errors is None or state.best is None else state.best.checkpoint.name,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -69,22 +70,29 @@ def solve_stage(
         ResourceError: The disk is full.
     """
     plan = plan_features(job, stage, job.model)
-    if plan.halves is None:
-        raise ImagetuneError(f"the head of stage {stage.name!r} can't be solved: {plan.reason}")
     summary = set_trainable(job.model, job.backbone, "none", batch_norm="frozen")
     job.listener.stage_started(_build_announcement(job, stage, state, plan, summary))
-    train, val = _compute_features(job, stage, plan, plan.halves, first_epoch=state.epoch)
+    halves = _require_halves(stage, plan)
+    val = compute_plain_features(
+        halves,
+        job.images.val,
+        job.images,
+        batch_size=job.config.pass_size,
+        check=job.stop.check,
+        progress=partial(_report_features, job, stage),
+    )
+    train = compute_solver_rows(job, stage, plan, first_epoch=state.epoch)
     began = time.perf_counter()
-    head, found = _solve(job, train, objective, targets)
+    found = _choose_strength(job, train, objective, targets)
+    put_into_model(job.model, solve_rows(job, train, objective, targets, strength=found["strength"]))
     seconds = time.perf_counter() - began
-    _put_into(job.model, head)
     record = EpochRecord(
         stage=stage.name,
         epoch=state.epoch + 1,
         # A step of its own: checkpoints are named by steps.
         step=state.step + 1,
-        train=_compute_train_metrics(job, plan.halves, train[0], targets),
-        val=_compute_val_metrics(job, plan.halves, val),
+        train=_compute_train_metrics(job, halves, train[0], targets),
+        val=_compute_val_metrics(job, halves, val),
         learning_rate=None,
         images_per_second=len(job.images.train) / max(seconds, 1e-9),
         solved=found,
@@ -92,29 +100,55 @@ def solve_stage(
     return _commit(job, stage, state, record, plan, initial), record
 
 
-def _compute_features(
-    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: SplitModel, *, first_epoch: int
-) -> tuple[NDArray[np.float32], list[FeatureBatch]]:
-    """Return the features (c, n, d) of the training images in all versions, and those of validation in batches."""
+def compute_solver_rows(
+    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, *, first_epoch: int
+) -> NDArray[np.float32]:
+    """Return the features (c, n, d) of the training images as they are, then of their augmented copies.
 
-    def progress(done: int, of: int) -> None:
-        job.listener.features_done(FeaturesDone(stage.name, done, of))
-
-    val = compute_plain_features(
-        halves,
-        job.images.val,
-        job.images,
-        batch_size=job.config.pass_size,
-        check=job.stop.check,
-        progress=progress,
+    Args:
+        job: The training job.
+        stage: The stage whose head is solved.
+        plan: Plan from ``plan_features``.
+        first_epoch: Number of epochs before this stage.
+    """
+    halves = _require_halves(stage, plan)
+    return compute_solver_features(
+        job, stage, plan, halves, first_epoch=first_epoch, progress=partial(_report_features, job, stage)
     )
-    return compute_solver_features(job, stage, plan, halves, first_epoch=first_epoch, progress=progress), val
 
 
-def _solve(
+def solve_rows(
+    job: TrainingJob,
+    features: NDArray[np.float32],
+    objective: Objective,
+    targets: TrainingTargets,
+    *,
+    strength: float,
+) -> LinearHead:
+    """Return the head of plain features that is solved on all images of a job.
+
+    Args:
+        job: The training job.
+        features: (c, n, d) features of its images.
+        objective: Training objective.
+        targets: Targets of the images.
+        strength: C, the inverse of the penalty.
+    """
+    scaler = fit_scaler(features.reshape(-1, features.shape[-1]))
+    problem = build_problem(job, features, objective, targets, scaler)
+    with limit_blas_threads(problem.features.size * problem.targets.shape[1]):
+        return scaler.fold_into(solve_head(problem, strength))
+
+
+def put_into_model(model: keras.Model, head: LinearHead) -> None:
+    """Set the weights of a model's last layer before its prediction."""
+    model.get_layer(LOGITS).set_weights([head.kernel.astype(np.float32), head.bias.astype(np.float32)])
+
+
+def _choose_strength(
     job: TrainingJob, features: NDArray[np.float32], objective: Objective, targets: TrainingTargets
-) -> tuple[LinearHead, dict[str, float]]:
-    """Return the head on plain features, and the strength with its cross-validated loss."""
+) -> dict[str, float]:
+    """Return the strength that cross-validation chooses, with its loss and the number of rows to solve on."""
     versions, count = features.shape[:2]
     scaler = fit_scaler(features.reshape(versions * count, -1))
     problem = build_problem(job, features, objective, targets, scaler)
@@ -123,9 +157,7 @@ def _solve(
     few = np.tile(_draw_images(count, job.seed), versions)
     with limit_blas_threads(problem.features.size * problem.targets.shape[1]):
         chosen = choose_strength(problem.select(few), folds[few], tested[few], check=job.stop.check)
-        head = solve_head(problem, chosen.strength)
-    found = {"strength": chosen.strength, "cross_validated_loss": chosen.loss, "rows": float(versions * count)}
-    return scaler.fold_into(head), found
+    return {"strength": chosen.strength, "cross_validated_loss": chosen.loss, "rows": float(versions * count)}
 
 
 def _draw_images(count: int, seed: int) -> NDArray[np.bool_]:
@@ -136,8 +168,14 @@ def _draw_images(count: int, seed: int) -> NDArray[np.bool_]:
     return chosen
 
 
-def _put_into(model: keras.Model, head: LinearHead) -> None:
-    model.get_layer(LOGITS).set_weights([head.kernel.astype(np.float32), head.bias.astype(np.float32)])
+def _report_features(job: TrainingJob, stage: StageConfig, done: int, of: int) -> None:
+    job.listener.features_done(FeaturesDone(stage.name, done, of))
+
+
+def _require_halves(stage: StageConfig, plan: FeaturePlan) -> SplitModel:
+    if plan.halves is None:
+        raise ImagetuneError(f"the head of stage {stage.name!r} can't be solved: {plan.reason}")
+    return plan.halves
 
 
 def _compute_train_metrics(

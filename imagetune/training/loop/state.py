@@ -50,6 +50,7 @@ class StageState:
         plateau: State of the plateau schedule.
         averaged_epochs: Number of epochs in the average of SWA.
         finished: Whether the stage has had all its epochs, or was stopped early.
+        baseline: Name of the checkpoint with the weights that it has to beat; empty where any improvement counts.
     """
 
     name: str
@@ -62,6 +63,7 @@ class StageState:
     plateau: PlateauState = field(default_factory=PlateauState)
     averaged_epochs: int = 0
     finished: bool = False
+    baseline: str = ""
 
 
 @dataclass(frozen=True)

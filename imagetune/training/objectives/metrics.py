@@ -183,10 +183,7 @@ def build_tally(task: Task, outputs: int, scale: ValueScale | None = None) -> Ta
 def compute_prediction_metrics(
     task: Task, targets: NDArray[np.float32], predictions: NDArray[np.float32], scale: ValueScale | None = None
 ) -> dict[str, float]:
-    """Return the metrics of predictions by name, loss included.
-
-    The loss is the task's default: cross-entropy, for ordinal the squared earth mover's distance, for regression
-    Huber's on normalised values.
+    """Return the metrics of predictions by name, with the mean of `compute_losses` as the loss.
 
     Args:
         task: What a label is.
@@ -194,17 +191,50 @@ def compute_prediction_metrics(
         predictions: (n, k) outputs of the whole model: probabilities, or numbers in the labels' units.
         scale: For regression: mean and deviation that the loss normalises with.
     """
+    losses = compute_losses(task, targets, predictions, scale)
+    loss = float(losses.mean()) if len(losses) else 0.0
     if task == "regression":
-        return _compute_value_metrics(targets, predictions, scale or ValueScale())
+        return _compute_value_metrics(targets, predictions, loss)
     if task == "multi_label":
-        return _compute_label_metrics(targets, predictions)
+        return _compute_label_metrics(targets, predictions, loss)
     labels = targets.argmax(axis=1).astype(np.int32)
     if task == "ordinal":
-        gap = np.cumsum(predictions.astype(np.float64) - targets, axis=1)
         matrix = count_confusions(labels, predictions, compute_median_class(predictions))
-        loss = float(np.square(gap).sum(axis=1).mean()) if len(labels) else 0.0
         return {**compute_class_metrics(matrix, loss), "mae": compute_rank_error(matrix)}
-    return compute_class_metrics(count_confusions(labels, predictions), log_loss(labels, predictions))
+    return compute_class_metrics(count_confusions(labels, predictions), loss)
+
+
+def compute_losses(
+    task: Task, targets: NDArray[np.float32], predictions: NDArray[np.float32], scale: ValueScale | None = None
+) -> NDArray[np.float64]:
+    """Return the loss (n,) of each prediction, by which models are selected.
+
+    It is the task's default: cross-entropy in nats, for multi_label its mean over the labels, for ordinal the squared
+    earth mover's distance, for regression Huber's on normalised values.
+
+    Args:
+        task: What a label is.
+        targets: (n, k) as ``encode_targets`` gives them.
+        predictions: (n, k) outputs of the whole model: probabilities, or numbers in the labels' units.
+        scale: For regression: mean and deviation that the loss normalises with.
+    """
+    outputs = predictions.astype(np.float64)
+    if task == "regression":
+        size = np.abs(outputs[:, 0] - targets[:, 0]) / (scale or ValueScale()).std
+        huber: NDArray[np.float64] = np.where(
+            size <= HUBER_DELTA, 0.5 * size**2, HUBER_DELTA * (size - 0.5 * HUBER_DELTA)
+        )
+        return huber
+    if task == "multi_label":
+        # A float32 probability of exactly 0 or 1 is a rounded one.
+        sure = np.clip(outputs, 1e-7, 1 - 1e-7)
+        binary = -np.where(targets >= 0.5, np.log(sure), np.log1p(-sure))
+        return np.asarray(binary.mean(axis=1), np.float64)
+    if task == "ordinal":
+        distance: NDArray[np.float64] = np.square(np.cumsum(outputs - targets, axis=1)).sum(axis=1)
+        return distance
+    chosen = outputs[np.arange(len(targets)), targets.argmax(axis=1)]
+    return np.asarray(-np.log(np.clip(chosen, 1e-15, 1.0)), np.float64)
 
 
 def count_confusions(
@@ -266,29 +296,25 @@ def log_loss(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> f
     return float(-np.log(np.clip(chosen, 1e-15, 1.0)).mean()) if len(labels) else 0.0
 
 
-def _compute_label_metrics(targets: NDArray[np.float32], probabilities: NDArray[np.float32]) -> dict[str, float]:
+def _compute_label_metrics(
+    targets: NDArray[np.float32], probabilities: NDArray[np.float32], loss: float
+) -> dict[str, float]:
     true, predicted = targets >= 0.5, probabilities >= 0.5
-    # A float32 probability of exactly 0 or 1 is a rounded one.
-    sure = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
-    losses = -np.where(true, np.log(sure), np.log1p(-sure))
     counts = ((true & predicted).sum(axis=0), true.sum(axis=0), predicted.sum(axis=0))
     averages = average_over_classes(*(count.astype(np.float64) for count in counts))
-    if not len(targets):
-        return {"loss": 0.0, "accuracy": 0.0, **averages}
-    return {"loss": float(losses.mean()), "accuracy": float((true == predicted).all(axis=1).mean()), **averages}
+    accuracy = float((true == predicted).all(axis=1).mean()) if len(targets) else 0.0
+    return {"loss": loss, "accuracy": accuracy, **averages}
 
 
 def _compute_value_metrics(
-    targets: NDArray[np.float32], predictions: NDArray[np.float32], scale: ValueScale
+    targets: NDArray[np.float32], predictions: NDArray[np.float32], loss: float
 ) -> dict[str, float]:
     if not len(targets):
         return {"loss": 0.0, "mae": 0.0, "r2": 0.0}
     true, predicted = targets[:, 0].astype(np.float64), predictions[:, 0].astype(np.float64)
     gap = np.abs(predicted - true)
-    size = gap / scale.std
-    huber = np.where(size <= HUBER_DELTA, 0.5 * size**2, HUBER_DELTA * (size - 0.5 * HUBER_DELTA))
     spread = float(np.square(true - true.mean()).sum())
-    return {"loss": float(huber.mean()), "mae": float(gap.mean()), "r2": _compute_r2(float((gap**2).sum()), spread)}
+    return {"loss": loss, "mae": float(gap.mean()), "r2": _compute_r2(float((gap**2).sum()), spread)}
 
 
 def _compute_r2(squared_error: float, spread: float) -> float:

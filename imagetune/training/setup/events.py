@@ -40,6 +40,25 @@ class StageStarted:
 
 
 @dataclass(frozen=True)
+class StageJudged:
+    """Event at the end of a stage that has to beat the weights that it started from.
+
+    Attributes:
+        name: Name of the stage.
+        kept: Whether its best epoch is kept; otherwise the weights from before the stage are.
+        gain: Mean reduction of the validation loss by its best epoch; negative where it is worse.
+        standard_error: Standard error of that mean, over the validation images.
+        required: Number of standard errors that the gain has to exceed.
+    """
+
+    name: str
+    kept: bool
+    gain: float
+    standard_error: float
+    required: float
+
+
+@dataclass(frozen=True)
 class FeaturesDone:
     """Event while a stage's features are computed.
 
@@ -114,6 +133,9 @@ class Listener(Protocol):
     def stage_started(self, event: StageStarted) -> None:
         """Receive the event at the start of a stage."""
 
+    def stage_judged(self, event: StageJudged) -> None:
+        """Receive the event at the end of a stage that has to beat the weights that it started from."""
+
     def features_done(self, event: FeaturesDone) -> None:
         """Receive the progress of a stage's features."""
 
@@ -128,6 +150,9 @@ class SilentListener:
     """Listener that ignores all events."""
 
     def stage_started(self, event: StageStarted) -> None:
+        """Ignore the event."""
+
+    def stage_judged(self, event: StageJudged) -> None:
         """Ignore the event."""
 
     def features_done(self, event: FeaturesDone) -> None:

@@ -26,6 +26,21 @@ def compute_validation_metrics(model: keras.Model, images: TrainingImages, *, ba
     """
     if not images.val:
         return {}
+    predictions = predict_validation_images(model, images, batch_size=batch_size)
+    return compute_metrics_of_predictions(predictions, model, images)
+
+
+def predict_validation_images(model: keras.Model, images: TrainingImages, *, batch_size: int) -> np.ndarray:
+    """Return a model's predictions (n, k) float32 of the validation images, in their order.
+
+    Args:
+        model: Model from raw images to probabilities, or to numbers for regression.
+        images: Validation records, and how images are read; test-time augmentation isn't used.
+        batch_size: Number of images in a forward pass.
+
+    Raises:
+        DataError: An image vanished or can't be decoded.
+    """
     data = images.config
     with load_evaluation_batches(
         images.val,
@@ -36,8 +51,7 @@ def compute_validation_metrics(model: keras.Model, images: TrainingImages, *, ba
         max_pixels=data.max_pixels,
         cache=images.caches.open_cache(data),
     ) as batches:
-        predictions = predict_probabilities(model, batches)
-    return compute_metrics_of_predictions(predictions, model, images)
+        return predict_probabilities(model, batches)
 
 
 def compute_metrics_of_predictions(

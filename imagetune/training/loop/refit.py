@@ -1,0 +1,56 @@
+"""Refit: a solved head is solved once more on training and validation images together, when all is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from imagetune.model.trainable import set_trainable
+from imagetune.recipe.sections.train import StageConfig, TrainConfig
+from imagetune.training.feature_cache.plan import plan_features
+from imagetune.training.loop.solve_stage import compute_solver_rows, put_into_model, solve_rows
+from imagetune.training.setup.events import EpochRecord
+from imagetune.training.setup.job import TrainingJob, build_objective, build_targets
+
+
+def find_refit_stage(train: TrainConfig, best: EpochRecord, *, validated: bool) -> StageConfig | None:
+    """Return the stage whose head is to be solved again on all images; None where there is none.
+
+    Args:
+        train: Settings of the training.
+        best: The epoch whose weights the model has.
+        validated: Whether there are validation images.
+
+    Returns:
+        The best epoch's stage, if it was solved on a backbone that no earlier stage has trained: a backbone that was
+        fine-tuned on the training images knows them, and its features of other images differ.
+    """
+    if train.refit == "off" or not validated or not best.solved:
+        return None
+    names = [stage.name for stage in train.stages]
+    before = train.stages[: names.index(best.stage) + 1]
+    return before[-1] if all(stage.solve is True for stage in before) else None
+
+
+def refit_head(job: TrainingJob, stage: StageConfig, best: EpochRecord) -> int:
+    """Solve the head again with the strength that was chosen, and return the number of images it was solved on.
+
+    Args:
+        job: The training job, with the weights of the best epoch; the head changes in place.
+        stage: The solved stage of the best epoch.
+        best: Record of the best epoch.
+
+    Raises:
+        StoppedError: A signal was received.
+        DataError: An image vanished.
+    """
+    # Training images first: their features are then those that the stage has computed already.
+    images = replace(job.images, train=(*job.images.train, *job.images.val), val=())
+    everything = replace(job, images=images)
+    set_trainable(job.model, job.backbone, "none", batch_norm="frozen")
+    plan = plan_features(everything, stage, job.model)
+    features = compute_solver_rows(everything, stage, plan, first_epoch=best.epoch - 1)
+    head = solve_rows(
+        everything, features, build_objective(everything), build_targets(everything), strength=best.solved["strength"]
+    )
+    put_into_model(job.model, head)
+    return len(images.train)
