@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from imagetune.training.head_solver.losses import ConvexLoss, Floats
 
 # The loss is flat around the best strength: finer steps change little.
-STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 DEFAULT_STRENGTH = 1e-2
 FOLDS = 5
 _ITERATIONS = 300
