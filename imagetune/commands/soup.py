@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from imagetune.core.files import write_json
+from imagetune.core.files import read_json_object, write_json
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
 from imagetune.data.loading.pipeline import load_training_batches
@@ -107,6 +107,8 @@ def soup(
     members = open_members(runs)
     for other in members[1:]:
         _require_alike(members[0], other)
+    for member in members:
+        _refuse_refit(member)
     if not members[0].splits.val:
         raise DataError("has no validation images to choose with", where=members[0].name)
     # Before any mean is validated: a folder that can't be written is found at once.
@@ -302,6 +304,13 @@ def _require_alike(first: Member, other: Member) -> None:
             name = "validation" if split == "val" else "test"
             what = f"its {name} images are not those of {first.name}: {format_count(count, 'difference')}"
             raise DataError(what, where=other.name, hint="average runs with the same images, seed and split")
+
+
+def _refuse_refit(member: Member) -> None:
+    """Make sure that a run has not learned from its validation images, by which a soup is chosen."""
+    if read_json_object(member.folder.evaluation).get("refit"):
+        what = "its head was refit on its validation images, by which a soup is chosen"
+        raise ModelFileError(what, where=member.name, hint="fit it again with train.refit: off")
 
 
 def _list_settings(manifest: Manifest) -> Iterator[tuple[str, Any]]:
