@@ -16,7 +16,7 @@ from imagetune.evaluation.statistics.power import (
     describe_power,
     describe_regression_power,
 )
-from imagetune.evaluation.statistics.verdict import judge_gap
+from imagetune.evaluation.statistics.verdict import TrainingCourse, judge_gap
 from imagetune.recipe.metrics import METRICS, TASK_METRICS
 from imagetune.recipe.sections.evaluate import EvaluateConfig, Requirement
 
@@ -49,7 +49,9 @@ def evaluate_split(
     return evaluate_predictions(predictions, config=config, seed=seed, groups=groups)
 
 
-def build_evaluation_document(evaluations: Mapping[str, Evaluation], *, config: EvaluateConfig) -> dict[str, Any]:
+def build_evaluation_document(
+    evaluations: Mapping[str, Evaluation], *, config: EvaluateConfig, course: TrainingCourse | None = None
+) -> dict[str, Any]:
     """Return the content of evaluation.json: plain JSON values, null and a reason where a metric is not defined.
 
     The document::
@@ -90,6 +92,7 @@ def build_evaluation_document(evaluations: Mapping[str, Evaluation], *, config: 
     Args:
         evaluations: By split: train, val or test.
         config: The recipe's evaluate section, for the TTA transforms and the requirements that the test must reach.
+        course: How the model was trained, for the verdict.
     """
     some = next(iter(evaluations.values()))
     document: dict[str, Any] = {
@@ -105,7 +108,7 @@ def build_evaluation_document(evaluations: Mapping[str, Evaluation], *, config: 
     if "test" in evaluations and (power := _analyse_power(evaluations["test"])) is not None:
         document["power"] = power
     # After the power analysis, as the verdict quotes it.
-    document["verdict"] = _judge_gap(evaluations, document.get("power", {}))
+    document["verdict"] = _judge_gap(evaluations, document.get("power", {}), course)
     if "test" in evaluations:
         document["requirements"] = [_requirement_document(document, requirement) for requirement in config.require]
     return document
@@ -166,7 +169,9 @@ def _analyse_power(test: Evaluation) -> dict[str, Any] | None:
     return describe_power(right, test.images, confidence=confidence)
 
 
-def _judge_gap(evaluations: Mapping[str, Evaluation], power: Mapping[str, Any]) -> dict[str, str] | None:
+def _judge_gap(
+    evaluations: Mapping[str, Evaluation], power: Mapping[str, Any], course: TrainingCourse | None
+) -> dict[str, str] | None:
     """Return the verdict on over-fitting, by the task's own metric for it."""
     some = next(iter(evaluations.values()))
     measure = TASK_METRICS[some.task].verdict
@@ -178,6 +183,7 @@ def _judge_gap(evaluations: Mapping[str, Evaluation], power: Mapping[str, Any]) 
         confidence=some.bootstrap.confidence,
         measure=measure,
         power=str(power["text"]) if _has_low_power(power) else "",
+        course=course,
     )
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import psutil
 
+from imagetune.core.files import read_json_lines
 from imagetune.core.messages import Say
 from imagetune.core.text import format_count, format_list
 from imagetune.data.audit.inspection import inspect_images
@@ -24,6 +25,7 @@ from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
 from imagetune.evaluation.document import build_evaluation_document, evaluate_split
 from imagetune.evaluation.parts import run_analyses
 from imagetune.evaluation.predictions import Predictions, build_predictions, predict_records, write_predictions
+from imagetune.evaluation.statistics.verdict import TrainingCourse
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import POOLING
 from imagetune.model.inference import predict_probabilities
@@ -31,6 +33,7 @@ from imagetune.model.manifest import read_manifest
 from imagetune.model.split_model import SplitModel, split_model_at
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.data import DataConfig
+from imagetune.recipe.sections.train import TrainConfig
 from imagetune.reports.tiles import RunTiles
 from imagetune.run_folder.folder import RunFolder
 from imagetune.training.feature_cache.features import FeatureBatch, caches_features, compute_plain_features
@@ -38,6 +41,8 @@ from imagetune.training.setup.job import TrainingImages
 
 # Features of a split are kept in memory only up to this share of what is free: the model and the batches need room.
 _MEMORY_SHARE = 0.25
+# A validation loss that ends this many times above its lowest has risen; epochs differ by a few percent anyway.
+_RISEN = 1.1
 
 
 def evaluate_splits(
@@ -87,6 +92,7 @@ def evaluate_splits(
             for name, split in examined.items()
         },
         config=recipe.evaluate,
+        course=describe_course(recipe.train, read_json_lines(folder.metrics) if folder.metrics.is_file() else ()),
     ) | {"refit": refit}
     # Written before the diagnoses, which take longest: the metrics stay, whatever happens to the rest.
     folder.write_evaluation(document)
@@ -94,6 +100,19 @@ def evaluate_splits(
     folder.write_evaluation(document)
     say("evaluated", ", ".join(examined))
     return document
+
+
+def describe_course(train: TrainConfig, epochs: Sequence[Mapping[str, Any]]) -> TrainingCourse:
+    """Return how a model was trained, for the verdict on over-fitting.
+
+    Args:
+        train: Settings of the training.
+        epochs: Lines of metrics.jsonl.
+    """
+    last = [line for line in epochs if line.get("stage") == train.stages[-1].name]
+    losses = [line["val"]["loss"] for line in last if (line.get("val") or {}).get("loss") is not None]
+    rose = len(losses) > 2 and losses[-1] > _RISEN * min(losses)
+    return TrainingCourse(not train.trains_backbone, rose)
 
 
 def _build_context(

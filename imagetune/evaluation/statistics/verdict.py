@@ -1,5 +1,8 @@
 """The verdict on over-fitting: what the gap between training, validation and test metrics means, in words.
 
+A gap alone is no over-fitting: whoever fits the training images completely has one, and may be best all the same.
+Over-fitted is a model whose validation loss rose while it was trained.
+
 The gap is a difference of two accuracies, for multi_label of two mean F1, for regression of two R squared. Its interval
 comes from the two intervals (MOVER: Newcombe, Statistics in Medicine 17, 1998; Zou and Donner, Statistics in Medicine
 27, 2008), so that a gap that chance explains is not called over-fitting.
@@ -8,6 +11,7 @@ comes from the two intervals (MOVER: Newcombe, Statistics in Medicine 17, 1998; 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import hypot
 
 from imagetune.evaluation.statistics.intervals import Estimate
@@ -37,10 +41,8 @@ _UNDERFITTED: Mapping[str, str] = {
 }
 _NAMES = {"train": "training", "val": "validation", "test": "test"}
 _ADVICE = {
-    "over-fitted": (
-        "More images help most; then stronger augmentation, more dropout or weight decay, fewer unfrozen blocks, or "
-        "early stopping."
-    ),
+    "over-fitted": "More images help most; then {less}.",
+    "gap": "More images help most; then {more}.",
     "under-fitted": (
         "Train longer, unfreeze more blocks, raise the learning rate, or take a larger backbone or larger images."
     ),
@@ -52,11 +54,25 @@ _ADVICE = {
 }
 _TITLES = {
     "over-fitted": "Over-fitted",
+    "gap": "Test is {points} points below training",
     "under-fitted": "Under-fitted",
     "close": "Training and test are close",
     "too-few": "Too few test images for a verdict",
     "test-easier": "Test is easier than training",
 }
+
+
+@dataclass(frozen=True)
+class TrainingCourse:
+    """How the tested model was trained, as far as the verdict rests on it.
+
+    Attributes:
+        frozen: Whether the backbone stayed frozen.
+        rose: Whether the validation loss of the last stage rose clearly after its lowest epoch.
+    """
+
+    frozen: bool = False
+    rose: bool = False
 
 
 def judge_gap(
@@ -67,6 +83,7 @@ def judge_gap(
     confidence: float,
     measure: str = "accuracy",
     power: str = "",
+    course: TrainingCourse | None = None,
 ) -> dict[str, str] | None:
     """Return the verdict on over-fitting: what the gap between training and test means, with advice.
 
@@ -79,10 +96,11 @@ def judge_gap(
         measure: Name of the metric, one whose best value is 1.
         power: A sentence on the minimum detectable difference, where the test is too small for differences that
             people care about; else empty.
+        course: How the model was trained; by default nobody knows.
 
     Returns:
-        ``code`` (over-fitted, under-fitted, close, too-few or test-easier), ``title``, ``text`` with the metrics, and
-        ``advice``; None without both training and test metrics.
+        ``code`` (over-fitted, gap, under-fitted, close, too-few or test-easier), ``title``, ``text`` with the metrics,
+        and ``advice``; None without both training and test metrics.
     """
     if "train" not in accuracies or "test" not in accuracies:
         return None
@@ -90,7 +108,8 @@ def judge_gap(
         return None
     train, test = accuracies["train"], accuracies["test"]
     gap = subtract_estimates(train, test)
-    code = _choose_code(train, gap, baseline)
+    course = course or TrainingCourse()
+    code = _choose_code(train, gap, baseline, rose=course.rose)
     level = f"{100 * confidence:g}%"
     sentences = [
         f"{_SUBJECTS[measure]} is {_list_metrics(accuracies, images)}; {level} intervals are in brackets.",
@@ -98,7 +117,8 @@ def judge_gap(
         *_warn_of_validation(accuracies),
     ]
     sentences += [power] if power else []
-    return {"code": code, "title": _TITLES[code], "text": " ".join(sentences), "advice": _ADVICE[code]}
+    title = _TITLES[code].format(points=_format_points(gap.value or 0.0))
+    return {"code": code, "title": title, "text": " ".join(sentences), "advice": _advise(code, course)}
 
 
 def subtract_estimates(first: Estimate, second: Estimate) -> Estimate:
@@ -112,11 +132,21 @@ def subtract_estimates(first: Estimate, second: Estimate) -> Estimate:
     return Estimate(value, low, high, method="mover")
 
 
-def _choose_code(train: Estimate, gap: Estimate, baseline: float) -> str:
+def _advise(code: str, course: TrainingCourse) -> str:
+    """Return what to do next, among the settings that the model's training has."""
+    less = "stronger augmentation, more dropout or weight decay, fewer unfrozen blocks, or early stopping"
+    more = "stronger augmentation, larger images or a larger backbone"
+    if course.frozen:
+        less = "a solved head (solve: true), more dropout or weight decay, or early stopping"
+        more = "larger images, a larger backbone, or stages that unfreeze blocks of it"
+    return _ADVICE[code].format(less=less, more=more)
+
+
+def _choose_code(train: Estimate, gap: Estimate, baseline: float, *, rose: bool) -> str:
     value, low, high = gap.value or 0.0, gap.low or 0.0, gap.high or 0.0
-    # Over-fitting comes first: a model may be poor on training and still far poorer on the test.
+    # A gap comes first: a model may be poor on training and still far poorer on the test.
     if low > 0 and value >= NOTABLE_GAP:
-        return "over-fitted"
+        return "over-fitted" if rose else "gap"
     if 1 - (train.value or 0.0) > UNDERFITTED_SHARE * (1 - baseline):
         return "under-fitted"
     if high < -NOTABLE_GAP:
@@ -141,10 +171,13 @@ def _explain(code: str, gap: Estimate, level: str, under_fitted: str) -> str:
     value = gap.value or 0.0
     points = f"{_format_points(abs(value))} points"
     span = f"{_format_points(gap.low or 0.0)} to {_format_points(gap.high or 0.0)}"
-    if code == "over-fitted":
+    if code in ("over-fitted", "gap"):
+        below = f"Test is {points} below training ({level} interval {span}), which is statistically significant"
+        if code == "over-fitted":
+            return f"{below}, and the validation loss rose while the model was trained."
         return (
-            f"Test is {points} below training ({level} interval {span}), which is statistically significant: the model "
-            f"fits its training images better than images that it has not seen."
+            f"{below}: the model fits its training images better than images that it has not seen. Validation shows no "
+            f"sign of too much training."
         )
     if code == "under-fitted":
         return under_fitted

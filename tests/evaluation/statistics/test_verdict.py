@@ -1,14 +1,14 @@
 import pytest
 
 from imagetune.evaluation.statistics.intervals import Estimate
-from imagetune.evaluation.statistics.verdict import judge_gap, subtract_estimates
+from imagetune.evaluation.statistics.verdict import TrainingCourse, judge_gap, subtract_estimates
 
 
-def verdict(train, test, val=None, *, baseline=0.2, images=1000):
+def verdict(train, test, val=None, *, baseline=0.2, images=1000, course=None):
     accuracies = {"train": Estimate(*train), "test": Estimate(*test)}
     if val is not None:
         accuracies["val"] = Estimate(*val)
-    return judge_gap(accuracies, dict.fromkeys(accuracies, images), baseline=baseline, confidence=0.95)
+    return judge_gap(accuracies, dict.fromkeys(accuracies, images), baseline=baseline, confidence=0.95, course=course)
 
 
 def test_the_difference_of_two_metrics_has_the_interval_of_both():
@@ -20,14 +20,14 @@ def test_the_difference_of_two_metrics_has_the_interval_of_both():
 @pytest.mark.parametrize(
     ("train", "test", "code"),
     [
-        ((0.99, 0.98, 1.0), (0.80, 0.75, 0.85), "over-fitted"),
+        ((0.99, 0.98, 1.0), (0.80, 0.75, 0.85), "gap"),
         ((0.95, 0.94, 0.96), (0.94, 0.92, 0.96), "close"),
         ((0.97, 0.96, 0.98), (0.94, 0.93, 0.95), "close"),
         ((0.95, 0.93, 0.97), (0.90, 0.60, 1.00), "too-few"),
         ((0.95, 0.93, 0.97), (0.93, 0.80, 1.00), "too-few"),
         ((0.45, 0.40, 0.50), (0.44, 0.40, 0.48), "under-fitted"),
         ((0.80, 0.79, 0.81), (0.95, 0.94, 0.96), "test-easier"),
-        ((1.00, 0.99, 1.00), (0.40, 0.30, 0.50), "over-fitted"),
+        ((1.00, 0.99, 1.00), (0.40, 0.30, 0.50), "gap"),
     ],
 )
 def test_the_gap_and_its_interval_decide(train, test, code):
@@ -36,14 +36,29 @@ def test_the_gap_and_its_interval_decide(train, test, code):
 
 def test_the_words_hold_the_metrics():
     found = verdict((0.99, 0.98, 1.0), (0.80, 0.75, 0.85), (0.81, 0.77, 0.85))
-    assert found["title"] == "Over-fitted"
+    assert found["title"] == "Test is 19.0 points below training"
     assert found["text"].startswith(
         "Accuracy is 99.0% on 1,000 training images (98.0 to 100.0), 81.0% on 1,000 validation images "
         "(77.0 to 85.0) and 80.0% on 1,000 test images (75.0 to 85.0); 95% intervals are in brackets. "
         "Test is 19.0 points below training (95% interval "
     )
-    assert "Validation" not in found["text"]
+    assert "Validation is also" not in found["text"]
     assert found["advice"]
+
+
+def test_only_a_validation_loss_that_rose_is_over_fitting():
+    course = TrainingCourse(rose=True)
+    found = verdict((0.99, 0.98, 1.0), (0.80, 0.75, 0.85), course=course)
+    assert (found["code"], found["title"]) == ("over-fitted", "Over-fitted")
+    assert "the validation loss rose" in found["text"]
+    assert verdict((0.95, 0.94, 0.96), (0.94, 0.92, 0.96), course=course)["code"] == "close"
+
+
+@pytest.mark.parametrize("rose", [True, False])
+def test_a_frozen_backbone_has_no_unfrozen_blocks_to_advise_about(rose):
+    gap = (0.99, 0.98, 1.0), (0.80, 0.75, 0.85)
+    assert "unfrozen blocks" not in verdict(*gap, course=TrainingCourse(frozen=True, rose=rose))["advice"]
+    assert "fewer unfrozen blocks" in verdict(*gap, course=TrainingCourse(rose=True))["advice"]
 
 
 def test_under_fitting_is_judged_against_predicting_the_largest_class():
