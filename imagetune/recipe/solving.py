@@ -17,6 +17,11 @@ DEFAULT_LOSS: Mapping[Task, str] = {
 }
 
 
+def is_solved(train: TrainConfig, stage: StageConfig, head: HeadConfig, task: Task) -> bool:
+    """Return whether a stage's head is going to be solved, as far as the recipe alone says."""
+    return stage.solve is not False and not find_solver_obstacle(train, stage, head, task)
+
+
 def find_solver_obstacle(train: TrainConfig, stage: StageConfig, head: HeadConfig, task: Task) -> str:
     """Return why the head of a stage must be trained step by step, as a clause; empty where it can be solved.
 

@@ -61,3 +61,12 @@ def test_an_unknown_stage_is_refused_before_any_image_is_read(recipe, tested, mo
     with pytest.raises(RecipeError, match="no stage is called 'tip'; did you mean 'top'"):
         command.find_learning_rate(recipe, stage="tip")
     assert tested == []
+
+
+def test_a_solved_head_has_no_learning_rate_to_find(recipe, tested):
+    overrides = ["train.stages.0.solve=true"]
+    assert command.find_learning_rate(recipe, overrides) == "rates of top"
+    with pytest.raises(RecipeError, match="the head of stage 'head' is solved"):
+        command.find_learning_rate(recipe, overrides, stage="head")
+    with pytest.raises(RecipeError, match="every stage is solved"):
+        command.find_learning_rate(recipe, ["train.stages=linear_probe"])
