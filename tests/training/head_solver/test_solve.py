@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.preprocessing import StandardScaler
 
 from imagetune.recipe.sections.learning import LossConfig
 from imagetune.recipe.tasks import Task
@@ -45,11 +44,11 @@ def test_one_class_of_several_is_the_logistic_regression_of_scikit_learn(width: 
     scaler = fit_scaler(features)
     problem = make_problem(scaler.transform(features), np.eye(3)[labels], "single_label")
     head = scaler.fold_into(solve_head(problem, 0.1))
-    library = LogisticRegression(C=0.1, tol=1e-8, max_iter=10_000)
-    expected = library.fit(StandardScaler().fit_transform(features), labels)
+    scaled = (features - scaler.mean) / scaler.scale
+    expected = LogisticRegression(C=0.1, tol=1e-8, max_iter=10_000).fit(scaled, labels)
     logits = features.astype(np.float64) @ head.kernel + head.bias
     own = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    assert own == pytest.approx(expected.predict_proba(StandardScaler().fit_transform(features)), abs=2e-3)
+    assert own == pytest.approx(expected.predict_proba(scaled), abs=2e-3)
 
 
 def test_a_number_with_squared_error_is_ridge_regression() -> None:
@@ -58,7 +57,7 @@ def test_a_number_with_squared_error_is_ridge_regression() -> None:
     values = features[:, :1] * 3 + np.random.default_rng(1).normal(size=(50, 1)).astype(np.float32)
     scaler = fit_scaler(features)
     head = solve_head(make_problem(scaler.transform(features), values, "regression", "mse"), 0.5)
-    expected = Ridge(alpha=1.0).fit(StandardScaler().fit_transform(features), values)
+    expected = Ridge(alpha=1.0).fit((features - scaler.mean) / scaler.scale, values)
     assert head.kernel.ravel() == pytest.approx(expected.coef_.ravel(), abs=2e-3)
 
 
@@ -120,6 +119,16 @@ def test_out_of_fold_logits_come_from_heads_without_the_image() -> None:
     inside = solve_head(problem, 1.0).compute_logits(features)
     assert (inside.argmax(axis=1) == labels).all()
     assert (logits.argmax(axis=1) == labels).mean() < 0.75
+
+
+def test_a_feature_that_never_fired_in_training_decides_nothing_when_it_does() -> None:
+    """Its scaled value stays of the order of the others."""
+    features = make_features(40, 9)
+    features[:, 3] *= 1e-4
+    scaler = fit_scaler(features)
+    unusual = features[:1].copy()
+    unusual[0, 3] += float(np.median(features.std(axis=0)))
+    assert np.abs(scaler.transform(unusual) - scaler.transform(features[:1])).max() < 4
 
 
 def test_folding_gives_the_same_logits_on_plain_features() -> None:
