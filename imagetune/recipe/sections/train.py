@@ -174,9 +174,9 @@ class TrainConfig(Section):
     """How the model is trained: stages, batch size, optimizer, loss and early stopping."""
 
     stages: Sequence[StageConfig] = ()
-    """Stages in their order, or a preset: linear_probe, head_then_top (the default), lp_ft, gradual or full. Beside a
-    preset, `epochs` sets the epochs of each of its stages and `learning_rate` that of a trained head. Heads on a frozen
-    backbone are solved instead, unless there is a `learning_rate` or `solve: false`."""
+    """Stages in their order, or a preset: auto (the default), linear_probe, head_then_top, lp_ft, gradual or full.
+    Beside a preset, `epochs` sets the epochs of each of its stages and `learning_rate` that of a trained head. Heads on
+    a frozen backbone are solved instead, unless there is a `learning_rate` or `solve: false`."""
     batch_size: PositiveInt | Literal["auto"] = DEFAULT_BATCH
     """Images that go through the model at a time; `auto` finds the largest that fits in memory: a whole step, or a
     power of two that divides it."""
