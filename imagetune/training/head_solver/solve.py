@@ -24,6 +24,8 @@ _ITERATIONS = 300
 _SHRINKAGE = 0.3
 # Largest gradient at which the optimum counts as reached; the loss is then within about 1e-5 of it.
 _TOLERANCE = 1e-4
+# Enough to compare penalties.
+_CHOOSING_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def fit_scaler(features: Floats) -> Scaler:
     return replace(scaler, rotation=rotation.astype(np.float32))
 
 
-def solve_head(problem: HeadProblem, strength: float, start: LinearHead | None = None) -> LinearHead:
+def solve_head(
+    problem: HeadProblem, strength: float, start: LinearHead | None = None, *, tolerance: float = _TOLERANCE
+) -> LinearHead:
     """Return the head with the lowest penalised loss.
 
     The minimised function is the weighted mean loss plus ``1 / (2 n C)`` times the squared kernel, with n the sum of
@@ -118,7 +122,8 @@ def solve_head(problem: HeadProblem, strength: float, start: LinearHead | None =
     Args:
         problem: The problem.
         strength: C; smaller is more penalty.
-        start: Head to start from, such as that of a stronger penalty; zeros by default.
+        start: Head to start from, such as that of a neighbouring penalty; zeros by default.
+        tolerance: Largest gradient at which the optimum counts as reached.
     """
     from scipy.optimize import minimize
 
@@ -131,7 +136,7 @@ def solve_head(problem: HeadProblem, strength: float, start: LinearHead | None =
         return _evaluate(problem, values.reshape(-1), columns, penalty)
 
     found = minimize(
-        evaluate, first, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "gtol": _TOLERANCE, "maxcor": 10}
+        evaluate, first, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "gtol": tolerance, "maxcor": 10}
     )
     return _unpack(found.x, width, columns, problem.loss)
 
@@ -191,30 +196,57 @@ def choose_strength(
 ) -> ChosenStrength:
     """Return the strength with the lowest cross-validated loss.
 
+    The search starts in the middle of the strengths and walks towards weaker penalties, or else towards stronger ones,
+    as long as the loss falls: it has one minimum along the path.
+
     Args:
         problem: The problem of all rows.
         folds: (n,) fold of each row; augmented copies are in the fold of their image.
         tested: (n,) whether a row counts in the loss: copies are learned from, but not tested on.
-        strengths: C, from the strongest penalty to the weakest; each starts from the head of the one before.
+        strengths: C, from the strongest penalty to the weakest.
         check: Called after every solved head; may raise.
     """
     if not folds.any():
         return ChosenStrength(DEFAULT_STRENGTH, math.nan, np.zeros(problem.targets.shape))
-    best: ChosenStrength | None = None
     parts = [(problem.select(folds != fold), folds == fold) for fold in range(int(folds.max()) + 1)]
-    heads: list[LinearHead | None] = [None] * len(parts)
-    for strength in strengths:
-        logits = np.zeros(problem.targets.shape)
-        for place, (rest, held) in enumerate(parts):
-            head = heads[place] = solve_head(rest, strength, heads[place])
-            logits[held] = head.compute_logits(problem.features[held])
-            if check is not None:
-                check()
-        losses, _ = problem.loss.of_logits(logits + problem.offset, problem.targets)
-        loss = float(np.average(losses[tested], weights=problem.weights[tested]))
-        # Weaker penalties would only over-fit more: the loss has one minimum along the path.
-        if best is not None and loss > best.loss:
+    middle = min(range(len(strengths)), key=lambda at: abs(math.log(strengths[at] / DEFAULT_STRENGTH)))
+    first = best = _validate(problem, parts, tested, strengths[middle], None, check)
+    for step in (1, -1):
+        at, last = middle + step, first
+        while 0 <= at < len(strengths):
+            last = _validate(problem, parts, tested, strengths[at], last.heads, check)
+            if last.chosen.loss >= best.chosen.loss:
+                break
+            best, at = last, at + step
+        if best is not first:
             break
-        best = ChosenStrength(strength, loss, logits)
-    assert best is not None  # noqa: S101 - the first one is always better than none
-    return best
+    return best.chosen
+
+
+@dataclass(frozen=True)
+class _Validated:
+    """A strength with its cross-validated loss, and the heads of the folds, from which a neighbour starts."""
+
+    chosen: ChosenStrength
+    heads: Sequence[LinearHead | None]
+
+
+def _validate(
+    problem: HeadProblem,
+    parts: Sequence[tuple[HeadProblem, NDArray[np.bool_]]],
+    tested: NDArray[np.bool_],
+    strength: float,
+    starts: Sequence[LinearHead | None] | None,
+    check: Callable[[], None] | None,
+) -> _Validated:
+    """Return the cross-validated loss of one strength, and the head of each fold."""
+    logits, heads = np.zeros(problem.targets.shape), []
+    for (rest, held), start in zip(parts, starts or [None] * len(parts), strict=True):
+        head = solve_head(rest, strength, start, tolerance=_CHOOSING_TOLERANCE)
+        logits[held] = head.compute_logits(problem.features[held])
+        heads.append(head)
+        if check is not None:
+            check()
+    losses, _ = problem.loss.of_logits(logits + problem.offset, problem.targets)
+    loss = float(np.average(losses[tested], weights=problem.weights[tested]))
+    return _Validated(ChosenStrength(strength, loss, logits), heads)
