@@ -91,8 +91,9 @@ class Screen:
         ]
         rates = f"learning rate {record.learning_rate or 0:.2e}  {record.images_per_second:.0f} images/s"
         if record.solved:
-            loss = record.solved["cross_validated_loss"]
-            rates = f"solved: C {record.solved['strength']:g}, cross-validated loss {loss:.4f}"
+            loss = record.solved.get("cross_validated_loss")
+            chosen = "" if loss is None else f", cross-validated loss {loss:.4f}"
+            rates = f"solved: C {record.solved['strength']:g}{chosen}"
         self.say(f"epoch {record.epoch:>3}", f"{'  |  '.join(sides)}  |  {rates}")
 
 

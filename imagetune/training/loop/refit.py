@@ -7,7 +7,8 @@ from dataclasses import replace
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.training.feature_cache.plan import plan_features
-from imagetune.training.loop.solve_stage import compute_solver_rows, put_into_model, solve_rows
+from imagetune.training.head_solver.rows import build_problem
+from imagetune.training.loop.solve_stage import compute_solver_rows, scale_rows, solve_into_model
 from imagetune.training.setup.events import EpochRecord
 from imagetune.training.setup.job import TrainingJob, build_objective, build_targets
 
@@ -49,8 +50,13 @@ def refit_head(job: TrainingJob, stage: StageConfig, best: EpochRecord) -> int:
     set_trainable(job.model, job.backbone, "none", batch_norm="frozen")
     plan = plan_features(everything, stage, job.model)
     features = compute_solver_rows(everything, stage, plan, first_epoch=best.epoch - 1)
-    head = solve_rows(
-        everything, features, build_objective(everything), build_targets(everything), strength=best.solved["strength"]
+    rows, scaler = scale_rows(features)
+    problem = build_problem(
+        everything,
+        rows,
+        versions=len(features),
+        objective=build_objective(everything),
+        targets=build_targets(everything),
     )
-    put_into_model(job.model, head)
+    solve_into_model(job.model, problem, scaler, strength=best.solved["strength"])
     return len(images.train)

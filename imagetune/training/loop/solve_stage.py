@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from imagetune.training.feature_cache.features import (
 )
 from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
 from imagetune.training.head_solver.rows import build_problem, deal_image_folds
-from imagetune.training.head_solver.solve import LinearHead, choose_strength, fit_scaler, solve_head
+from imagetune.training.head_solver.solve import HeadProblem, Scaler, choose_strength, fit_scaler, solve_head
 from imagetune.training.loop.checkpoints import (
     InitialWeights,
     commit_checkpoint,
@@ -83,8 +84,10 @@ def solve_stage(
     )
     train = compute_solver_rows(job, stage, plan, first_epoch=state.epoch)
     began = time.perf_counter()
-    found = _choose_strength(job, train, objective, targets)
-    put_into_model(job.model, solve_rows(job, train, objective, targets, strength=found["strength"]))
+    scaled, scaler = scale_rows(train)
+    problem = build_problem(job, scaled, versions=len(train), objective=objective, targets=targets)
+    found = _choose_strength(job, problem, versions=len(train))
+    solve_into_model(job.model, problem, scaler, strength=found["strength"])
     seconds = time.perf_counter() - began
     record = EpochRecord(
         stage=stage.name,
@@ -117,47 +120,37 @@ def compute_solver_rows(
     )
 
 
-def solve_rows(
-    job: TrainingJob,
-    features: NDArray[np.float32],
-    objective: Objective,
-    targets: TrainingTargets,
-    *,
-    strength: float,
-) -> LinearHead:
-    """Return the head of plain features that is solved on all images of a job.
+def scale_rows(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], Scaler]:
+    """Return features (c, n, d) as scaled rows (c * n, r), and their scaler."""
+    rows = features.reshape(-1, features.shape[-1])
+    scaler = fit_scaler(rows)
+    return scaler.transform(rows), scaler
+
+
+def solve_into_model(model: keras.Model, problem: HeadProblem, scaler: Scaler, *, strength: float) -> None:
+    """Solve the head on all rows of a problem, and set it as the weights of the model's layer of logits.
 
     Args:
-        job: The training job.
-        features: (c, n, d) features of its images.
-        objective: Training objective.
-        targets: Targets of the images.
+        model: A model made by ``build_model``; its head changes in place.
+        problem: The problem of scaled features.
+        scaler: The scaler, which is folded into the head.
         strength: C, the inverse of the penalty.
     """
-    scaler = fit_scaler(features.reshape(-1, features.shape[-1]))
-    problem = build_problem(job, features, objective, targets, scaler)
     with limit_blas_threads(problem.features.size * problem.targets.shape[1]):
-        return scaler.fold_into(solve_head(problem, strength))
-
-
-def put_into_model(model: keras.Model, head: LinearHead) -> None:
-    """Set the weights of a model's last layer before its prediction."""
+        head = scaler.fold_into(solve_head(problem, strength))
     model.get_layer(LOGITS).set_weights([head.kernel.astype(np.float32), head.bias.astype(np.float32)])
 
 
-def _choose_strength(
-    job: TrainingJob, features: NDArray[np.float32], objective: Objective, targets: TrainingTargets
-) -> dict[str, float]:
+def _choose_strength(job: TrainingJob, problem: HeadProblem, *, versions: int) -> dict[str, float]:
     """Return the strength that cross-validation chooses, with its loss and the number of rows to solve on."""
-    versions, count = features.shape[:2]
-    scaler = fit_scaler(features.reshape(versions * count, -1))
-    problem = build_problem(job, features, objective, targets, scaler)
-    folds, tested = np.tile(deal_image_folds(job.images, seed=job.seed), versions), np.arange(versions * count) < count
+    rows, count = len(problem.features), len(job.images.train)
+    folds, tested = np.tile(deal_image_folds(job.images, seed=job.seed), versions), np.arange(rows) < count
     # Some thousand images are enough to choose a penalty, which then counts the images that it is used for.
     few = np.tile(_draw_images(count, job.seed), versions)
     with limit_blas_threads(problem.features.size * problem.targets.shape[1]):
         chosen = choose_strength(problem.select(few), folds[few], tested[few], check=job.stop.check)
-    return {"strength": chosen.strength, "cross_validated_loss": chosen.loss, "rows": float(versions * count)}
+    loss = {} if math.isnan(chosen.loss) else {"cross_validated_loss": chosen.loss}
+    return {"strength": chosen.strength, **loss, "rows": float(rows)}
 
 
 def _draw_images(count: int, seed: int) -> NDArray[np.bool_]:
