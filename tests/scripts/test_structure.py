@@ -88,6 +88,13 @@ def test_the_command_prints_lines_or_json(shop):
     assert json.loads(printed) == json.loads(json.dumps(asdict(measure_structure(shop))))
 
 
+def test_a_reader_that_goes_away_gets_no_traceback(shop):
+    command = [sys.executable, str(ROOT / "scripts" / "structure.py"), str(shop)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as printing:
+        printing.stdout.close()
+        assert (printing.wait(60), printing.stderr.read()) == (141, b"")
+
+
 def test_a_folder_without_python_is_refused(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "structure.py"), str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

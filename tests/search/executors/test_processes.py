@@ -22,6 +22,8 @@ from imagetune.search.trial_process.forkserver import PRELOADED
 
 RECIPE = Recipe.model_validate({"data": {"source": "images"}})
 ONE = (Slot("cpu"),)
+# A trial imports nothing itself then. A server with Keras, from an earlier test, has all of this, too.
+LIGHT = ("imagetune.recipe.schema", "imagetune.search.executors.processes")
 PARENT = Path(__file__).parents[2] / "helpers" / "trial_parent.py"
 MIB = 2**20
 
@@ -33,8 +35,8 @@ def task(folder, number=1):
 
 
 @contextmanager
-def processes(work, slots=ONE, **settings):
-    executor = Processes(work, slots, **settings)
+def processes(work, slots=ONE, *, preload=LIGHT, **settings):
+    executor = Processes(work, slots, preload=preload, **settings)
     try:
         yield executor
     finally:
