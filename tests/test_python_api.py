@@ -193,7 +193,7 @@ def test_a_script_without_a_guard_runs_once_although_processes_load_its_images(i
     assert re.fullmatch(r"begins\n<FinishedRun run-.*>\n", found.stdout)
 
 
-def test_a_new_process_is_told_of_no_script():
+def test_a_new_process_runs_no_script():
     from multiprocessing.spawn import get_preparation_data
 
     from imagetune.core.processes import hide_main_module

@@ -41,7 +41,9 @@ def source(tmp_path_factory):
 
 
 @pytest.mark.parametrize("score", ["energy", "mahalanobis"])
-def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace, imagetune, score):
+def test_a_fit_reports_baselines_label_errors_out_of_distribution_images_and_neighbours(
+    source, workplace, imagetune, score
+):
     (workplace / "recipe.yaml").write_text(RECIPE.format(source=source, score=score), encoding="utf-8")
     outcome = imagetune("fit", "recipe.yaml", "--run-dir", "run")
     assert outcome.code == 0, outcome.err

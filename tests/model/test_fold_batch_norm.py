@@ -28,7 +28,7 @@ def with_lively_norms(model):
         ("resnet50_v2", 17),  # BatchNorm before the convolution has none to go into: 16 blocks and the end
     ],
 )
-def test_a_folded_model_predictions_the_same_without_batch_norm(build, random_images, backbone, left):
+def test_a_folded_model_predicts_the_same_without_batch_norm(build, random_images, backbone, left):
     model = with_lively_norms(build(backbone))
     found = fold_batch_norm_layers(model)
     images = random_images(4)
@@ -67,7 +67,7 @@ def small_network(*, activation=None, norm=None, also_plain=False):
         (None, {"dtype": "mixed_bfloat16"}),
     ],
 )
-def test_what_can_not_be_folded_is_left(activation, options):
+def test_what_cannot_be_folded_is_left(activation, options):
     network = small_network(activation=activation, norm=keras.layers.BatchNormalization(**options))
     images = np.random.default_rng(1).uniform(size=(2, 8, 8, 3)).astype(np.float32)
     found = fold_batch_norm_layers(network)

@@ -157,7 +157,7 @@ def test_transforms_are_kept_and_a_manifest_without_them_has_none(folder, build,
     assert load_model(tmp_path / "with").tta == tta
 
 
-def test_transforms_that_the_images_can_not_have_are_refused(folder):
+def test_transforms_that_the_images_cannot_have_are_refused(folder):
     image = {"height": 32, "width": 64, "resize": "pad", "background": [0, 0, 0]}
     change(folder, image=image, tta=["rotate_270"])
     refused(folder, "rotate_270 needs square images, not 32x64")
@@ -219,7 +219,7 @@ def test_a_value_that_does_not_fit_changes_nothing(build, tmp_path):
     assert (tmp_path / "model/manifest.json").read_bytes() == before
 
 
-def test_a_manifest_of_old_has_nothing_settled(build, tmp_path):
+def test_an_old_manifest_has_nothing_settled(build, tmp_path):
     write(build(), tmp_path / "model")
     path = tmp_path / "model/manifest.json"
     content = json.loads(path.read_text())

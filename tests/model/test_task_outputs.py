@@ -79,7 +79,7 @@ def test_a_model_is_the_same_after_loading(tmp_path, task, names, scale, values)
         read_manifest(tmp_path / "model")
 
 
-def test_a_manifest_of_old_is_of_one_class_a_image(tmp_path):
+def test_an_old_manifest_is_of_one_class_an_image(tmp_path):
     save_model(build("single_label", 2), tmp_path / "model", config=ModelConfig(), class_names=("a", "b"), image=IMAGE)
     manifest = tmp_path / "model" / "manifest.json"
     content = json.loads(manifest.read_text())

@@ -62,7 +62,7 @@ def test_bodies_count_without_their_docstring(shop):
     assert measures.functions_over_40_lines == ("shop.cli.main.main",)
 
 
-def test_comments_are_told_from_docstrings_and_directives():
+def test_comments_are_distinguished_from_docstrings_and_directives():
     source = '"""Text."""\n\n# A reason.\nx = 1  # noqa: E501\ny = """\n# no comment\n"""  # a reason\n'
     assert count_lines(source) == (4, 2)
 
