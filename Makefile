@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# One more than the cores of a small machine: many tests wait for processes, servers and browsers.
+TEST_WORKERS ?= 3
 # Each worker starts with consecutive files, so that the fixtures of a file are made once, and steals work from others
 # at its end.
 SPREAD := --dist worksteal
@@ -32,7 +34,7 @@ quickstart: install ## Fine-tune on the shipped images
 	$(BIN)/imagetune fit recipes/quickstart.yaml
 
 test: install ## Run the quick tests
-	$(BIN)/pytest -m "not slow" -n $(WORKERS) $(SPREAD)
+	$(BIN)/pytest -m "not slow" -n $(TEST_WORKERS) $(SPREAD)
 
 test-all: install ## Run all tests, the long ones too
 	$(BIN)/pytest -n $(WORKERS) $(SPREAD)

@@ -12,6 +12,7 @@ import argparse
 import ast
 import io
 import json
+import os
 import re
 import statistics
 import sys
@@ -322,7 +323,12 @@ def main() -> None:
         measures = measure_structure(options.path)
     except (OSError, SyntaxError, ValueError) as error:
         sys.exit(f"structure.py: {error}")
-    print(json.dumps(asdict(measures), indent=2) if options.json else as_text(measures))
+    try:
+        print(json.dumps(asdict(measures), indent=2) if options.json else as_text(measures), flush=True)
+    except BrokenPipeError:
+        # `head` went away. Python would flush the rest at exit, and complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 import imagetune
 from imagetune import api
@@ -22,18 +23,22 @@ ROOT = Path(imagetune.__file__).parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SMALL = {
     "data": {"image_size": 32, "augmentation": "none", "split": {"val": 0.2, "test": 0.4, "method": "stratified"}},
-    "model": {"weights": "random"},
     "train": {"batch_size": 16, "stages": "linear_probe", "epochs": 2},
     "tracking": {"enabled": False},
 }
 
 
-def small(images):
-    return {**SMALL, "data": {**SMALL["data"], "source": images}}
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def small(images, backbone=TINY):
+    """Return a recipe of a few seconds; what trains in other processes needs a real backbone."""
+    model = {"backbone": backbone, "weights": "random"}
+    return {**SMALL, "data": {**SMALL["data"], "source": images}, "model": model}
 
 
 @pytest.fixture(scope="module")
-def run(images, tmp_path_factory):
+def run(images, tmp_path_factory, tiny):
     return imagetune.fit(small(images), run_dir=tmp_path_factory.mktemp("api") / "run", seed=1)
 
 
@@ -90,6 +95,15 @@ def test_messages_go_to_the_logger(images, tmp_path, caplog):
     assert any(record.getMessage().startswith("data: ") for record in caplog.records)
 
 
+@pytest.fixture
+def _listening():
+    """Ctrl-C raises KeyboardInterrupt, also where the tests run as a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_listening")
 def test_an_interrupt_comes_through_and_the_run_is_killed(images, tmp_path):
     from imagetune.run_folder.folder import RunFolder
 
@@ -177,10 +191,8 @@ def test_a_recipe_of_a_run_fits_again(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_script_without_a_guard_runs_once_although_processes_load_its_images(images, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"import imagetune\nprint('begins')\nprint(imagetune.fit({small(str(images))!r}, data__workers=1))\n"
-    )
+    script, recipe = tmp_path / "script.py", small(str(images), "efficientnet_lite0")
+    script.write_text(f"import imagetune\nprint('begins')\nprint(imagetune.fit({recipe!r}, data__workers=1))\n")
     found = subprocess.run(
         [sys.executable, str(script)],
         capture_output=True,
@@ -193,7 +205,7 @@ def test_a_script_without_a_guard_runs_once_although_processes_load_its_images(i
     assert re.fullmatch(r"begins\n<FinishedRun run-.*>\n", found.stdout)
 
 
-def test_a_new_process_is_told_of_no_script():
+def test_a_new_process_runs_no_script():
     from multiprocessing.spawn import get_preparation_data
 
     from imagetune.core.processes import hide_main_module
@@ -210,7 +222,7 @@ def test_a_search_tells_of_each_trial_and_of_the_last_training(images, tmp_path,
     heard = []
     rate = {"search": "log_uniform", "low": 1e-4, "high": 1e-2}
     found = imagetune.search(
-        small(str(images)),
+        small(str(images), "efficientnet_lite0"),
         run_dir=tmp_path / "search",
         progress=heard.append,
         train__epochs=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -11,6 +12,8 @@ from imagetune.evaluation.comparison.document import format_p_value
 from imagetune.recipe.metrics import METRICS, format_metric_value, format_number
 
 
+# Cached, as it keeps the templates that it has compiled: folds and trials have a page each.
+@cache
 def html_environment(*packages: str) -> Environment:
     """Return the Jinja environment of all pages: texts are escaped, and an undefined name is an error.
 

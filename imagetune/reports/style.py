@@ -12,10 +12,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+
+from imagetune.core.files import replace_atomically
 
 INK, MUTED, GRID, BAND = "#1b2430", "#5d6b7c", "#d5dbe3", "#eef1f5"
 TRAIN, VAL, RATE = "#0072b2", "#d55e00", "#007f5f"
@@ -31,6 +34,7 @@ _VARIABLES = {
     RIGHT: "right",
     WRONG: "wrong",
 }
+_PNG_DOTS_PER_INCH = 150
 _STYLE = {
     # Texts stay texts instead of outlines, so that the browser's fonts draw them.
     "svg.fonttype": "none",
@@ -79,6 +83,7 @@ def drawing_style() -> Iterator[None]:
 def save_inline_drawing(figure: Figure, title: str) -> Drawing:
     """Return a figure as SVG for a page, to be called inside `drawing_style`; the same figure gives the same bytes."""
     file = io.StringIO()
+    _settle_layout(figure)
     # Transparent, so that the page's background shows, light or dark.
     figure.savefig(
         file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -88,6 +93,29 @@ def save_inline_drawing(figure: Figure, title: str) -> Drawing:
     svg = Markup(_inline(file.getvalue(), prefix, title))  # noqa: S704
     # SVG counts 96 pixels to the inch, as CSS does.
     return Drawing(title, svg, round(figure.get_figwidth() * 96))
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, to be called inside `drawing_style`; the same figure gives the same bytes.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    _settle_layout(figure)
+    with replace_atomically(path) as temporary:
+        # White, as there is no page behind a PNG. Without matplotlib's version the bytes are reproducible.
+        figure.savefig(temporary, format="png", dpi=_PNG_DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
+
+
+def _settle_layout(figure: Figure) -> None:
+    """Place the axes of a figure so that their labels fit.
+
+    Where a layout engine is left for it to do, `savefig` draws everything twice, which takes half as long again.
+    """
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def _inline(svg: str, prefix: str, title: str) -> str:

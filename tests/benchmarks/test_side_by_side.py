@@ -67,13 +67,13 @@ def test_a_callable_is_timed():
     assert ticks == [1]
 
 
-def test_metrics_have_three_digits_that_mean_something():
+def test_measurements_have_three_significant_digits():
     assert [show(metric) for metric in (12345.6, 123.4, 12.34, 1.234, 0.1234)] == [
         "12,346", "123", "12.3", "1.23", "0.123",
     ]  # fmt: skip
 
 
-def test_json_says_which_machine_the_metrics_are_from(tmp_path):
+def test_json_says_which_machine_the_measurements_are_from(tmp_path):
     comparison = Comparison({"plain": [2.0], "ours": [1.0]})
     save_json(tmp_path / "metrics.json", {"results": comparison.as_json("plain")})
     document = json.loads((tmp_path / "metrics.json").read_text())

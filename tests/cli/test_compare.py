@@ -86,7 +86,7 @@ def test_json_holds_everything(make, imagetune):
     assert document["runs"][2]["metrics"]["accuracy"]["value"] == 1.0
 
 
-def test_the_order_of_runs_and_classes_doesnt_matter(make, imagetune):
+def test_the_order_of_runs_and_classes_does_not_matter(make, imagetune):
     make("one", wrong=3), make("two", wrong=2, names=("red", "blue", "green"))
     forth = imagetune("compare", "one", "two", "--json").json()["pairs"][0]
     back = imagetune("compare", "two", "one", "--json").json()["pairs"][0]
@@ -112,7 +112,7 @@ def test_other_test_images_are_refused_with_how_many_are_common(make, imagetune)
     assert "the comparison is on 12 that all have in common" in outcome.out
 
 
-def test_runs_without_common_images_cant_be_compared(make, imagetune):
+def test_runs_without_common_images_cannot_be_compared(make, imagetune):
     make("one", tested=range(0, 5)), make("two", tested=range(5, 10))
     for words in ((), ("--common",)):
         outcome = imagetune("compare", "one", "two", *words)
@@ -267,7 +267,7 @@ def test_a_run_and_its_mlflow_address_are_the_same(fitted, workplace, imagetune,
     assert document["runs"][0]["metrics"]["accuracy"] == accuracy
 
 
-def test_a_missed_bar_fails_the_evaluation_and_says_by_how_much(fitted, workplace, imagetune):
+def test_a_missed_requirement_fails_the_evaluation_and_says_by_how_much(fitted, workplace, imagetune):
     outcome = imagetune("evaluate", fitted[1], "--require", "accuracy:lower_bound=0.9999", "--json")
     assert outcome.code == 10
     assert outcome.json()["requirements"][-1]["met"] is False
@@ -279,7 +279,7 @@ def test_a_missed_bar_fails_the_evaluation_and_says_by_how_much(fitted, workplac
     assert re.search(r"required    accuracy: value [\d.]+ meets the threshold 0", met.out)
 
 
-def test_a_bar_of_the_recipe_is_kept_up_by_evaluate(fitted, workplace, imagetune):
+def test_a_requirement_of_the_recipe_holds_in_evaluate_too(fitted, workplace, imagetune):
     run = shutil.copytree(fitted[1], workplace / "run")
     recipe = load_recipe(run / "recipe.yaml", ["evaluate.require=[{metric: f1, lower_bound: 0.9999}]"]).recipe
     (run / "recipe.yaml").write_text(format_recipe(recipe))
@@ -290,7 +290,7 @@ def test_a_bar_of_the_recipe_is_kept_up_by_evaluate(fitted, workplace, imagetune
 
 
 @pytest.mark.parametrize("bar", ["speed:value=1", "accuracy", "accuracy:value=high", "log_loss:lower_bound=1"])
-def test_a_bar_that_makes_no_sense_is_refused(workplace, imagetune, bar):
+def test_a_requirement_that_makes_no_sense_is_refused(workplace, imagetune, bar):
     outcome = imagetune("evaluate", "run", "--require", bar)
     assert outcome.code == 2
     assert "--require" in outcome.err

@@ -139,7 +139,7 @@ def test_fix_writes_a_source_that_passes_the_check(images, workplace, imagetune)
     assert len(changes) == 5
 
 
-def test_fix_tells_its_files_as_json_and_writes_over_nothing(images, workplace, imagetune):
+def test_fix_lists_its_files_as_json_and_writes_over_nothing(images, workplace, imagetune):
     dirty = make_dirty(images, workplace / "dirty")
     fixed = imagetune("data", "check", dirty, "--json", "--fix", "fixed").json()["fixed"]
     assert fixed["cleaned"] == str(workplace / "fixed" / "cleaned.csv")
@@ -151,7 +151,7 @@ def test_fix_tells_its_files_as_json_and_writes_over_nothing(images, workplace, 
     assert (workplace / "fixed" / "cleaned.csv").read_bytes() == before
 
 
-def test_what_was_found_is_told_where_nothing_can_be_fixed(images, workplace, imagetune):
+def test_findings_are_shown_where_nothing_can_be_fixed(images, workplace, imagetune):
     shutil.copytree(images / "red", workplace / "twice" / "red")
     shutil.copytree(images / "red", workplace / "twice" / "crimson")
     outcome = imagetune("data", "check", workplace / "twice", "--fix", workplace / "fixed")

@@ -36,7 +36,7 @@ def rows(found):
     return np.array([list(line["probabilities"].values()) for line in found])
 
 
-def test_by_default_the_model_predictions_as_it_is(settled, fitted, images, imagetune):
+def test_by_default_the_model_predicts_as_it_is(settled, fitted, images, imagetune):
     plain = lines(imagetune("predict", fitted[1], images, "--json"))
     found = lines(imagetune("predict", settled, images, "--json"))
     np.testing.assert_allclose(rows(found), rows(plain), atol=1e-6)
@@ -68,7 +68,7 @@ def test_sets_name_what_reaches_the_threshold_the_likeliest_first(settled, image
     assert screen[0].endswith("{" + ", ".join(found[0]["predictions"]) + "}")
 
 
-def test_the_operating_point_predictions_with_the_class_that_matters(settled, images, imagetune):
+def test_the_operating_point_predicts_the_class_that_matters(settled, images, imagetune):
     found = lines(imagetune("predict", settled, images, "--json", "--operating-point"))
     assert {line["label"] for line in found} == {"red"}
     update_manifest(settled, {"operating_point": {"positive": "red", "threshold": 1.0}})

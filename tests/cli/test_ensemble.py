@@ -118,7 +118,7 @@ def test_a_run_that_does_not_say_what_it_learned_from_is_refused(fitted, workpla
     assert (outcome.code, "no splits.csv" in outcome.err) == (3, True)
 
 
-def test_a_image_that_can_not_be_read_gets_its_error(fitted, images, workplace, imagetune):
+def test_an_image_that_cannot_be_read_gets_its_error(fitted, images, workplace, imagetune):
     mixed = workplace / "mixed"
     mixed.mkdir()
     (mixed / "bad.png").write_text("no image")

@@ -7,7 +7,7 @@ def test_other_labelled_images_can_be_tested(fitted, images, imagetune):
     assert outcome.json()["splits"]["test"]["images"] == 30
 
 
-def test_the_metrics_are_told_with_their_intervals(fitted, imagetune):
+def test_the_metrics_are_shown_with_their_intervals(fitted, imagetune):
     outcome = imagetune("evaluate", fitted[1])
     assert "balanced accuracy" in outcome.out
     assert "[" in outcome.out
@@ -34,7 +34,7 @@ def test_the_report_can_be_written_again(fitted, workplace, imagetune):
     assert "<html" in (copy / "report.html").read_text()
 
 
-def test_other_images_that_cant_be_used_are_left_out_and_named(fitted, images, workplace, imagetune):
+def test_other_images_that_cannot_be_used_are_left_out_and_named(fitted, images, workplace, imagetune):
     shutil.copytree(images, workplace / "other")
     (workplace / "other" / "red" / "empty.png").touch()
     told = imagetune("evaluate", fitted[1], "--data", "other")

@@ -37,7 +37,7 @@ def test_a_class_can_be_asked_for(run, images, workplace, imagetune):
     assert "blue, green, red" in wrong.err
 
 
-def test_a_image_that_cant_be_read_gets_an_error_and_others_their_file(run, images, workplace, imagetune):
+def test_an_image_that_cannot_be_read_gets_an_error_and_others_their_file(run, images, workplace, imagetune):
     (workplace / "new").mkdir()
     shutil.copy(images / "red" / "red00.png", workplace / "new" / "a.png")
     (workplace / "new" / "b.png").write_bytes(b"no image")
@@ -68,7 +68,7 @@ def test_a_run_can_be_tested_on_corrupted_images_later(run, imagetune):
     assert list((run / "robustness").glob("1-contrast.jpg"))
 
 
-def test_other_images_and_corruption_dont_go_together(run, images, imagetune):
+def test_other_images_and_corruption_exclude_each_other(run, images, imagetune):
     outcome = imagetune("evaluate", run, "--robustness", "--data", images)
     assert outcome.code == 2
     assert "--data" in outcome.err

@@ -41,7 +41,9 @@ def source(tmp_path_factory):
 
 
 @pytest.mark.parametrize("score", ["energy", "mahalanobis"])
-def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace, imagetune, score):
+def test_a_fit_reports_baselines_label_errors_out_of_distribution_images_and_neighbours(
+    source, workplace, imagetune, score
+):
     (workplace / "recipe.yaml").write_text(RECIPE.format(source=source, score=score), encoding="utf-8")
     outcome = imagetune("fit", "recipe.yaml", "--run-dir", "run")
     assert outcome.code == 0, outcome.err
@@ -83,8 +85,11 @@ def _predict_out_of_distribution(workplace, imagetune, source):
     random = np.random.default_rng(0)
     for index in range(20):
         cv2.imwrite(str(strange / f"{index}.png"), random.integers(0, 256, (32, 32, 3), np.uint8))
-    known = [json.loads(line) for line in imagetune("predict", "run", source / "green", "--json").out.splitlines()]
-    found = [json.loads(line) for line in imagetune("predict", "run", strange, "--json").out.splitlines()]
+    lines = imagetune("predict", "run", source / "green", strange, "--json").out.splitlines()
+    known, found = (
+        [line for line in map(json.loads, lines) if str(folder) in line["path"]] for folder in (source, strange)
+    )
+    assert (len(known), len(found)) == (60, 20)
     assert {"out_of_distribution", "out_of_distribution_score"} <= set(found[0])
     assert np.mean([line["out_of_distribution"] for line in known]) < 0.25
     assert np.mean([line["out_of_distribution"] for line in found]) > 0.9

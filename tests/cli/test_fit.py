@@ -143,7 +143,7 @@ def test_a_folder_that_holds_a_run_is_refused(fitted, recipe, imagetune):
     assert "holds a run that is finished" in outcome.err
 
 
-def test_weights_that_are_not_to_be_had_stop_before_anything_is_written(recipe, workplace, imagetune, monkeypatch):
+def test_unavailable_weights_stop_before_anything_is_written(recipe, workplace, imagetune, monkeypatch):
     before = sorted(workplace.rglob("*"))
     outcome = imagetune("fit", recipe, "-o", "model.weights=nowhere.h5")
     assert outcome.code == 5
@@ -184,7 +184,7 @@ def test_a_required_server_that_refuses_ends_the_run_before_training(recipe, wor
     assert not (workplace / "run/checkpoints").exists()
 
 
-def test_a_missed_bar_has_its_own_exit_code(recipe, workplace, imagetune):
+def test_a_missed_requirement_has_its_own_exit_code(recipe, workplace, imagetune):
     bar = "evaluate.require=[{metric: accuracy, lower_bound: 1.1}]"
     outcome = imagetune("fit", recipe, "--run-dir", "run", "-o", bar)
     assert outcome.code == 10

@@ -112,7 +112,7 @@ def test_the_run_itself_is_the_same_without_folds(recipe, workplace, imagetune):
     assert plain.read_bytes() == folded.read_bytes()
 
 
-def test_impossible_folds_are_told_before_anything_is_trained(workplace, images, imagetune):
+def test_impossible_folds_are_refused_before_anything_is_trained(workplace, images, imagetune):
     files = sorted(path for path in images.glob("*/*.png"))
     lines = [f"{path},{path.parent.name},one patient" for path in files if path.parent.name == "blue"]
     lines += [f"{path},{path.parent.name},{path.stem}" for path in files if path.parent.name != "blue"]
@@ -138,7 +138,7 @@ def _with_split(lines):
         yield f"{path},{label},{side},{group}"
 
 
-def test_a_dry_run_tells_of_the_folds(recipe, imagetune):
+def test_a_dry_run_shows_the_folds(recipe, imagetune):
     outcome = imagetune("fit", recipe, "--dry-run", *HEAD_ONLY, "-o", "evaluate.folds=4")
     assert outcome.code == 0, outcome.err
     assert "4 more trainings" in outcome.out

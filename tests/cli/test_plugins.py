@@ -130,7 +130,7 @@ def test_validate_imports_no_keras_for_plugins(plugged):
         ("model.weights=imagenet", "tiny_net comes without pretrained weights"),
     ],
 )
-def test_mistakes_about_plugins_are_told_like_others(installed, imagetune, override, message):
+def test_mistakes_about_plugins_are_reported_like_others(installed, imagetune, override, message):
     key, _, value = override.partition("=")
     outcome = imagetune("fit", "plugged.yaml", "-o", f"{key}={value}", "--run-dir", "other")
     assert outcome.code == (5 if key == "model.weights" else 2)

@@ -48,7 +48,7 @@ def test_csv_has_a_column_a_class(fitted, images, workplace, imagetune):
     assert len(rows) == 10
 
 
-def test_no_such_run_and_no_such_image_are_told_apart(fitted, workplace, imagetune):
+def test_a_missing_run_and_a_missing_image_are_distinguished(fitted, workplace, imagetune):
     outcome = imagetune("predict", "runs/none", workplace)
     assert (outcome.code, "no such run folder" in outcome.err) == (9, True)
     outcome = imagetune("predict", fitted[1], workplace / "none.png")

@@ -81,13 +81,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(recipe, imag
         assert "model" not in outcome.err
 
 
-def test_a_folder_in_the_place_of_a_recipe_is_told(images, imagetune):
+def test_a_folder_in_the_place_of_a_recipe_is_named(images, imagetune):
     outcome = imagetune("fit", images)
     assert outcome.code == 2
     assert "is a folder, not a recipe; `imagetune recipe copy quickstart DIR` gives one" in outcome.err
 
 
-def test_inside_a_list_only_what_is_wrong_there_is_told(recipe, imagetune):
+def test_inside_a_list_only_what_is_wrong_there_is_reported(recipe, imagetune):
     outcome = imagetune("recipe", "validate", recipe, "-o", "data.augmentation=[{HorizontalFlip: {p: 0.5}}, Blur]")
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()

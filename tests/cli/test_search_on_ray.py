@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_nothing_running(real_recipe, workplace, start, cluster):
     eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids))
 
 
-def test_a_cluster_that_cannot_be_reached_is_told_before_any_work(recipe, workplace, imagetune):
+def test_a_cluster_that_cannot_be_reached_is_reported_before_any_work(recipe, workplace, imagetune):
     search = json.dumps({"executor": "ray", "ray": {"address": "127.0.0.1:1"}})
     outcome = imagetune("search", recipe, *RATE, "-o", f"search={search}")
     assert outcome.code == 5

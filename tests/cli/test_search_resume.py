@@ -204,7 +204,7 @@ def test_what_can_be_made_again_is_and_no_trial_runs(again, workplace, lost):
         ("lock.json", None, "lock.json: No such file or directory; it says which images the search was of"),
     ],
 )
-def test_records_without_which_nobody_can_tell_what_was_tried_are_refused(again, workplace, name, text, told):
+def test_missing_or_corrupted_records_of_what_was_tried_are_refused(again, workplace, name, text, told):
     folder = workplace / "search"
     (folder / name).unlink() if text is None else (folder / name).write_text(text)
     before = content_of(folder / "trials")

@@ -70,7 +70,7 @@ def tagged(workplace):
     return workplace / "set" / "labels.csv"
 
 
-def test_several_labels_a_image(tagged, workplace, imagetune, monkeypatch):
+def test_several_labels_an_image(tagged, workplace, imagetune, monkeypatch):
     from imagetune.runs import run, test
 
     paths, predict, from_features = [], run.predict_labelled, test.build_predictions

@@ -38,7 +38,7 @@ def test_one_run_predicts_alone_and_several_as_an_ensemble(found):
         (DecisionRules(sets=True), ("runs/b",), "need a single run"),
     ],
 )
-def test_rules_that_cant_be_applied_are_refused_before_a_model_is_loaded(found, monkeypatch, rules, others, message):
+def test_rules_that_cannot_be_applied_are_refused_before_a_model_is_loaded(found, monkeypatch, rules, others, message):
     monkeypatch.setattr(command, "open_run", lambda _: pytest.fail("a model was loaded"))
     with pytest.raises(RecipeError, match=message):
         command.predict("runs/a", ["a.png"], rules, others=others)

@@ -73,7 +73,7 @@ def test_each_way_of_loading_is_measured_once(recipe, monkeypatch):
     ]
 
 
-def test_images_without_a_hash_cant_be_cached(recipe):
+def test_images_without_a_hash_cannot_be_cached(recipe):
     job = Job(Images(recipe.data, hashes={}, train=(SimpleNamespace(path="a.png"),)), recipe.train)
     assert command._measure_kept(job, recipe.train.stages[0], 8) is None
 

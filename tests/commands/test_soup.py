@@ -132,7 +132,7 @@ def test_members_that_improve_validation_are_averaged_and_the_mean_is_tested(mem
     assert [words[0] for words in said[:3]] == ["kept", "kept", "left out"]
 
 
-def test_runs_that_cant_be_averaged_are_refused(members, tmp_path, monkeypatch):
+def test_runs_that_cannot_be_averaged_are_refused(members, tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="at least two runs"):
         command.soup(["one"])
     members["three"].manifest = manifest(precision="mixed_float16", temperature=2.0)

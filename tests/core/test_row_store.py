@@ -130,7 +130,7 @@ def test_whoever_lost_its_table_meanwhile_reads_on(table, tmp_path):
     assert values(pickle.loads(pickle.dumps(rows))) == [None, None]
 
 
-def test_a_folder_that_can_not_be_written_means_no_table(tmp_path):
+def test_a_folder_that_cannot_be_written_means_no_table(tmp_path):
     (tmp_path / "file").write_text("")
     assert open_rows(ABOUT, keys("a"), SHAPE, "<f4", budget_bytes=MUCH, root=tmp_path / "file") is None
 
@@ -163,7 +163,7 @@ def test_the_place_of_the_tables_is_the_users_choice(monkeypatch, tmp_path):
     assert find_cache_root() == tmp_path
 
 
-def test_keys_tell_their_parts_apart():
+def test_keys_keep_their_parts_apart():
     different = [("a", "b"), ("ab",), ("a", ["b"]), ("b", "a"), ("a", 1), ("a", "1")]
     assert len({compute_row_key(*parts) for parts in different}) == len(different)
 

@@ -207,7 +207,7 @@ def test_the_document_says_the_task_and_is_plain_json(
         assert "confusion_matrix" not in document["splits"]["test"]
 
 
-def test_a_bar_of_the_task_can_be_required(ages: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_metric_of_the_task_can_be_required(ages: tuple[np.ndarray, np.ndarray]) -> None:
     document = build_evaluation_document(
         {"test": evaluate_split(numbered(*ages), config=CONFIG, seed=0)}, config=CONFIG
     )
@@ -216,7 +216,9 @@ def test_a_bar_of_the_task_can_be_required(ages: tuple[np.ndarray, np.ndarray]) 
     assert "below the required 0.99" in message
 
 
-def test_a_bar_can_be_a_ceiling_for_what_is_better_when_lower(ages: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_requirement_is_an_upper_bound_for_a_metric_that_is_better_when_lower(
+    ages: tuple[np.ndarray, np.ndarray],
+) -> None:
     document = build_evaluation_document(
         {"test": evaluate_split(numbered(*ages), config=CONFIG, seed=0)}, config=CONFIG
     )

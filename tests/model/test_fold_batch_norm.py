@@ -3,6 +3,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 
@@ -28,7 +29,7 @@ def with_lively_norms(model):
         ("resnet50_v2", 17),  # BatchNorm before the convolution has none to go into: 16 blocks and the end
     ],
 )
-def test_a_folded_model_predictions_the_same_without_batch_norm(build, random_images, backbone, left):
+def test_a_folded_model_predicts_the_same_without_batch_norm(build, random_images, backbone, left):
     model = with_lively_norms(build(backbone))
     found = fold_batch_norm_layers(model)
     images = random_images(4)
@@ -36,8 +37,8 @@ def test_a_folded_model_predictions_the_same_without_batch_norm(build, random_im
     assert len(norms(model)) > left == len(norms(found))
 
 
-def test_the_model_itself_stays_as_it_was(build, random_images):
-    model = with_lively_norms(build())
+def test_the_model_itself_stays_as_it_was(build, random_images, tiny):
+    model = with_lively_norms(build(TINY))
     before, images = model.get_weights(), random_images(2)
     predictions = model.predict_on_batch(images)
     fold_batch_norm_layers(model).predict_on_batch(images)
@@ -67,7 +68,7 @@ def small_network(*, activation=None, norm=None, also_plain=False):
         (None, {"dtype": "mixed_bfloat16"}),
     ],
 )
-def test_what_can_not_be_folded_is_left(activation, options):
+def test_what_cannot_be_folded_is_left(activation, options):
     network = small_network(activation=activation, norm=keras.layers.BatchNormalization(**options))
     images = np.random.default_rng(1).uniform(size=(2, 8, 8, 3)).astype(np.float32)
     found = fold_batch_norm_layers(network)

@@ -4,6 +4,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.errors import ModelFileError, RecipeError, WeightsError
 from imagetune.model.backbones.table import get_backbone
@@ -143,10 +144,10 @@ def test_a_wrong_shape_is_reported_with_both_shapes(build, tmp_path):
         load(build("vgg16"), "vgg16", tmp_path / "grey.weights.h5")
 
 
-def test_random_weights_change_nothing(build):
-    model = build()
+def test_random_weights_change_nothing(build, tiny):
+    model = build(TINY)
     before = model.get_weights()
-    report = load(model, "efficientnet_lite0", "random")
+    report = load(model, TINY, "random")
     assert (report.source, report.sha256, report.matched) == ("random", None, 0)
     assert all(np.array_equal(old, new) for old, new in zip(before, model.get_weights(), strict=True))
 
@@ -171,35 +172,36 @@ def test_hed_without_its_package_names_the_extra(build, monkeypatch):
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        ("hed", RecipeError, "`hed` is for vgg16, not efficientnet_lite0"),
+        ("hed", RecipeError, "`hed` is for vgg16, not tiny"),
         ("imagent", RecipeError, "did you mean 'imagenet'?"),
         ("nowhere/model.keras", WeightsError, "nowhere/model.keras: no such file or folder"),
     ],
 )
-def test_impossible_weights_are_explained(build, weights, error, message):
+def test_impossible_weights_are_explained(build, tiny, weights, error, message):
     with pytest.raises(error) as caught:
-        load(build(), "efficientnet_lite0", weights)
+        load(build(TINY), TINY, weights)
     assert message in str(caught.value)
 
 
 @pytest.fixture
-def run_folder(build, tmp_path):
-    model = build(seed=3)
+def run_folder(build, tmp_path, tiny):
+    model = build(TINY, seed=3)
     image = ImageSettings(height=32, width=32)
-    save_model(model, tmp_path / "run/model", config=ModelConfig(), class_names=("a", "b", "c"), image=image)
+    config = ModelConfig(backbone=TINY)
+    save_model(model, tmp_path / "run/model", config=config, class_names=("a", "b", "c"), image=image)
     return tmp_path / "run", model
 
 
 def test_an_earlier_run_gives_its_backbone(build, run_folder):
     folder, earlier = run_folder
-    model = build(seed=4)
-    report = load(model, "efficientnet_lite0", folder)
-    assert report.matched == 98
+    model = build(TINY, seed=4)
+    report = load(model, TINY, folder)
+    assert report.matched == 10
     assert_equal_weights(find_backbone(model), find_backbone(earlier))
 
 
 def test_an_earlier_run_of_another_backbone_is_refused(build, run_folder):
-    with pytest.raises(WeightsError, match="that run's backbone is efficientnet_lite0, this one's is vgg16"):
+    with pytest.raises(WeightsError, match="that run's backbone is tiny, this one's is vgg16"):
         load(build("vgg16"), "vgg16", run_folder[0])
 
 
@@ -207,4 +209,4 @@ def test_an_earlier_run_with_changed_weights_is_refused(build, run_folder):
     with (run_folder[0] / "model/model.weights.h5").open("ab") as file:
         file.write(b"x")
     with pytest.raises(ModelFileError, match="corrupted or replaced"):
-        load(build(), "efficientnet_lite0", run_folder[0])
+        load(build(TINY), TINY, run_folder[0])

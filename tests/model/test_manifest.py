@@ -7,6 +7,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.core.files import compute_file_sha256
 from imagetune.errors import DivergedError, ModelFileError
@@ -19,6 +20,8 @@ from imagetune.recipe.sections.model import HeadConfig, ModelConfig
 
 CLASSES = ("ant", "bee", "cat")
 
+pytestmark = pytest.mark.usefixtures("tiny")
+
 
 def settings(size):
     return ImageSettings(height=size, width=size, resize="crop", background=(1, 2, 3))
@@ -28,7 +31,7 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def write(model, folder, name="efficientnet_lite0", size=32, **head):
+def write(model, folder, name=TINY, size=32, **head):
     config = ModelConfig(backbone=name, weights="random", head=HeadConfig(**head))
     save_model(model, folder, config=config, class_names=CLASSES, image=settings(size), max_pixels=999)
 
@@ -77,16 +80,16 @@ def test_mixed_precision_is_kept(build, random_images, tmp_path):
 
 
 def test_saving_again_replaces_the_folder_and_leaves_nothing_else(build, tmp_path):
-    write(build(seed=1), tmp_path / "model")
+    write(build(TINY, seed=1), tmp_path / "model")
     first = compute_file_sha256(tmp_path / "model/model.weights.h5")
-    write(build(seed=2), tmp_path / "model")
+    write(build(TINY, seed=2), tmp_path / "model")
     assert compute_file_sha256(tmp_path / "model/model.weights.h5") != first
     assert names_in(tmp_path) == ["model"]
     assert names_in(tmp_path / "model") == ["manifest.json", "model.weights.h5"]
 
 
 def test_weights_that_are_not_finite_are_never_saved(build, tmp_path):
-    model = build()
+    model = build(TINY)
     bias = model.get_layer("logits").bias
     bias.assign(np.array([0, np.nan, 0], "float32"))
     with pytest.raises(DivergedError, match="logits/bias holds numbers that are not finite"):
@@ -95,9 +98,9 @@ def test_weights_that_are_not_finite_are_never_saved(build, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(tmp_path_factory, tiny):
     place = tmp_path_factory.mktemp("saved") / "model"
-    write(build_model(ModelConfig(), num_classes=3, image_size=(32, 32)), place)
+    write(build_model(ModelConfig(backbone=TINY), num_classes=3, image_size=(32, 32)), place)
     return place
 
 
@@ -153,11 +156,18 @@ def test_transforms_are_kept_and_a_manifest_without_them_has_none(folder, build,
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "tta"}))
     assert load_model(folder).tta == ()
     tta = ("horizontal_flip", "zoom_in")
-    save_model(build(), tmp_path / "with", config=ModelConfig(), class_names=CLASSES, image=settings(32), tta=tta)
+    save_model(
+        build(TINY),
+        tmp_path / "with",
+        config=ModelConfig(backbone=TINY),
+        class_names=CLASSES,
+        image=settings(32),
+        tta=tta,
+    )
     assert load_model(tmp_path / "with").tta == tta
 
 
-def test_transforms_that_the_images_can_not_have_are_refused(folder):
+def test_transforms_that_the_images_cannot_have_are_refused(folder):
     image = {"height": 32, "width": 64, "resize": "pad", "background": [0, 0, 0]}
     change(folder, image=image, tta=["rotate_270"])
     refused(folder, "rotate_270 needs square images, not 32x64")
@@ -171,7 +181,7 @@ def test_text_is_not_a_manifest(folder):
 
 
 def test_a_head_that_the_weights_are_too_few_for_takes_no_memory(folder):
-    change(folder, config={"backbone": "efficientnet_lite0", "head": {"hidden": [2_000_000_000, 2_000_000_000]}})
+    change(folder, config={"backbone": TINY, "head": {"hidden": [2_000_000_000, 2_000_000_000]}})
     refused(folder, "its head is larger than")
 
 
@@ -188,18 +198,18 @@ def test_hostile_weights_with_a_matching_hash_are_refused(folder, tmp_path):
 def test_the_manifest_names_no_code(folder):
     text = (folder / "manifest.json").read_text()
     assert "module" not in text
-    assert json.loads(text)["config"]["backbone"] == "efficientnet_lite0"
+    assert json.loads(text)["config"]["backbone"] == TINY
 
 
 def test_a_model_of_another_build_does_not_load_the_wrong_weights(folder):
-    other = build_model(ModelConfig(), num_classes=4, image_size=(32, 32))
+    other = build_model(ModelConfig(backbone=TINY), num_classes=4, image_size=(32, 32))
     other.save_weights(folder / "model.weights.h5")
     change(folder, weights_sha256=compute_file_sha256(folder / "model.weights.h5"))
-    refused(folder, "logits: 1280x4 4 in the file, 1280x3 3 needed")
+    refused(folder, "logits: 24x4 4 in the file, 24x3 3 needed")
 
 
 def test_what_is_known_later_is_added_and_the_rest_stays(build, tmp_path):
-    write(build(), tmp_path / "run/model")
+    write(build(TINY), tmp_path / "run/model")
     before = json.loads((tmp_path / "run/model/manifest.json").read_text())
     update_manifest(tmp_path / "run", {"temperature": 1.7})
     update_manifest(tmp_path / "run", {"operating_point": {"positive": "bee", "threshold": 0.2}})
@@ -211,7 +221,7 @@ def test_what_is_known_later_is_added_and_the_rest_stays(build, tmp_path):
 
 
 def test_a_value_that_does_not_fit_changes_nothing(build, tmp_path):
-    write(build(), tmp_path / "model")
+    write(build(TINY), tmp_path / "model")
     before = (tmp_path / "model/manifest.json").read_bytes()
     for values in ({"temperature": -1.0}, {"operating_point": {"positive": "owl", "threshold": 0.2}}, {"unknown": 1}):
         with pytest.raises(ValueError, match="temperature|owl|unknown"):
@@ -219,8 +229,8 @@ def test_a_value_that_does_not_fit_changes_nothing(build, tmp_path):
     assert (tmp_path / "model/manifest.json").read_bytes() == before
 
 
-def test_a_manifest_of_old_has_nothing_settled(build, tmp_path):
-    write(build(), tmp_path / "model")
+def test_an_old_manifest_has_nothing_settled(build, tmp_path):
+    write(build(TINY), tmp_path / "model")
     path = tmp_path / "model/manifest.json"
     content = json.loads(path.read_text())
     for name in ("temperature", "conformal", "operating_point"):

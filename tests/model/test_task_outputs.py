@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import ModelFileError
@@ -13,12 +14,15 @@ from imagetune.model.manifest import load_model, read_manifest, save_model
 from imagetune.recipe.sections.data import ImageSettings
 from imagetune.recipe.sections.model import ModelConfig
 
+CONFIG = ModelConfig(backbone=TINY)
 IMAGE = ImageSettings(height=32, width=32)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
 
+pytestmark = pytest.mark.usefixtures("tiny")
+
 
 def build(task, outputs, scale=None):
-    model = build_model(ModelConfig(), num_classes=outputs, image_size=(32, 32), task=task, scale=scale)
+    model = build_model(CONFIG, num_classes=outputs, image_size=(32, 32), task=task, scale=scale)
     # Fresh heads are almost the same for all images; larger weights tell them apart.
     kernel = model.get_layer("logits").kernel
     kernel.assign(np.random.default_rng(1).normal(0, 20, kernel.shape))
@@ -57,7 +61,7 @@ def test_a_number_is_in_the_labels_units_and_its_logit_is_not():
 )
 def test_a_model_is_the_same_after_loading(tmp_path, task, names, scale, values):
     model = build(task, len(names), scale)
-    save_model(model, tmp_path / "model", config=ModelConfig(), class_names=names, image=IMAGE, task=task, **values)
+    save_model(model, tmp_path / "model", config=CONFIG, class_names=names, image=IMAGE, task=task, **values)
     loaded = load_model(tmp_path / "model")
     np.testing.assert_allclose(np.asarray(loaded.model(IMAGES)), np.asarray(model(IMAGES)), rtol=1e-5)
     assert (loaded.task, loaded.class_names) == (task, names)
@@ -79,8 +83,8 @@ def test_a_model_is_the_same_after_loading(tmp_path, task, names, scale, values)
         read_manifest(tmp_path / "model")
 
 
-def test_a_manifest_of_old_is_of_one_class_a_image(tmp_path):
-    save_model(build("single_label", 2), tmp_path / "model", config=ModelConfig(), class_names=("a", "b"), image=IMAGE)
+def test_an_old_manifest_is_of_one_class_an_image(tmp_path):
+    save_model(build("single_label", 2), tmp_path / "model", config=CONFIG, class_names=("a", "b"), image=IMAGE)
     manifest = tmp_path / "model" / "manifest.json"
     content = json.loads(manifest.read_text())
     for name in ("task", "thresholds", "label_separator", "value_mean", "value_std"):

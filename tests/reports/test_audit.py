@@ -62,7 +62,7 @@ def test_groups_stand_side_by_side_and_conflicts_say_their_labels(dirty: Path, c
     assert section(page, "near-duplicates").count('<div class="group"') >= 8
 
 
-def test_a_file_that_can_not_be_decoded_shows_the_reason(dirty: Path, config_for: ConfigFor) -> None:
+def test_a_file_that_cannot_be_decoded_shows_the_reason(dirty: Path, config_for: ConfigFor) -> None:
     words = section(page_of(config_for(dirty)), "bad-image")
     assert words.count("<img") == 0
     assert words.count('<div class="gone">') == 4
@@ -142,7 +142,7 @@ def test_a_browser_draws_it_without_a_complaint(dirty: Path, config_for: ConfigF
 
 
 @needs_browser
-def test_the_browser_tells_of_what_is_wrong(tmp_path: Path) -> None:
+def test_the_browser_reports_what_is_wrong(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<img src="data:image/png;base64,AAAA"><div style="width:3000px">x</div><script>nothing()</script>')
     seen = browse(page)

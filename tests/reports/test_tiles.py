@@ -16,7 +16,7 @@ def test_heat_is_warm_where_the_map_is_high_and_grey_elsewhere():
     assert (corner[..., 0] - corner[..., 2]).min() > 80
 
 
-def test_a_image_without_heat_is_only_dimmed():
+def test_an_image_without_heat_is_only_dimmed():
     image = np.full((8, 8, 3), 200, np.uint8)
     assert set(np.unique(overlay_heat(image, np.zeros((2, 2), np.float32)))) == {90}
 

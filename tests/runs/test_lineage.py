@@ -76,7 +76,7 @@ def test_classes_in_another_order_go_together_and_others_do_not(run):
         open_members([run("five"), run("six", task="ordinal")])
 
 
-def test_a_image_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_path):
+def test_an_image_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_path):
     (member,) = open_members([run("one", hashes={"a0": "f00", "b0": "f01", "a2": "f02"})])
     tested = [Record(str(tmp_path / "set" / f"{name}.png"), "a") for name in ("a1", "a2", "new")]
     assert count_seen_images(member, tested, {}) == 1
@@ -87,7 +87,7 @@ def test_a_image_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_pat
     refuse_seen_images(member, tested[1:], {})
 
 
-def test_a_run_without_its_splits_can_not_be_trusted(run):
+def test_a_run_without_its_splits_cannot_be_trusted(run):
     (member,) = open_members([run("one")])
     member.folder.splits.unlink()
     with pytest.raises(DataError, match=r"has no splits\.csv"):
@@ -101,7 +101,7 @@ def test_the_images_of_two_runs_differ_by_content_label_and_split(run):
     assert count_different_images(first, third, "test") == 2
 
 
-def test_a_image_that_can_not_be_read_has_no_hash(tmp_path):
+def test_an_image_that_cannot_be_read_has_no_hash(tmp_path):
     (tmp_path / "here.png").write_bytes(b"x")
     records = [Record(str(tmp_path / name), "a") for name in ("here.png", "gone.png")]
     assert list(hash_images(records)) == [records[0].path]

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.cli.main import run
 from imagetune.core.files import read_json_lines
@@ -23,7 +24,7 @@ data:
   workers: 0
   audit: {{on_leak: ignore, on_conflict: ignore, near_duplicates: false}}
   augmentation: light
-model: {{backbone: efficientnet_lite0, weights: imagenet}}
+model: {{backbone: {backbone}}}
 train:
   batch_size: 8
   early_stopping: {{patience: 1}}
@@ -113,13 +114,17 @@ def choices_of(document: object, place: str = "") -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("task", "more"), [("single_label", ""), pytest.param("multi_label", TOP, marks=pytest.mark.slow)]
+    ("task", "more", "backbone"),
+    [
+        ("single_label", "", f"{TINY}, weights: random"),
+        pytest.param("multi_label", TOP, "efficientnet_lite0, weights: imagenet", marks=pytest.mark.slow),
+    ],
 )
-def test_a_poisoned_test_split_changes_nothing_but_the_test(task, more, tmp_path, monkeypatch):
+def test_a_poisoned_test_split_changes_nothing_but_the_test(task, more, backbone, tmp_path, monkeypatch, tiny):
     monkeypatch.chdir(tmp_path)
     table = write_source(tmp_path / "set", several=task == "multi_label")
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(RECIPE.format(source=table, task=task, evaluate=EVALUATE[task], more=more))
+    recipe.write_text(RECIPE.format(source=table, task=task, backbone=backbone, evaluate=EVALUATE[task], more=more))
     clean = fit(recipe, tmp_path / "clean")
     poison(table)
     poisoned = fit(recipe, tmp_path / "poisoned")

@@ -98,7 +98,7 @@ def test_measuring_how_to_load_is_left_out_where_it_does_not_pay(
     assert ("workers" in settled) is measured
 
 
-def test_a_model_that_does_not_fit_into_memory_is_told_with_its_batch_size(recipe, data, settled, monkeypatch):
+def test_a_model_that_does_not_fit_into_memory_is_reported_with_its_batch_size(recipe, data, settled, monkeypatch):
     def build(*_, **__):
         raise RuntimeError("RESOURCE_EXHAUSTED: failed to allocate 9 GiB")
 
@@ -135,7 +135,7 @@ class TestInheritedLeaks:
             refuse("error")
         assert caught.value.where == "train.teacher"
 
-    def test_is_only_told_where_the_recipe_says_so(self, refuse):
+    def test_is_a_warning_where_the_recipe_says_so(self, refuse):
         ((topic, text),) = refuse("warn")
         assert topic == "warning"
         assert (
@@ -147,7 +147,7 @@ class TestInheritedLeaks:
         assert refuse("ignore") == []
         assert refuse("error", taught=False) == []
 
-    def test_can_not_be_found_where_the_teacher_does_not_say_what_it_learned_from(self, refuse, tmp_path):
+    def test_cannot_be_found_where_the_teacher_does_not_say_what_it_learned_from(self, refuse, tmp_path):
         Path(tmp_path / "splits.csv").unlink()
         assert refuse("error") == [
             (

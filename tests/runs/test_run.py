@@ -89,7 +89,7 @@ def test_what_ends_a_run_early_is_recorded_and_goes_on(recipe, tmp_path, drawn, 
     assert (drawn, tracker.finished) == ([state], 1)
 
 
-def test_a_page_that_can_not_be_drawn_does_not_hide_why_the_run_failed(recipe, tmp_path, monkeypatch):
+def test_a_page_that_cannot_be_drawn_does_not_hide_why_the_run_failed(recipe, tmp_path, monkeypatch):
     def full(_folder):
         raise ResourceError("the disk is full")
 
@@ -109,7 +109,7 @@ def test_a_trial_has_no_pages_and_no_copy_of_its_own(recipe, tmp_path, drawn):
     assert (drawn, run.tracker) == ([], None)
 
 
-def test_a_tracker_that_can_not_be_had_fails_the_run(recipe, tmp_path, drawn, monkeypatch):
+def test_an_unavailable_tracker_fails_the_run(recipe, tmp_path, drawn, monkeypatch):
     def refuse(*_, **__):
         raise TrackingError("no prediction", where="https://mlflow.example")
 

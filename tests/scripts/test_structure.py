@@ -62,7 +62,7 @@ def test_bodies_count_without_their_docstring(shop):
     assert measures.functions_over_40_lines == ("shop.cli.main.main",)
 
 
-def test_comments_are_told_from_docstrings_and_directives():
+def test_comments_are_distinguished_from_docstrings_and_directives():
     source = '"""Text."""\n\n# A reason.\nx = 1  # noqa: E501\ny = """\n# no comment\n"""  # a reason\n'
     assert count_lines(source) == (4, 2)
 
@@ -86,6 +86,13 @@ def test_the_command_prints_lines_or_json(shop):
     assert "longest chain             3\n  shop.cli.main\n" in text
     printed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
     assert json.loads(printed) == json.loads(json.dumps(asdict(measure_structure(shop))))
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(shop):
+    command = [sys.executable, str(ROOT / "scripts" / "structure.py"), str(shop)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as printing:
+        printing.stdout.close()
+        assert (printing.wait(60), printing.stderr.read()) == (141, b"")
 
 
 def test_a_folder_without_python_is_refused(tmp_path):

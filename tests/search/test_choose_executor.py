@@ -33,7 +33,7 @@ def test_a_head_on_kept_features_takes_a_core_and_a_backbone_several(slots):
     assert slots(random, cores=8, memory=3 * GIB) == 3
 
 
-def test_trials_that_learn_from_earlier_ones_dont_all_begin_at_once(slots):
+def test_trials_that_learn_from_earlier_ones_do_not_all_begin_at_once(slots):
     assert slots({"algorithm": "bayesian", "early_stop": "none"}, cores=32) == 4
     assert slots({"algorithm": "random", "early_stop": "median"}, cores=32) == 4
     assert slots({"algorithm": "random", "early_stop": "none"}, cores=32) == 16

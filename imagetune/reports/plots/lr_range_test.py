@@ -8,12 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imagetune.core.files import replace_atomically
-from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, drawing_style
+from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, drawing_style, save_png
 from imagetune.training.measure.lr_find import EXPLODED, RangeTest
 
 FIGURE_INCHES = (7.4, 4.4)
-DOTS_PER_INCH = 150
 
 
 def write_range_test_plot(search: RangeTest, path: Path) -> None:
@@ -22,10 +20,8 @@ def write_range_test_plot(search: RangeTest, path: Path) -> None:
     Raises:
         ResourceError: The disk is full.
     """
-    with drawing_style(), replace_atomically(path) as temporary:
-        figure = plot_range_test(search)
-        # Without matplotlib's version among the metadata the same figure gives the same bytes.
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
+    with drawing_style():
+        save_png(plot_range_test(search), path)
 
 
 def plot_range_test(search: RangeTest) -> Figure:

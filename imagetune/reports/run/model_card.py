@@ -6,7 +6,10 @@ What was measured comes from the run folder; what only people know, from the rec
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+
+from jinja2 import Environment
 
 from imagetune.core import run_files
 from imagetune.core.text import format_count
@@ -38,30 +41,38 @@ def write_model_card(run_dir: Path) -> Path:
     return write_page(run_dir / run_files.MODEL_CARD, render_model_card(read_run(run_dir)))
 
 
+@cache
+def _markdown_environment() -> Environment:
+    # Markdown knows no escaping of Jinja: _plain escapes what a class or a file may be named.
+    return html_environment().overlay(autoescape=False, finalize=_plain)
+
+
 def render_model_card(run: RunFiles) -> str:
     """Return the model card of a run as Markdown."""
-    # Markdown knows no escaping of Jinja: _plain escapes what a class or a file may be named.
-    environment = html_environment().overlay(autoescape=False, finalize=_plain)
     tested = run.tested_split
     image = run.recipe.data.image
-    return environment.get_template("model_card.md.jinja").render(
-        run=run,
-        card=run.recipe.card,
-        unsaid=UNSAID,
-        problem=describe_problem(run),
-        verdict=run.evaluation.get("verdict"),
-        facts=list(list_run_facts(run)),
-        classes=run.evaluation.get("class_names", ()),
-        size=f"{image.height} x {image.width}",
-        counts=count_images_per_split(run),
-        findings=run.audit.get("findings", []),
-        tested=tested,
-        tested_name=SPLITS[run.tested_name],
-        confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
-        metrics=[view_metric(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
-        per_class=tested.get("per_class", []) if tested else [],
-        measured=list(measured_sentences(run.evaluation)),
-        limits=list(_list_limits(run)),
+    return (
+        _markdown_environment()
+        .get_template("model_card.md.jinja")
+        .render(
+            run=run,
+            card=run.recipe.card,
+            unsaid=UNSAID,
+            problem=describe_problem(run),
+            verdict=run.evaluation.get("verdict"),
+            facts=list(list_run_facts(run)),
+            classes=run.evaluation.get("class_names", ()),
+            size=f"{image.height} x {image.width}",
+            counts=count_images_per_split(run),
+            findings=run.audit.get("findings", []),
+            tested=tested,
+            tested_name=SPLITS[run.tested_name],
+            confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
+            metrics=[view_metric(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
+            per_class=tested.get("per_class", []) if tested else [],
+            measured=list(measured_sentences(run.evaluation)),
+            limits=list(_list_limits(run)),
+        )
     )
 
 

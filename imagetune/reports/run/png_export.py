@@ -9,15 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from imagetune.core import run_files
-from imagetune.core.files import replace_atomically
 from imagetune.reports.plots.confusion_matrix import plot_confusion_matrix
 from imagetune.reports.plots.learning_curves import plot_learning_curves
 from imagetune.reports.plots.lr_schedule import compute_stage_learning_rates, plot_schedule
 from imagetune.reports.plots.residuals import plot_residuals
-from imagetune.reports.style import drawing_style
+from imagetune.reports.style import drawing_style, save_png
 from imagetune.run_folder.reader import RunFiles, read_run
-
-PNG_DOTS_PER_INCH = 150
 
 
 def write_plots(run_dir: Path) -> tuple[Path, ...]:
@@ -32,12 +29,7 @@ def write_plots(run_dir: Path) -> tuple[Path, ...]:
     for name, draw in _list_plots(run).items():
         path = run_dir / run_files.PLOTS / f"{name}.png"
         with drawing_style():
-            figure = draw()
-            with replace_atomically(path) as temporary:
-                # White, as there is no page behind a PNG. Without matplotlib's version the bytes are reproducible.
-                figure.savefig(
-                    temporary, format="png", dpi=PNG_DOTS_PER_INCH, facecolor="white", metadata={"Software": None}
-                )
+            save_png(draw(), path)
         written.append(path)
     return tuple(written)
 

@@ -17,8 +17,10 @@ class StagePlan:
     """Plan of a stage: what it would train, and its estimated time.
 
     Attributes:
-        stage: Values of the stage. steps_per_epoch: Number of passes in an epoch. rates: Peak learning rate of each
-        group of layers, input to output; with ``auto`` each one's share of the learning rate to be found.
+        stage: Values of the stage.
+        steps_per_epoch: Number of passes in an epoch.
+        rates: Peak learning rate of each group of layers, input to output; with ``auto`` each one's share of the
+            learning rate to be found.
         trainable_parameters: Number of trainable parameters.
         parameters: Number of all parameters.
         features: Whether features of frozen layers are cached, and why, as a clause.

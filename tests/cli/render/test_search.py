@@ -67,7 +67,7 @@ def test_failures_are_grouped_by_their_reason(told):
     ]
 
 
-def test_finalists_are_told_with_mean_and_spread(told):
+def test_finalists_are_shown_with_mean_and_spread(told):
     lines = told(
         result("001", 0.9, rate=0.1),
         result("002", 0.8, rate=0.2),

@@ -21,7 +21,7 @@ def scene(seed: int, width: int = 320, height: int = 240) -> np.ndarray:
     return image
 
 
-def test_the_appearance_of_an_image_of_two_halves_are_known():
+def test_the_appearance_of_an_image_of_two_halves_is_known():
     image = np.zeros((40, 60, 3), np.uint8)
     image[:, 30:] = (255, 255, 255)
     appearance = measure_appearance(image)

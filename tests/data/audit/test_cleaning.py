@@ -65,7 +65,7 @@ def split_folders(tmp_path: Path, make_image: MakeImage) -> Path:
     return tmp_path / "split"
 
 
-def test_what_can_t_be_trusted_is_left_out_and_named(dirty: Path, config_for: ConfigFor) -> None:
+def test_what_cannot_be_trusted_is_left_out_and_named(dirty: Path, config_for: ConfigFor) -> None:
     cleaning = cleaned(config_for(dirty))
     reported = changes(cleaning)
     assert set(reported) == {"empty.png", "copy.png", "02.png", "twin.png"}

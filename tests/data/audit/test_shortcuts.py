@@ -108,7 +108,7 @@ def test_a_perfect_shortcut_of_very_few_images_is_not_reported():
     assert reported(catalog, statistics) == {}
 
 
-def test_copies_do_not_tell_each_others_label():
+def test_copies_do_not_give_away_each_others_label():
     rng = np.random.default_rng(0)
     duplicate_groups = np.repeat(np.arange(0, 480, 10), 10)
     labels = np.repeat(rng.permutation(["a", "b"] * 24), 10).tolist()
@@ -191,7 +191,7 @@ def test_a_large_set_is_cut_to_size_with_its_small_classes():
     assert found.significant
 
 
-def test_too_little_tells_nothing():
+def test_too_few_images_give_no_result():
     assert score_class_prediction(np.zeros((9, 1)), ["a"] * 9) is None
     assert score_class_prediction(np.zeros((60, 1)), ["a"] * 55 + ["b"] * 5) is None
     assert score_value_prediction(np.zeros((60, 1)), [3.0] * 60) is None

@@ -57,7 +57,7 @@ def paths(tmp_path, monkeypatch):
     return [*found, str(folder / "wrong.png")]
 
 
-def test_a_second_look_opens_nothing_and_tells_the_same(paths, opened):
+def test_a_second_check_opens_nothing_and_finds_the_same(paths, opened):
     first = inspect_images(paths, **SETTINGS)
     assert sorted(set(opened)) == sorted(paths)
     opened.clear()

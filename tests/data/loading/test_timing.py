@@ -26,7 +26,7 @@ def records(images):
     return [Record(str(path), path.parent.name) for path in sorted(images.glob("*/*.png"))]
 
 
-def test_a_timing_tells_its_middle_and_its_spread():
+def test_a_timing_has_its_median_and_its_spread():
     timing = Timing((0.3, 0.1, 0.2))
     assert (timing.seconds, timing.min_seconds, timing.max_seconds, timing.images_per_second) == (
         0.2,

@@ -47,7 +47,7 @@ def test_each_pair_is_fishers_exact_test_of_its_table():
     assert [row["p_holm"] for row in rows] == pytest.approx(adjust_p_values([row["p"] for row in rows]))
 
 
-def test_what_was_planted_is_told_first(examined):
+def test_a_planted_confusion_is_reported_first(examined):
     random = np.random.default_rng(1)
     true = random.random((200, 3)) < 0.5
     given = true.copy()
@@ -71,7 +71,7 @@ def test_what_was_planted_is_told_first(examined):
     assert describe_confusion({**first, "kind": "swapped"}) == "boat wrongly predicted where sea is missed"
 
 
-def test_mistakes_by_chance_are_seldom_told():
+def test_mistakes_by_chance_are_seldom_reported():
     """Over 200 sets of 18 tables each, some pair is told in at most 5% (Holm), within what chance allows."""
     told_sets = [
         any(row["more"] for row in compare_label_pairs(*drawn(150, seed=seed), NAMES, 0.95)) for seed in range(200)

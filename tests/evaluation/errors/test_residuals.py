@@ -76,7 +76,7 @@ def test_ranges_have_about_as_many_numbers_and_equal_ones_stay_together():
     assert bin_numbers(np.arange(19.0), most=5, least=10)[1] == ("all",)
 
 
-def test_a_right_model_is_told_to_be_neither_too_high_nor_too_low(examined):
+def test_a_right_model_is_reported_as_neither_too_high_nor_too_low(examined):
     true, given = normal(200, seed=3)
     part = analyse_residuals(run_of(examined, true, given))
     json.dumps(part, allow_nan=False)
@@ -93,7 +93,7 @@ def test_a_right_model_is_told_to_be_neither_too_high_nor_too_low(examined):
     assert sum(row["images"] for row in part["by_true"]) == 200
 
 
-def test_planted_bias_is_told_by_its_range_with_its_size(examined):
+def test_planted_bias_is_reported_with_its_range_and_its_size(examined):
     true, given = normal(200, seed=4)
     part = analyse_residuals(run_of(examined, true, given + 8 * (given > 68)))
     assert [row["off"] for row in part["by_prediction"]] == ["", "", "", "", "too high"]
@@ -163,6 +163,6 @@ def test_classes_have_no_residuals(examined):
     assert analyse_residuals(run) is None
 
 
-def test_bias_is_told_with_its_side_and_ends():
+def test_bias_is_reported_with_its_sign_and_interval():
     told = describe_bias({"value": -3.0, "low": -4.0, "high": -2.0}, unit=" ranks")
     assert told == "Overall the predictions are too low, by 3 ranks on average (2 to 4)."

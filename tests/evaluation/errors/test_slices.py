@@ -56,7 +56,7 @@ def test_many_images_are_nearly_as_if_counted():
     assert compute_worse_p_value(right, inside, np.zeros(3000, np.int64)) == pytest.approx(expected, rel=0.02)
 
 
-def test_a_class_that_is_harder_is_told_from_a_slice_that_is():
+def test_a_harder_class_is_distinguished_from_a_harder_slice():
     # Class 0 is hard and nearly all of camera x; within classes the cameras are alike.
     random = np.random.default_rng(3)
     classes = np.repeat([0, 1], 200)

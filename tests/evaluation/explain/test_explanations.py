@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from examined import examined_of
+from tiny_backbones import TINY
 
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
@@ -21,13 +22,13 @@ from imagetune.reports.sections.explanations import MAX_SHOWN
 from imagetune.reports.tiles import RunTiles
 
 CLASSES = ("blue", "green", "red")
-LITE0 = ModelConfig(backbone="efficientnet_lite0", weights="random")
+CONFIG = ModelConfig(backbone=TINY, weights="random")
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(tiny):
     keras.utils.set_random_seed(1)
-    return build_model(LITE0, num_classes=3, image_size=(64, 64))
+    return build_model(CONFIG, num_classes=3, image_size=(32, 32))
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def examined(model, images, tmp_path):
     outputs[np.arange(len(records)), np.where(wrong, (labels + 1) % 3, labels)] = 0.5 + 0.01 * np.arange(len(records))
     paths, texts = [record.path for record in records], [record.label for record in records]
     predictions = build_predictions(paths, texts, outputs, CLASSES, rule=LabelRule("single_label", ";"))
-    recipe = Recipe(data=DataConfig(source=str(images), image_size=64), evaluate=EvaluateConfig(explain=3))
+    recipe = Recipe(data=DataConfig(source=str(images), image_size=32), evaluate=EvaluateConfig(explain=3))
     return examined_of(model, recipe, {"test": EvaluatedSplit(records, predictions, None)}, images, tmp_path / "run")
 
 
@@ -80,7 +81,7 @@ def test_there_is_nothing_to_explain_without_mistakes_or_the_wish(examined):
 
 def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined, images):
     keras.utils.set_random_seed(2)
-    model = build_model(LITE0, num_classes=1, image_size=(64, 64), task="regression")
+    model = build_model(CONFIG, num_classes=1, image_size=(32, 32), task="regression")
     records = examined.splits["test"].records[:3]
     rule = LabelRule("regression", value_name="age")
     outputs = np.array([[9.0], [1.0], [5.0]])

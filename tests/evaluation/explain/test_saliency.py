@@ -26,7 +26,7 @@ def red_corner():
     return image
 
 
-def test_covering_tells_what_a_logit_loses(redness, red_corner):
+def test_covering_measures_what_a_logit_loses(redness, red_corner):
     falls = compute_occlusion(redness, red_corner[None], np.array([[0, 1]]))
     assert falls.shape == (1, 2, GRID, GRID)
     # 12 x 15 pixels become the image's mean colour, the whole corner and some black: 240 on a twentieth is 12.
@@ -60,7 +60,7 @@ def test_gradients_of_a_known_model_lie_where_the_red_is(redness, red_corner):
     assert other.agreement is None
 
 
-def test_no_images_need_no_looks(redness):
+def test_no_images_need_no_saliency(redness):
     assert compute_saliency(redness, np.zeros((0, 48, 60, 3), np.uint8), np.zeros((0, 2), np.int64)) == []
 
 

@@ -50,7 +50,7 @@ def test_the_probe_of_numbers_is_ridge_regression():
     assert fit_probe(taught, 0.1)(features)[:, 0] == pytest.approx(expected.predict(features), rel=1e-4, abs=1e-4)
 
 
-def test_the_probe_of_several_labels_predictions_each_for_itself():
+def test_the_probe_of_several_labels_predicts_each_for_itself():
     taught = classes(k=3)
     targets = np.stack([taught.labels == 0, taught.labels >= 1, np.zeros(120)], axis=1).astype(np.float64)
     several = LabelledFeatures(taught.features, targets, np.full(120, -1), np.arange(120), "multi_label")

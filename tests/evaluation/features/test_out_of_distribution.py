@@ -88,7 +88,7 @@ def test_noise_and_photographs_are_flagged_among_the_shipped_images(run, feature
         assert area >= least[score][name], (score, name, area)
 
 
-def test_the_threshold_turns_away_the_stated_share_of_validation(run):
+def test_the_threshold_flags_the_stated_share_of_validation(run):
     document = analyse_out_of_distribution(run("energy"))
     assert document["splits"]["val"]["flagged"]["value"] <= 0.05
     assert document["splits"]["val"]["flagged"]["value"] > 0

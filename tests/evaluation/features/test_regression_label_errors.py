@@ -50,7 +50,7 @@ def test_the_worked_example_of_modified_z_scores():
     assert compute_robust_deviations(np.ones(10), np.zeros(10)).tolist() == [0.0] * 10
 
 
-def test_errors_that_grow_are_measured_beside_those_of_like_predictions():
+def test_errors_that_grow_are_compared_with_those_of_like_predictions():
     random = np.random.default_rng(0)
     judged = np.sort(random.uniform(1, 100, 500))
     true = judged * (1 + 0.1 * random.normal(size=500))
@@ -139,6 +139,6 @@ def test_neighbours_come_from_other_folds_and_their_median_is_predicted():
     assert said.max() < 1000
 
 
-def test_too_few_images_have_no_find_suspects(examined):
+def test_too_few_images_have_no_suspects(examined):
     features, numbers, _ = numbered(1, seed=0)
     assert analyse_label_errors(run_of(examined, {"train": (features, numbers)})) is None

@@ -181,7 +181,7 @@ def test_a_missed_requirement_says_by_how_much(made_up):
     )
 
 
-def test_a_metric_that_is_missing_misses_its_bar():
+def test_a_missing_metric_misses_its_requirement():
     document = build_evaluation_document({"test": evaluate(class_predictions([0, 0], [0, 1]))}, config=CONFIG)
     (message,) = list_failed_requirements(document, [Requirement(metric="roc_auc", value=0.5)])
     assert message == "test roc_auc has no value (there are images of one class only); required is 0.5"
@@ -190,7 +190,7 @@ def test_a_metric_that_is_missing_misses_its_bar():
     assert message == "test accuracy has no lower bound (nothing was tested); required is 0.5"
 
 
-def test_the_document_tells_which_requirements_are_met(made_up):
+def test_the_document_says_which_requirements_are_met(made_up):
     config = CONFIG.model_copy(
         update={"require": (Requirement(metric="accuracy", value=0.1), Requirement(metric="f1", lower_bound=1.0))}
     )

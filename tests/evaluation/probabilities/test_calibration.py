@@ -44,7 +44,7 @@ def test_metrics_are_those_of_scikit_learn(run):
     assert sum(row["predictions"] for row in measures["bins"]) == 400
 
 
-def test_a_model_that_is_too_sure_is_found_out_and_mended(run):
+def test_an_overconfident_model_is_found_and_calibrated(run):
     document = describe_calibration(run)
     assert document["temperature"]["low"] > 1
     assert document["temperature"]["value"] == pytest.approx(2.0, rel=0.25)

@@ -119,7 +119,7 @@ def test_an_empty_set_gets_the_prediction_and_ordered_classes_have_no_gaps():
     assert build_prediction_sets(plain, rule_of(None)).all()
 
 
-def test_the_part_tells_coverage_and_sizes(examined):
+def test_the_analysis_has_coverage_and_sizes_of_the_sets(examined):
     splits = {"val": drawn(120, seed=1), "test": drawn(200, seed=2)}
     document = describe_conformal(examined(*columns(splits), classes=CLASSES))
     members = build_prediction_sets(splits["test"], rule_of(document["threshold"]))

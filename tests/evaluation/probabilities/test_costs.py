@@ -59,7 +59,7 @@ def test_costs_are_paid_on_the_test(examined):
     json.dumps(part, allow_nan=False)
 
 
-def test_probabilities_that_are_too_sure_are_mended_first(examined):
+def test_overconfident_probabilities_are_calibrated_first(examined):
     costs = ", costs: [[0, 10, 10], [1, 0, 1], [1, 1, 0]]"
     right = describe_costs(examined(*splits_of(), classes=CLASSES, evaluate=costs))
     sure = describe_costs(examined(*splits_of(sharpness=3.0), classes=CLASSES, evaluate=costs))
@@ -67,5 +67,5 @@ def test_probabilities_that_are_too_sure_are_mended_first(examined):
     assert sure["min_cost"]["cost"]["value"] == pytest.approx(right["min_cost"]["cost"]["value"], rel=1e-6)
 
 
-def test_without_costs_there_is_nothing_to_tell(examined):
+def test_without_costs_there_is_no_analysis(examined):
     assert describe_costs(examined(*splits_of(), classes=CLASSES)) is None

@@ -100,7 +100,7 @@ def test_predictions_change_only_about_the_class_that_matters():
     assert list_operating_thresholds(predictions, low) == (0.5, 0.25, 0.5)
 
 
-def test_the_part_tells_what_the_threshold_is_worth_on_the_test(examined):
+def test_the_analysis_has_the_metrics_of_the_threshold_on_the_test(examined):
     splits = {"val": drawn(150, 5), "test": drawn(200, 6)}
     goal = ", operating_point: {positive: bee, min_recall: 0.9}"
     document = describe_operating_point(examined(*columns(splits), classes=CLASSES, evaluate=goal))
@@ -148,6 +148,6 @@ def test_a_label_that_matters_gets_its_own_threshold(examined):
     assert metrics["as_predicted"]["recall"]["value"] == pytest.approx((outputs["test"][own, 1] >= 0.5).mean())
 
 
-def test_without_the_wish_there_is_none(examined):
+def test_without_the_setting_there_is_none(examined):
     splits = {"val": drawn(50, 5), "test": drawn(50, 6)}
     assert describe_operating_point(examined(*columns(splits), classes=CLASSES)) is None

@@ -62,7 +62,7 @@ def test_thresholds_predict_at_least_the_share_on_the_images_they_are_chosen_on(
         assert (confidence >= higher).mean() < share or share == 1.0
 
 
-def test_the_part_says_what_thresholds_of_validation_make_of_the_test(run):
+def test_the_analysis_applies_thresholds_of_validation_to_the_test(run):
     part = analyse_selective_prediction(run)
     tested = run.splits["test"].predictions
     confidence, right = tested.probabilities.max(axis=1), tested.predicted == tested.labels

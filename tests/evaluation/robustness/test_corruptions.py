@@ -156,7 +156,7 @@ def test_a_blurred_image_looks_alike_at_any_size(palace):
     )
 
 
-def test_a_image_is_bent_alike_at_any_size(palace):
+def test_an_image_is_bent_alike_at_any_size(palace):
     small = cv2.resize(palace, (112, 112), interpolation=cv2.INTER_AREA)
     bent = corrupt(palace, "elastic_transform", 5)
     shrunk = cv2.resize(bent, (112, 112), interpolation=cv2.INTER_AREA)

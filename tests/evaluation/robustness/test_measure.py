@@ -124,7 +124,7 @@ def test_classes_have_equal_shares_as_far_as_they_go(subject, records):
     assert draw_images(few, subject(images=9)) == draw_images(few, subject(images=9))
 
 
-def test_without_test_images_or_the_wish_there_is_no_part(subject, records, images, tmp_path):
+def test_without_test_images_or_the_setting_nothing_is_measured(subject, records, images, tmp_path):
     tested = subject(corruptions=("fog",), severities=(1,))
     split = EvaluatedSplit(records, _predictions(records, tested), None)
     wanted = recipe_of(images, robustness=RobustnessConfig(corruptions=("fog",), severities=(1,), images=6))

@@ -63,7 +63,7 @@ def test_gaps_are_the_first_split_minus_the_second():
     }
 
 
-def test_so_many_images_tell_two_errors_of_numbers_apart_four_times_of_five():
+def test_so_many_images_find_the_difference_of_two_errors_four_times_of_five():
     """Paired t tests of simulated absolute errors that correlate by half, as is assumed."""
     random = np.random.default_rng(0)
     errors = np.abs(random.normal(0, 3, 100_000))

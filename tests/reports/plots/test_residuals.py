@@ -26,7 +26,7 @@ def test_ranges_take_the_place_of_the_mean() -> None:
     assert ranged[1].svg == plain[1].svg
 
 
-def test_many_points_are_drawn_by_lot_and_stay_pairs() -> None:
+def test_many_points_are_drawn_at_random_and_stay_pairs() -> None:
     true = np.arange(5000.0)
     some, given = sample_points(true, 2 * true)
     assert len(some) == MAX_POINTS

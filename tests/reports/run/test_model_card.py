@@ -62,7 +62,7 @@ def test_a_further_section_of_the_evaluation_has_its_sentences(run_folder):
     assert f"### Out-of-distribution detection\n\n{told}" in card_of(run_folder)
 
 
-def test_names_can_not_break_the_tables(run_folder):
+def test_names_cannot_break_the_tables(run_folder):
     path = run_folder / "evaluation.json"
     document = json.loads(path.read_text())
     document["splits"]["test"]["per_class"][0]["class"] = "a|b\n<script>"

@@ -97,7 +97,7 @@ def test_the_heat_map_writes_every_count_and_name(classes):
     assert sum(text in names for text in found) == 2 * classes
 
 
-def test_of_very_many_classes_the_mixed_up_ones_are_shown():
+def test_of_very_many_classes_the_most_confused_are_shown():
     matrix = np.eye(60, dtype=np.int64)
     matrix[7, 55] = 5
     shown = select_shown_classes(matrix)

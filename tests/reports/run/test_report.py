@@ -144,7 +144,7 @@ def test_a_failed_run_is_reported_as_far_as_it_came(run_folder):
 @pytest.mark.parametrize(
     ("state", "words"), [("killed", "The run was stopped"), ("running", "The run is still in progress")]
 )
-def test_other_ends_are_told(run_folder, state, words):
+def test_other_ends_are_named(run_folder, state, words):
     rewrite(run_folder / "status.json", state=state)
     assert words in page_of(run_folder).text
 

@@ -66,7 +66,7 @@ def test_logit_adjustment_shifts_by_the_log_share():
     assert balance.measures == ("loss.logit_adjustment: 0.5",)
 
 
-def test_equal_classes_have_no_balance_to_tell_unless_the_recipe_acts():
+def test_equal_classes_have_no_imbalance_to_report_unless_the_recipe_acts():
     even = {"ant": 40, "bee": 50, "cat": 45}
     assert compute_class_balance(config(), even, TESTED) is None
     assert compute_class_balance(config(sampling="balanced"), even, TESTED) is not None

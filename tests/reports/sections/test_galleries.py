@@ -28,7 +28,7 @@ def test_the_least_confident_prediction_has_the_smallest_margin_between_two_clas
     assert rank_least_confident(predictions).tolist() == [1, 0, 2]
 
 
-def test_a_run_of_old_has_galleries_from_its_predictions_alone(run_folder):
+def test_an_old_run_has_galleries_from_its_predictions_alone(run_folder):
     view = view_galleries(read_run(run_folder))
     assert view["confused"][0]["count"] >= view["confused"][-1]["count"] > 0
     assert len(view["least_confident"]) == 12
@@ -140,7 +140,7 @@ def _parts(folder):
     }
 
 
-def test_a_near_number_disagrees_a_label_that_it_is_further_from_than_from_the_prediction():
+def test_a_neighbour_disagrees_with_a_label_that_it_is_further_from_than_from_the_prediction():
     mistake = {"label": "100", "predicted": "40"}
     assert [_disagrees(near, mistake, "regression") for near in ("45", "69", "71", "200")] == [
         True,

@@ -83,7 +83,7 @@ def test_every_part_has_its_section_with_drawings(told):
     assert len(page) < 1_500_000
 
 
-def test_runs_of_old_have_none(run_folder):
+def test_old_runs_have_none(run_folder):
     page = render_report(read_run(run_folder))
     assert not [heading for heading in HEADINGS if f"<h2>{heading}</h2>" in page]
 

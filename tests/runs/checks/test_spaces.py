@@ -93,7 +93,7 @@ def test_what_trials_are_compared_by_cannot_be_a_space(tmp_path, key):
         load_checked_recipe(path)
 
 
-def test_numbers_in_the_place_of_whole_ones_are_told_of_the_other_space(lines):
+def test_an_int_space_is_proposed_where_numbers_must_be_whole(lines):
     text = "train: {batch_size: {search: uniform, low: 8, high: 32, default: 16}}\n"
     assert lines(text)[0].endswith(
         "expected a whole number or 'auto' (the default of this uniform space); for whole numbers write search: int"

@@ -39,7 +39,7 @@ def test_a_rate_of_zero_is_refused(errors_of):
     assert "train.stages[0].learning_rate: 0 is wrong" in line
 
 
-def test_a_image_size_that_the_backbone_cannot_take_is_refused(errors_of):
+def test_an_image_size_that_the_backbone_cannot_take_is_refused(errors_of):
     stages = "[{name: head, epochs: 1, learning_rate: 1e-3, image_size: 16}]"
     (line,) = errors_of(f"train: {{stages: {stages}}}")
     assert "train.stages[0].image_size: efficientnet_lite0 takes images of at least 32 pixels, not 16" in line

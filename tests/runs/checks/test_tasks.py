@@ -41,7 +41,7 @@ def test_a_loss_must_fit_the_task(tmp_path, task, losses):
         "train.teacher=runs/other",
     ],
 )
-def test_settings_of_classes_need_one_class_a_image(tmp_path, task, override):
+def test_settings_of_classes_need_one_class_an_image(tmp_path, task, override):
     (found,) = problems(tmp_path, f"data.task={task}", override)
     assert "needs one class an image" in found
     assert problems(tmp_path, override) == []
@@ -104,7 +104,7 @@ def test_costs_are_a_square_table_of_the_classes(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["multi_label", "regression"])
-def test_costs_need_one_class_a_image(tmp_path, task):
+def test_costs_need_one_class_an_image(tmp_path, task):
     (found,) = problems(tmp_path, f"data.task={task}", COSTS)
     assert "needs one class an image" in found
 
@@ -118,7 +118,7 @@ def test_the_class_that_matters_must_be_one(tmp_path):
     assert "regression has no classes" in found
 
 
-def test_classes_that_only_the_images_tell_are_checked_before_training(tmp_path):
+def test_classes_that_only_the_images_name_are_checked_before_training(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("data: {source: x, image_size: 32}", encoding="utf-8")
     recipe = load_checked_recipe(path, [COSTS, "evaluate.operating_point={positive: cat}"]).recipe

@@ -78,7 +78,7 @@ def test_an_attempt_that_is_the_latest_goes_on(folder, monkeypatch):
         time.sleep(0.3)
 
 
-def test_a_folder_of_the_same_name_on_another_disk_is_told_apart(folder, tmp_path, monkeypatch):
+def test_a_folder_of_the_same_name_on_another_disk_is_another_folder(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "_APPEAR_SECONDS", 0.1)
     assert sees_claim(folder, "search")
     assert not sees_claim(folder, "another search")

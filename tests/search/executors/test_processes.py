@@ -22,6 +22,8 @@ from imagetune.search.trial_process.forkserver import PRELOADED
 
 RECIPE = Recipe.model_validate({"data": {"source": "images"}})
 ONE = (Slot("cpu"),)
+# A trial imports nothing itself then. A server with Keras, from an earlier test, has all of this, too.
+LIGHT = ("imagetune.recipe.schema", "imagetune.search.executors.processes")
 PARENT = Path(__file__).parents[2] / "helpers" / "trial_parent.py"
 MIB = 2**20
 
@@ -33,8 +35,8 @@ def task(folder, number=1):
 
 
 @contextmanager
-def processes(work, slots=ONE, **settings):
-    executor = Processes(work, slots, **settings)
+def processes(work, slots=ONE, *, preload=LIGHT, **settings):
+    executor = Processes(work, slots, preload=preload, **settings)
     try:
         yield executor
     finally:
@@ -150,7 +152,7 @@ def test_a_process_that_is_killed_says_so(tmp_path):
     assert "SIGKILL" in outcome.error or "out of memory" in outcome.error
 
 
-def test_a_thread_that_never_ends_doesnt_keep_a_trial_from_ending(tmp_path):
+def test_a_thread_that_never_ends_does_not_keep_a_trial_from_ending(tmp_path):
     with processes(trial_works.hanging_on) as executor:
         (outcome,) = run(executor, [task(tmp_path)], seconds=20)
     assert outcome.status == "completed"
@@ -167,7 +169,7 @@ def test_close_asks_trials_to_stop_and_waits_for_them(tmp_path):
 
 
 @on_linux
-def test_close_kills_what_doesnt_stop_with_what_it_has_started(tmp_path):
+def test_close_kills_what_does_not_stop_with_what_it_has_started(tmp_path):
     executor = Processes(trial_works.stubborn, ONE, stop_seconds=0.3)
     executor.start(task(tmp_path))
     pids = _pids(tmp_path, "001")

@@ -228,7 +228,7 @@ def test_a_machine_that_cannot_run_trials_ends_the_search_with_the_reason(execut
         ended(on_nodes)
 
 
-def test_a_trial_that_fits_no_machine_is_told_at_once(executor):
+def test_a_trial_that_fits_no_machine_is_reported_at_once(executor):
     with pytest.raises(ResourceError, match="no machine of the Ray cluster has the 2 processors") as error:
         executor(ray_work.write, cpus=2)
     assert error.value.exit_code == 5

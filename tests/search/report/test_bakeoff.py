@@ -70,7 +70,7 @@ def rendered(folder):
     return html_environment("imagetune.search.report").get_template("bakeoff.html.jinja").render(view=view)
 
 
-def test_the_front_is_told_and_marked(folder):
+def test_the_front_is_named_and_marked(folder):
     page = rendered(folder)
     assert "Pareto front of f1, time and size: large, small." in page
     assert page.count(">front</span>") == 2
@@ -95,7 +95,7 @@ def test_the_winner_is_the_best_of_the_fine_tuned(folder):
     assert search.candidates[0].mean == 0.75
 
 
-def test_a_bake_off_without_a_good_probe_tells_why(folder):
+def test_a_bake_off_without_a_good_probe_says_why(folder):
     for path in folder.rglob("probe.json"):
         path.unlink()
     page = rendered(folder)

@@ -122,7 +122,7 @@ def test_the_screen_names_what_to_combine(effects):
     assert lines[-1].strip() == "imagetune fit colours.yaml -o train.stages.0.learning_rate=0.1"
 
 
-def test_defaults_without_a_figure_are_told(effects):
+def test_defaults_without_a_metric_are_reported(effects):
     failed = compute_sweep_effects(list_sweep_settings(SPACES), [], direction="max")
     (line,) = format_sweep(failed, "f1", "max", "colours.yaml")
     assert "nothing" in line or "no f1 to compare with" in line

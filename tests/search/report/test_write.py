@@ -16,7 +16,7 @@ def folder(tmp_path):
     return write_search(tmp_path / "search", trials=3)
 
 
-def test_a_page_that_cannot_be_written_is_told_and_ends_nothing(folder):
+def test_a_page_that_cannot_be_written_is_reported_and_ends_nothing(folder):
     (curve,) = folder.glob("trials/trial-001/metrics.jsonl")
     curve.write_text("no json\n" + curve.read_text())
     said = []

@@ -58,7 +58,7 @@ def test_the_metric_is_the_mean_of_the_folds(probed):
     assert RunFolder(folder).read_status()["state"] == "finished"
 
 
-def test_colours_are_told_apart(probed):
+def test_the_probe_distinguishes_colours(probed):
     assert probed[2].objective > 0.8
 
 
@@ -82,7 +82,7 @@ def test_the_cost_is_measured(probed):
     assert cost["milliseconds_batch"]["value"] < cost["milliseconds_one"]["value"]
 
 
-def test_weights_that_are_not_to_be_had_are_the_trials_failure(tmp_path, images):
+def test_unavailable_weights_are_the_trials_failure(tmp_path, images):
     _, shared, task = prepared(tmp_path, images, weights="gone.weights.h5")
     with pytest.raises(WeightsError):
         run_probe(shared, task, StopRequest())

@@ -152,7 +152,7 @@ def test_stages_go_on_from_features_to_images_and_keep_their_momentum(job):
     assert cached.stages[1].features == "the first layers are trained"
 
 
-def test_a_stage_with_a_image_size_of_its_own_is_validated_at_the_final_one(job):
+def test_a_stage_with_an_image_size_of_its_own_is_validated_at_the_final_one(job):
     def sized(cache):
         one = job(stages=[stage(image_size=48)], cache=cache)
         config = ModelConfig(backbone=PLAIN, weights="random")
@@ -189,7 +189,7 @@ def test_images_whose_hash_is_not_known_are_not_stored(job, own_cache):
     assert not (own_cache / "features").exists()
 
 
-def test_a_cache_folder_that_can_not_be_written_does_not_matter(job, uncached, tmp_path, monkeypatch):
+def test_a_cache_folder_that_cannot_be_written_does_not_matter(job, uncached, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("IMAGETUNE_CACHE", str(tmp_path / "file"))
     assert find_cache_root() == Path(tmp_path / "file")
@@ -235,7 +235,7 @@ def test_a_stop_is_heard_while_features_are_computed(job):
     assert one.listener.epochs == []
 
 
-def test_a_image_that_vanished_is_named(job, tmp_path):
+def test_an_image_that_vanished_is_named(job, tmp_path):
     one = job(stages=[stage()])
     folder = tmp_path / "copy"
     shutil.copytree(Path(one.images.config.source), folder)
@@ -252,7 +252,7 @@ def test_a_image_that_vanished_is_named(job, tmp_path):
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet50", "mobilenet_v3_small", "inception_v3", "convnext_tiny"])
 @pytest.mark.slow
-def test_both_halves_together_prediction_as_the_whole_model(name):
+def test_both_halves_together_predict_as_the_whole_model(name):
     backbone = get_backbone(name)
     size = max(backbone.min_size, 64)
     model = build_model(ModelConfig(backbone=name, weights="random"), num_classes=3, image_size=(size, size))

@@ -80,7 +80,7 @@ def test_only_what_has_changed_is_written_again(tmp_path, model):
         np.testing.assert_array_equal(old, new)
 
 
-def test_where_links_can_not_be_made_the_start_is_copied(tmp_path, model, monkeypatch):
+def test_where_links_cannot_be_made_the_start_is_copied(tmp_path, model, monkeypatch):
     first = commit_checkpoint(tmp_path, model, state(0))
     start = link_initial_weights(first, model)
 

@@ -167,7 +167,7 @@ def test_early_stopping_has_waited_already(job, until):
 
 @SLOW
 @pytest.mark.parametrize("until", [1, 2, 3])
-def test_a_stage_with_a_image_size_of_its_own(job, until):
+def test_a_stage_with_an_image_size_of_its_own(job, until):
     small = stage("small", 2, unfreeze="last 1 blocks", image_size=48, learning_rate=1e-3)
     large = stage("large", 2, unfreeze="last 1 blocks", image_size=40, learning_rate=1e-3)
     check_parts(job, [until], stages=[small, large], average="ema")

@@ -74,7 +74,7 @@ def test_without_an_effective_batch_a_step_has_32_images():
     "prediction",
     ["print(json.dumps({'out_of_memory': True}))", "os.abort()", "print(json.dumps({'peak_bytes': 1 << 60}))"],
 )
-def test_running_out_of_memory_is_an_prediction(prediction):
+def test_running_out_of_memory_means_that_it_does_not_fit(prediction):
     assert not fits_in_memory(load(size=8), worker=worker(prediction))
 
 
