@@ -10,7 +10,7 @@ from imagetune.core.plugins import BACKBONES, convert_plugin_errors
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import RecipeError
 from imagetune.model.backbones.drop_path import set_drop_path
-from imagetune.model.backbones.efficientnet_lite0 import build_efficientnet_lite0
+from imagetune.model.backbones.efficientnet_lite import build_efficientnet_lite
 from imagetune.model.backbones.naming import renumber_layers
 from imagetune.model.backbones.preprocessing import add_preprocessing
 from imagetune.model.backbones.table import Backbone, get_backbone
@@ -97,9 +97,8 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
     shape = (*image_size, 3)
     if backbone.build is not None:
         return _build_plugin(backbone, shape)
-    # Keras has no EfficientNet-Lite.
-    if not backbone.constructor:
-        return build_efficientnet_lite0(shape)
+    if backbone.architecture is not None:
+        return build_efficientnet_lite(backbone.architecture, shape, backbone.name)
     # The whole model has layers for it already; inside the backbone, it would also keep EfficientNetV2B0 from ONNX.
     options = {"include_preprocessing": False} if backbone.built_in == "optional" else {}
     constructor = getattr(keras.applications, backbone.constructor)

