@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -26,7 +26,7 @@ from imagetune.model.weights.imagenet import (
     weights_status,
 )
 from imagetune.model.weights.matching import Match, assign, match_in_order, match_layers
-from imagetune.model.weights.packages import find_hed_file
+from imagetune.model.weights.packages import HED_LICENSE, find_hed_file
 from imagetune.model.weights.torch_reader import read_torch_file
 from imagetune.recipe.sections.model import ModelConfig
 
@@ -54,6 +54,7 @@ class WeightsReport:
         matched: Number of the backbone's layers that got weights: all of them, or 0 for random weights.
         unmatched: Layers of the file that the backbone doesn't have, such as a classifier.
         note: A sentence for the user.
+        license: Licence of the weights, as an SPDX identifier; None where it is unknown, or for random weights.
     """
 
     source: str
@@ -61,6 +62,7 @@ class WeightsReport:
     matched: int
     unmatched: tuple[str, ...]
     note: str
+    license: str | None = None
 
 
 def load_weights(model: keras.Model, config: ModelConfig) -> WeightsReport:
@@ -82,21 +84,26 @@ def load_weights(model: keras.Model, config: ModelConfig) -> WeightsReport:
     match config.weights:
         case "random":
             return WeightsReport("random", None, 0, (), f"{backbone.name} starts from random weights")
-        case "imagenet" if backbone.architecture is not None:
-            return _load_lite(network, backbone.architecture, provide_imagenet_file(backbone))
         case "imagenet":
-            return _load_file(network, provide_imagenet_file(backbone), in_order=bool(backbone.constructor))
+            return replace(_load_imagenet(network, backbone), license=backbone.weights_license)
         case "hed":
             if backbone.name != "vgg16":
                 raise RecipeError(f"`hed` is for vgg16, not {backbone.name}", where=WHERE)
-            return _load_file(network, find_hed_file())
+            return replace(_load_file(network, find_hed_file()), license=HED_LICENSE)
     return _load_path(network, backbone, config.weights)
+
+
+def _load_imagenet(network: keras.Model, backbone: Backbone) -> WeightsReport:
+    path = provide_imagenet_file(backbone)
+    if backbone.architecture is not None:
+        return _load_lite(network, backbone.architecture, path)
+    return _load_file(network, path, in_order=bool(backbone.constructor))
 
 
 def _load_path(network: keras.Model, backbone: Backbone, value: str) -> WeightsReport:
     path = Path(value).expanduser()
     if path.is_dir():
-        return _load_file(network, _weights_of_run(path, backbone))
+        return _load_run(network, backbone, path)
     if path.is_file():
         return _load_file(network, path)
     expected = "expected imagenet, random, hed, a .weights.h5, .keras or .h5 file, or the folder of a run"
@@ -106,8 +113,8 @@ def _load_path(network: keras.Model, backbone: Backbone, value: str) -> WeightsR
     raise WeightsError("no such file or folder", where=str(path), hint=f"for {WHERE}, {expected}")
 
 
-def _weights_of_run(folder: Path, backbone: Backbone) -> Path:
-    """Return the verified weight file of an earlier run.
+def _load_run(network: keras.Model, backbone: Backbone, folder: Path) -> WeightsReport:
+    """Load the verified weights of an earlier run, whose licence they keep.
 
     Raises:
         WeightsError: The run has another backbone.
@@ -118,7 +125,7 @@ def _weights_of_run(folder: Path, backbone: Backbone) -> Path:
     if manifest.config.backbone != backbone.name:
         what = f"that run's backbone is {manifest.config.backbone}, this one's is {backbone.name}"
         raise WeightsError(what, where=str(folder), hint="set model.backbone to the same, or give other weights")
-    return verify_weights(place, manifest)
+    return replace(_load_file(network, verify_weights(place, manifest)), license=manifest.weights_license)
 
 
 def _load_file(network: keras.Model, path: Path, *, in_order: bool = False) -> WeightsReport:

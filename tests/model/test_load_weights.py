@@ -186,7 +186,14 @@ def test_impossible_weights_are_explained(build, weights, error, message):
 def run_folder(build, tmp_path):
     model = build(seed=3)
     image = ImageSettings(height=32, width=32)
-    save_model(model, tmp_path / "run/model", config=ModelConfig(), class_names=("a", "b", "c"), image=image)
+    save_model(
+        model,
+        tmp_path / "run/model",
+        config=ModelConfig(),
+        class_names=("a", "b", "c"),
+        image=image,
+        weights_license="Apache-2.0",
+    )
     return tmp_path / "run", model
 
 
@@ -194,8 +201,19 @@ def test_an_earlier_run_gives_its_backbone(build, run_folder):
     folder, earlier = run_folder
     model = build(seed=4)
     report = load(model, "efficientnet_lite0", folder)
-    assert report.matched == 98
+    assert (report.matched, report.license) == (98, "Apache-2.0")
     assert_equal_weights(find_backbone(model), find_backbone(earlier))
+
+
+@pytest.mark.parametrize(("weights", "license"), [("imagenet", "Apache-2.0"), ("random", None)])
+def test_the_licence_of_the_weights_is_reported(build, weights, license):
+    assert load(build(), "efficientnet_lite0", weights).license == license
+
+
+def test_the_licence_of_a_file_is_unknown(build, tmp_path):
+    model = build()
+    model.save(tmp_path / "model.keras")
+    assert load(build(), "efficientnet_lite0", tmp_path / "model.keras").license is None
 
 
 def test_an_earlier_run_of_another_backbone_is_refused(build, run_folder):

@@ -57,6 +57,8 @@ class Backbone:
         weights_url: Address from which Keras downloads the ImageNet weights without classifier.
         weights_file: Name of that file in Keras's cache.
         weights_hash: Its MD5 or SHA-256 as Keras states it; None where Keras states none.
+        weights_license: Licence that the ImageNet weights were published under, as an SPDX identifier; None where it is
+            unknown.
         architecture: For our own networks: what they are built from.
         package: For our own networks: the package that carries their ImageNet weights.
         build: For a plug-in: takes (height, width, 3) and returns the network, a functional ``keras.Model`` of layers
@@ -77,6 +79,7 @@ class Backbone:
     weights_url: str = ""
     weights_file: str = ""
     weights_hash: str | None = None
+    weights_license: str | None = None
     architecture: LiteArchitecture | None = None
     package: WeightsPackage | None = None
     build: Callable[[tuple[int, int, int]], Any] | None = None
@@ -89,26 +92,29 @@ class _Architecture:
 
     scheme: BlockScheme
     preprocessing: Preprocessing
+    weights_license: str
     built_in: BuiltIn = "none"
     min_size: int = 32
 
 
-# The smallest sizes are those that Keras's own constructors accept.
-_VGG = _Architecture(blocks.VGG, "caffe")
-_RESNET = _Architecture(blocks.RESNET, "caffe")
-_RESNET_V2 = _Architecture(blocks.RESNET, "tf")
-_INCEPTION_V3 = _Architecture(blocks.INCEPTION_V3, "tf", min_size=75)
-_INCEPTION_RESNET_V2 = _Architecture(blocks.INCEPTION_RESNET_V2, "tf", min_size=75)
-_XCEPTION = _Architecture(blocks.XCEPTION, "tf", min_size=71)
-_MOBILENET = _Architecture(blocks.MOBILENET, "tf")
-_MOBILENET_V2 = _Architecture(blocks.MOBILENET_V2, "tf")
-_MOBILENET_V3 = _Architecture(blocks.MOBILENET_V3, "tf", "optional")
-_DENSENET = _Architecture(blocks.DENSENET, "torch")
-_NASNET = _Architecture(blocks.NASNET, "tf")
-_EFFICIENTNET = _Architecture(blocks.EFFICIENTNET, "torch", "always")
-_EFFICIENTNET_V2_B = _Architecture(blocks.EFFICIENTNET, "torch", "optional")
-_EFFICIENTNET_V2_SML = _Architecture(blocks.EFFICIENTNET, "v2", "optional")
-_CONVNEXT = _Architecture(blocks.CONVNEXT, "torch", "optional")
+# The smallest sizes are those that Keras's own constructors accept. The licences are those that Keras's documentation
+# states for its ports (docs/templates/applications.md of keras-team/keras 2.3); for MobileNetV3, EfficientNet and
+# ConvNeXt, which came later, those of the repositories that the weights were ported from.
+_VGG = _Architecture(blocks.VGG, "caffe", "CC-BY-4.0")
+_RESNET = _Architecture(blocks.RESNET, "caffe", "MIT")
+_RESNET_V2 = _Architecture(blocks.RESNET, "tf", "BSD-3-Clause")
+_INCEPTION_V3 = _Architecture(blocks.INCEPTION_V3, "tf", "Apache-2.0", min_size=75)
+_INCEPTION_RESNET_V2 = _Architecture(blocks.INCEPTION_RESNET_V2, "tf", "Apache-2.0", min_size=75)
+_XCEPTION = _Architecture(blocks.XCEPTION, "tf", "MIT", min_size=71)
+_MOBILENET = _Architecture(blocks.MOBILENET, "tf", "Apache-2.0")
+_MOBILENET_V2 = _Architecture(blocks.MOBILENET_V2, "tf", "Apache-2.0")
+_MOBILENET_V3 = _Architecture(blocks.MOBILENET_V3, "tf", "Apache-2.0", "optional")
+_DENSENET = _Architecture(blocks.DENSENET, "torch", "BSD-3-Clause")
+_NASNET = _Architecture(blocks.NASNET, "tf", "Apache-2.0")
+_EFFICIENTNET = _Architecture(blocks.EFFICIENTNET, "torch", "Apache-2.0", "always")
+_EFFICIENTNET_V2_B = _Architecture(blocks.EFFICIENTNET, "torch", "Apache-2.0", "optional")
+_EFFICIENTNET_V2_SML = _Architecture(blocks.EFFICIENTNET, "v2", "Apache-2.0", "optional")
+_CONVNEXT = _Architecture(blocks.CONVNEXT, "torch", "MIT", "optional")
 
 
 def _build_row(
@@ -136,6 +142,7 @@ def _build_row(
         weights_url=WEIGHTS_HOST + path,
         weights_file=cached_name or path.rpartition("/")[2],
         weights_hash=file_hash,
+        weights_license=architecture.weights_license,
     )
 
 
@@ -281,6 +288,7 @@ def _build_lite_row(
         default_size=default_size,
         min_size=32,
         parameters=parameters,
+        weights_license="Apache-2.0",
         architecture=architecture,
         package=package,
     )

