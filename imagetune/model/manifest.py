@@ -46,7 +46,7 @@ WEIGHTS = "model.weights.h5"
 LARGEST_MANIFEST_BYTES = 16 << 20
 DEFAULT_MAX_PIXELS = 100_000_000
 # No backbone of the table has fewer output channels, and none reduces height and width by more than this.
-MIN_CHANNELS = 512
+MIN_CHANNELS = 192
 LARGEST_REDUCTION = 64
 
 

@@ -5,7 +5,7 @@ Importing this module is cheap: Keras is imported when a backbone is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from imagetune.core.plugins import BACKBONES, convert_plugin_errors, find_name_c
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import blocks
-from imagetune.model.backbones.architectures import LiteArchitecture
+from imagetune.model.backbones.architectures import LiteArchitecture, TransformerArchitecture
 from imagetune.model.backbones.blocks import BlockScheme
 
 Preprocessing = Literal["caffe", "tf", "torch", "lite", "v2", "none"]
@@ -50,6 +50,7 @@ class Backbone:
             ``imagetune.model.backbones.preprocessing``.
         default_size: Height and width in pixels that its ImageNet weights were trained at.
         min_size: Smallest height and width in pixels that it takes.
+        size_step: Number that height and width in pixels must be multiples of.
         parameters: Number of parameters without the classifier.
         constructor: Name in ``keras.applications``; empty for our own and plug-ins.
         built_in: Whether Keras builds the preprocessing into the network: never, by default (optional), or always.
@@ -80,10 +81,16 @@ class Backbone:
     weights_file: str = ""
     weights_hash: str | None = None
     weights_license: str | None = None
-    architecture: LiteArchitecture | None = None
+    size_step: int = 1
+    architecture: LiteArchitecture | TransformerArchitecture | None = None
     package: WeightsPackage | None = None
     build: Callable[[tuple[int, int, int]], Any] | None = None
     weights_path: Callable[[], Path] | None = None
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether it is a vision transformer, whose class token a head can use."""
+        return isinstance(self.architecture, TransformerArchitecture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +328,67 @@ _LITE: tuple[Backbone, ...] = (
     ),
 )
 
-_BACKBONES = {backbone.name: backbone for backbone in (*_LITE, *_TABLE)}
+
+def _build_transformer_row(
+    name: str, architecture: TransformerArchitecture, preprocessing: Preprocessing, parameters: int
+) -> Backbone:
+    return Backbone(
+        name=name,
+        scheme=blocks.TRANSFORMER,
+        preprocessing=preprocessing,
+        default_size=224,
+        min_size=2 * architecture.patch,
+        size_step=architecture.patch,
+        parameters=parameters,
+        weights_license="Apache-2.0",
+        architecture=architecture,
+    )
+
+
+def _build_vit(width: int, heads: int, repository: str) -> TransformerArchitecture:
+    return TransformerArchitecture(width, 12, heads, patch=16, grid=14, epsilon=1e-12, repository=repository)
+
+
+def _build_dinov2(width: int, heads: int, repository: str) -> TransformerArchitecture:
+    return TransformerArchitecture(
+        width, 12, heads, patch=14, grid=37, epsilon=1e-6, layer_scale=True, repository=repository
+    )
+
+
+_TRANSFORMERS: tuple[Backbone, ...] = (
+    _build_transformer_row("deit_tiny", _build_vit(192, 3, "facebook/deit-tiny-patch16-224"), "torch", 5_524_416),
+    _build_transformer_row("deit_small", _build_vit(384, 6, "facebook/deit-small-patch16-224"), "torch", 21_665_664),
+    _build_transformer_row("vit_small", _build_vit(384, 6, "WinKawaks/vit-small-patch16-224"), "tf", 21_665_664),
+    _build_transformer_row("vit_base", _build_vit(768, 12, "google/vit-base-patch16-224"), "tf", 85_798_656),
+    _build_transformer_row("dinov2_small", _build_dinov2(384, 6, "facebook/dinov2-small"), "torch", 22_056_192),
+    _build_transformer_row("dinov2_base", _build_dinov2(768, 12, "facebook/dinov2-base"), "torch", 86_579_712),
+)
+
+_BACKBONES = {backbone.name: backbone for backbone in (*_LITE, *_TRANSFORMERS, *_TABLE)}
+
+
+def find_size_problem(backbone: Backbone, sides: Sequence[int]) -> tuple[str, str] | None:
+    """Return what is wrong with an image size for a backbone, and a hint with sizes that fit; None where it fits.
+
+    Args:
+        backbone: Its row in the table.
+        sides: Height and width in pixels, or one number for both.
+    """
+    if min(sides) < backbone.min_size:
+        what = f"{backbone.name} takes images of at least {backbone.min_size} pixels, not {_format_sides(sides)}"
+        return what, f"its default size is {backbone.default_size}"
+    step = backbone.size_step
+    if all(side % step == 0 for side in sides):
+        return None
+    what = f"{backbone.name} takes images whose height and width are multiples of {step}, not {_format_sides(sides)}"
+    wrong = next(side for side in sides if side % step)
+    below = wrong // step * step
+    nearest = [size for size in (below, below + step) if size >= backbone.min_size]
+    return what, f"the nearest to {wrong} {'are' if nearest[1:] else 'is'} {' and '.join(map(str, nearest))}"
+
+
+def _format_sides(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides if len(set(sides)) > 1 else sides[:1]))
 
 
 def list_backbones() -> tuple[Backbone, ...]:

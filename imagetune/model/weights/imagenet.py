@@ -26,6 +26,7 @@ import h5py
 from imagetune.core.files import HASH_CHUNK_BYTES, compute_file_sha256, convert_disk_errors
 from imagetune.core.plugins import BACKBONES, convert_plugin_errors
 from imagetune.errors import ImagetuneError, WeightsError
+from imagetune.model.backbones.architectures import TransformerArchitecture
 from imagetune.model.backbones.table import Backbone, WeightsPackage, get_backbone, list_backbones
 from imagetune.model.weights.packages import find_packaged_weights
 
@@ -69,6 +70,8 @@ def weights_status(backbone: Backbone, *, verify: bool = True) -> WeightsStatus:
         return _check_plugin(backbone)
     if backbone.package is not None:
         return _check_packaged(backbone, backbone.package, verify=verify)
+    if isinstance(backbone.architecture, TransformerArchitecture):
+        return WeightsStatus(backbone.name, "absent", "", "", _describe_local_files(backbone.architecture))
     path = get_cache_folder() / backbone.weights_file
     if not path.is_file():
         return WeightsStatus(backbone.name, "absent", str(path), backbone.weights_url)
@@ -131,6 +134,13 @@ def _check_packaged(backbone: Backbone, package: WeightsPackage, *, verify: bool
     wrong = verify and compute_file_sha256(path) != package.sha256
     detail = f"its SHA-256 is not {package.sha256}" if wrong else ""
     return WeightsStatus(backbone.name, "corrupted" if wrong else "packaged", str(path), "", detail)
+
+
+def _describe_local_files(architecture: TransformerArchitecture) -> str:
+    return (
+        f"no package carries them: put model.safetensors and config.json of {architecture.repository}, from Hugging "
+        "Face, into a folder, and set model.weights to that folder"
+    )
 
 
 def _check_plugin(backbone: Backbone) -> WeightsStatus:
