@@ -62,7 +62,7 @@ docker: ## Build the CPU image
 lock: install ## Resolve the dependencies and write the lock files again
 	$(LOCK) --output-file requirements.lock
 	$(LOCK) --extra gpu --output-file requirements-gpu.lock
-	$(LOCK) --extra dev --extra hed --output-file requirements-dev.lock
+	$(LOCK) --extra dev --extra hed --extra lite --output-file requirements-dev.lock
 
 clean: ## Remove what the targets made, except runs/ and mlflow.db
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

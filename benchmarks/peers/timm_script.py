@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import timm  # type: ignore[import-not-found]
-import torch  # type: ignore[import-not-found]
+import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -22,7 +22,7 @@ def list_models(as_json: bool) -> None:
     """List all backbones.
 
     The columns are the number of parameters, the published top-1 accuracy on ImageNet, the default image size in
-    pixels, and where the ImageNet weights are.
+    pixels, where the ImageNet weights are, and the licence that they were published under.
     """
     from imagetune.cli.render.models import format_models
     from imagetune.model.describe import list_model_rows

@@ -277,7 +277,7 @@ def _build_document(candidates: _Candidates, steps: Sequence[SoupStep]) -> dict[
 def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) -> None:
     kept = [member for member in document["members"] if member["kept"]]
     note = f"the mean of the weights of {format_count(len(kept), 'run')}: {', '.join(member['run'] for member in kept)}"
-    weights = {"source": "soup", "sha256": None, "note": note}
+    weights = {"source": "soup", "sha256": None, "note": note, "license": best.manifest.weights_license}
     write_json(
         folder.lock,
         build_lock_document(

@@ -9,11 +9,13 @@ import keras
 from imagetune.core.plugins import BACKBONES, convert_plugin_errors
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import RecipeError
+from imagetune.model.backbones.architectures import LiteArchitecture
 from imagetune.model.backbones.drop_path import set_drop_path
-from imagetune.model.backbones.efficientnet_lite0 import build_efficientnet_lite0
+from imagetune.model.backbones.efficientnet_lite import build_efficientnet_lite
 from imagetune.model.backbones.naming import renumber_layers
 from imagetune.model.backbones.preprocessing import add_preprocessing
-from imagetune.model.backbones.table import Backbone, get_backbone
+from imagetune.model.backbones.table import Backbone, find_size_problem, get_backbone
+from imagetune.model.backbones.vision_transformer import build_vision_transformer
 from imagetune.recipe.sections.model import HeadConfig, ModelConfig
 from imagetune.recipe.tasks import Task
 
@@ -51,11 +53,11 @@ def build_model(
         the number in the labels' units. The backbone is one nested layer with its name in the recipe.
 
     Raises:
-        RecipeError: Unknown backbone, or images smaller than it takes.
+        RecipeError: Unknown backbone, images of a size that it doesn't take, or a pooling that it has no token for.
     """
     backbone = get_backbone(config.backbone)
     inputs = keras.Input((*image_size, 3), name=IMAGE)
-    network = build_backbone(backbone, image_size)
+    network = build_backbone(backbone, image_size, class_token=_wants_class_token(backbone, config.head))
     if config.drop_path is not None:
         network = set_drop_path(network, config.drop_path)
     features = network(add_preprocessing(inputs, backbone.preprocessing))
@@ -77,7 +79,14 @@ def _build_prediction_layer(task: Task, scale: ValueScale) -> keras.layers.Layer
     return keras.layers.Activation(activation, dtype="float32", name=PROBABILITIES)
 
 
-def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Model:
+def _wants_class_token(backbone: Backbone, head: HeadConfig) -> bool:
+    if head.pooling == "token" and not backbone.has_class_token:
+        what = f"pooling: token is for vision transformers, and {backbone.name} has no class token"
+        raise RecipeError(what, where="model.head.pooling", hint="use avg or max")
+    return head.pooling == "token"
+
+
+def build_backbone(backbone: Backbone, image_size: tuple[int, int], *, class_token: bool = False) -> keras.Model:
     """Return the backbone alone, with random weights and without preprocessing.
 
     Its layers have the names that they have in a fresh process, however many models were built before.
@@ -85,21 +94,24 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
     Args:
         backbone: Its row in the table.
         image_size: Height and width in pixels.
+        class_token: For a vision transformer: whether the output is its class token, as a feature map of one row and
+            one column, instead of its patches.
 
     Returns:
         A functional model: (batch, height, width, 3) preprocessed pixels to a feature map
         (batch, rows, columns, channels).
 
     Raises:
-        RecipeError: The images are smaller than it takes, or a plug-in builds something else than a feature map.
+        RecipeError: It doesn't take images of that size, or a plug-in builds something else than a feature map.
     """
     _check_size(backbone, image_size)
     shape = (*image_size, 3)
     if backbone.build is not None:
         return _build_plugin(backbone, shape)
-    # Keras has no EfficientNet-Lite.
-    if not backbone.constructor:
-        return build_efficientnet_lite0(shape)
+    if isinstance(backbone.architecture, LiteArchitecture):
+        return build_efficientnet_lite(backbone.architecture, shape, backbone.name)
+    if backbone.architecture is not None:
+        return build_vision_transformer(backbone.architecture, shape, backbone.name, class_token=class_token)
     # The whole model has layers for it already; inside the backbone, it would also keep EfficientNetV2B0 from ONNX.
     options = {"include_preprocessing": False} if backbone.built_in == "optional" else {}
     constructor = getattr(keras.applications, backbone.constructor)
@@ -154,15 +166,15 @@ def append_layer_output(model: keras.Model, name: str) -> keras.Model:
 
 
 def _check_size(backbone: Backbone, image_size: tuple[int, int]) -> None:
-    if min(image_size) < backbone.min_size:
-        what = f"{backbone.name} takes images of {backbone.min_size} pixels and more, not {min(image_size)}"
-        raise RecipeError(what, where="data.image_size", hint=f"its default size is {backbone.default_size}")
+    if problem := find_size_problem(backbone, image_size):
+        raise RecipeError(problem[0], where="data.image_size", hint=problem[1])
 
 
 def _add_head(features: Any, head: HeadConfig, num_classes: int) -> Any:
     layers = keras.layers
-    pooling = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "flatten": layers.Flatten}
-    x = pooling[head.pooling](name=POOLING)(features)
+    pooling = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
+    # The class token is a map of one place.
+    x = pooling.get(head.pooling, layers.Flatten)(name=POOLING)(features)
     for number, units in enumerate(head.hidden, start=1):
         x = _dropout(x, head, f"hidden{number}_dropout")
         x = layers.Dense(

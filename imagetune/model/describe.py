@@ -20,6 +20,7 @@ class ModelRow:
         top1: Published top-1 accuracy on ImageNet in percent; None where Keras's table has none.
         image_size: Default height and width in pixels.
         weights: Whether its ImageNet weights are available on this machine.
+        license: Licence of its ImageNet weights, as an SPDX identifier; None where it is unknown.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ModelRow:
     top1: float | None
     image_size: int
     weights: WeightsState
+    license: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def list_model_rows(*, verify: bool = False) -> tuple[ModelRow, ...]:
             top1=backbone.top1,
             image_size=backbone.default_size,
             weights=weights_state(backbone, verify=verify),
+            license=backbone.weights_license,
         )
         for backbone in list_backbones()
     )

@@ -1,4 +1,4 @@
-"""Gradients of logits by the last feature map, for saliency (Grad-CAM), with Keras alone on every backend.
+"""Gradients of logits by the last feature map or tokens, for saliency (Grad-CAM), with Keras alone on every backend.
 
 Keras has no function for gradients that all backends share, but every backend's ``train_on_batch`` follows them: a
 zero variable that is added to a tensor becomes the tensor's gradient by one step of gradient descent with learning
@@ -15,6 +15,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.model.backbones.preprocessing import add_preprocessing
+from imagetune.model.backbones.table import get_backbone
+from imagetune.model.backbones.vision_transformer import find_last_tokens
 from imagetune.model.build import LOGITS, POOLING, find_backbone
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 
@@ -26,26 +29,55 @@ PASS_SIZE = 32
 
 @dataclass(frozen=True)
 class SaliencyModel:
-    """A model split in two after its backbone.
+    """A model split in two where its features have places for the last time.
 
     Attributes:
         features: Model from images (n, height, width, 3), RGB, 0..255, to the backbone's last feature map
-            (n, rows, columns, channels).
-        head: Model from feature maps to logits (n, outputs), without dropout; a copy of the layers in float32, frozen.
+            (n, rows, columns, channels); where the head reads a class token, to the tokens (n, 1 + rows * columns,
+            channels) that the last block of the vision transformer reads.
+        head: Model from these features to logits (n, outputs), without dropout; a copy of the layers in float32,
+            frozen.
+        grid: Rows and columns of the tokens; None for feature maps.
     """
 
     features: keras.Model
     head: keras.Model
+    grid: tuple[int, int] | None = None
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the features."""
+        rows, columns = self.grid or self.features.output_shape[1:3]
+        return int(rows), int(columns)
+
+    def arrange(self, features: Floats) -> Floats:
+        """Return features, or gradients by them, as maps (n, rows, columns, channels), without the class token."""
+        if self.grid is None:
+            return features
+        return features[:, 1:].reshape(len(features), *self.grid, features.shape[-1])
 
 
 def split_for_saliency(model: keras.Model) -> SaliencyModel:
-    """Return a model made by ``build_model`` split after its backbone; the model itself stays as it is.
+    """Return a model made by ``build_model`` split after its backbone, or before the last block that mixes tokens.
 
-    Both parts have copies of the weights as they are now.
+    The model itself stays as it is. Both parts have copies of the weights as they are now, those of tokens excepted.
     """
-    tensor = model.get_layer(POOLING).input
-    inputs = keras.Input(tensor.shape[1:], name="features")
-    x: Any = inputs
+    network = find_backbone(model)
+    if found := find_last_tokens(network):
+        tokens, grid = found
+        lower = keras.Model(network.input, tokens)
+        pixels = add_preprocessing(model.input, get_backbone(network.name).preprocessing)
+        upper = _copy_in_float32(keras.Model(tokens, network.output))
+        return SaliencyModel(keras.Model(model.input, lower(pixels), name="features"), _build_head(model, upper), grid)
+    features = keras.Model(model.input, model.get_layer(POOLING).input, name="features")
+    return SaliencyModel(fold_batch_norm_layers(features), _build_head(model))
+
+
+def _build_head(model: keras.Model, upper: keras.Model | None = None) -> keras.Model:
+    """Return the layers from pooling to logits, after the upper part of the backbone if it is given."""
+    shape = model.get_layer(POOLING).input.shape[1:] if upper is None else upper.input_shape[1:]
+    inputs = keras.Input(shape, name="features")
+    x: Any = inputs if upper is None else upper(inputs)
     for layer in _list_head_layers(model):
         config = {key: value for key, value in layer.get_config().items() if key != "name"}
         # Float32, as small gradients would underflow in half precision.
@@ -55,11 +87,26 @@ def split_for_saliency(model: keras.Model) -> SaliencyModel:
     head = keras.Model(inputs, x, name="head")
     # The step of gradient descent may change nothing but the shift.
     head.trainable = False
-    return SaliencyModel(fold_batch_norm_layers(keras.Model(model.input, tensor, name="features")), head)
+    return head
+
+
+def _copy_in_float32(part: keras.Model) -> keras.Model:
+    """Return a copy of a part of a backbone in float32, without dropout."""
+
+    def copy(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Layer):  # an operation, which has neither weights nor a format
+            return layer
+        if isinstance(layer, keras.layers.Dropout):
+            return keras.layers.Dropout(0.0, name=layer.name)
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    copied = keras.models.clone_model(part, clone_function=copy)
+    copied.set_weights(part.get_weights())
+    return copied
 
 
 def compute_feature_maps(split: SaliencyModel, images: NDArray[np.uint8]) -> Floats:
-    """Return the last feature map (n, rows, columns, channels) of images (n, height, width, 3); see `PASS_SIZE`."""
+    """Return the features of images (n, height, width, 3), as `SaliencyModel` describes them; see `PASS_SIZE`."""
     # Padded to whole passes, so that the model is compiled once.
     filling = np.zeros((-len(images) % PASS_SIZE, *images.shape[1:]), images.dtype)
     parts = np.concatenate([images, filling]).reshape(-1, PASS_SIZE, *images.shape[1:])
@@ -68,20 +115,20 @@ def compute_feature_maps(split: SaliencyModel, images: NDArray[np.uint8]) -> Flo
 
 
 def compute_logits(split: SaliencyModel, features: Floats) -> Floats:
-    """Return the logits (n, outputs) of feature maps (n, rows, columns, channels)."""
+    """Return the logits (n, outputs) of features."""
     return np.asarray(keras.ops.convert_to_numpy(split.head(features, training=False)), np.float32)
 
 
 def compute_logit_gradients(split: SaliencyModel, features: Floats, targets: NDArray[np.int64]) -> Floats:
-    """Return the gradient of one logit by each value of each feature map.
+    """Return the gradient of one logit by each value of the features.
 
     Args:
         split: The split model.
-        features: (n, rows, columns, channels) feature maps.
+        features: Of n images, from `compute_feature_maps`.
         targets: (n,) index of the output whose gradient is wanted.
 
     Returns:
-        (n, rows, columns, channels) d logit / d feature, exact up to float32.
+        d logit / d feature, of the shape of the features, exact up to float32.
     """
     inputs = keras.Input(batch_shape=features.shape)
     shift = _Shift()

@@ -46,7 +46,7 @@ WEIGHTS = "model.weights.h5"
 LARGEST_MANIFEST_BYTES = 16 << 20
 DEFAULT_MAX_PIXELS = 100_000_000
 # No backbone of the table has fewer output channels, and none reduces height and width by more than this.
-MIN_CHANNELS = 512
+MIN_CHANNELS = 192
 LARGEST_REDUCTION = 64
 
 
@@ -63,6 +63,9 @@ class Manifest(Section):
     """Version of Keras that wrote the weights."""
     config: ModelConfig
     """Architecture: backbone and head; its ``weights`` say only what training started from."""
+    weights_license: str | None = None
+    """Licence of the weights that training started from, as an SPDX identifier; None where it is unknown, or there were
+    none."""
     backbone_package: str | None = None
     """Package and version of the plug-in that the backbone comes from; None for a built-in one."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -175,6 +178,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
     task: Task = "single_label",
     thresholds: Sequence[float] = (),
     label_separator: str = ";",
+    weights_license: str | None = None,
 ) -> None:
     """Write weights and manifest to ``folder``, which replaces an earlier one only when complete.
 
@@ -195,6 +199,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
                 imagetune=read_version(),
                 keras=keras.__version__,
                 config=config,
+                weights_license=weights_license,
                 backbone_package=describe_plugin_package(BACKBONES, config.backbone),
                 precision=_precision(model),
                 task=task,

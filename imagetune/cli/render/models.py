@@ -15,12 +15,13 @@ _TRAINABLE = "  (trainable)"
 
 
 def format_models(rows: Iterable[ModelRow]) -> list[str]:
-    """Return a table of backbones: parameters, top-1 accuracy, image size and state of the weights."""
-    table = [("backbone", "parameters", "top-1 %", "pixels", "weights")]
+    """Return a table of backbones: parameters, top-1 accuracy, image size, state and licence of the weights."""
+    table = [("backbone", "parameters", "top-1 %", "pixels", "weights", "licence")]
     for row in rows:
         top1 = f"{row.top1:.1f}" if row.top1 is not None else "-"
-        table.append((row.name, f"{row.parameters / 1e6:.1f} M", top1, str(row.image_size), row.weights))
-    return format_table(table, align="<>>><", indent=0)
+        millions = f"{row.parameters / 1e6:.1f} M"
+        table.append((row.name, millions, top1, str(row.image_size), row.weights, row.license or "unknown"))
+    return format_table(table, align="<>>><<", indent=0)
 
 
 def format_layers(rows: Sequence[LayerRow], *, every_layer: bool) -> list[str]:

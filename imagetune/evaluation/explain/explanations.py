@@ -64,7 +64,7 @@ def explain_mistakes(run: EvaluationContext) -> dict[str, Any] | None:
     ]
     return {
         "split": name,
-        "cells": list(split.features.output_shape[1:3]),
+        "cells": list(split.cells),
         "grid": GRID,
         "patch": PATCH_SHARE,
         "agreement": float(np.median(known)) if known else None,

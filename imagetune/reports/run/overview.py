@@ -23,6 +23,8 @@ def list_run_facts(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "backbone", recipe.model.backbone
     digest = weights.get("sha256")
     yield "weights", recipe.model.weights + (f" (SHA-256 {digest[:12]}…)" if digest else "")
+    if digest or weights.get("license"):
+        yield "licence of these weights", weights.get("license") or "unknown, see where they come from"
     height, width = recipe.data.image.height, recipe.data.image.width
     yield "images", f"{Path(recipe.data.source).name}, {height} x {width} pixels, {recipe.data.resize}"
     yield "seed", str(recipe.seed)

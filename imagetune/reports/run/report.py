@@ -253,7 +253,7 @@ def _list_environment(run: RunFiles) -> Iterator[tuple[str, str]]:
         else:
             yield str(name), str(value)
     for name, value in run.lock.get("weights", {}).items():
-        if name in ("source", "sha256", "note") and value:
+        if name in ("source", "sha256", "license", "note") and value:
             yield f"weights {name}", str(value)
     if run.lock.get("images"):
         yield "images hashed", f"{len(run.lock['images']):,}"

@@ -8,7 +8,7 @@ from imagetune.core.text import suggest_name
 from imagetune.data.findings import CODES
 from imagetune.data.loading.augmentation import find_augmentation_problems
 from imagetune.errors import RecipeError
-from imagetune.model.backbones.table import get_backbone
+from imagetune.model.backbones.table import find_size_problem, get_backbone
 from imagetune.model.test_time_augmentation import find_unfit_tta
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource, load_recipe
@@ -64,9 +64,11 @@ def _backbone_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     except RecipeError as error:
         return [loaded.error(("model", "backbone"), error.what, hint=error.hint)]
     size = recipe.data.image
-    if min(size.height, size.width) < backbone.min_size:
-        what = f"{backbone.name} takes images of at least {backbone.min_size} pixels, not {size.height}x{size.width}"
-        return [loaded.error(("data", "image_size"), what, hint=f"its default size is {backbone.default_size}")]
+    if problem := find_size_problem(backbone, (size.height, size.width)):
+        return [loaded.error(("data", "image_size"), problem[0], hint=problem[1])]
+    if recipe.model.head.pooling == "token" and not backbone.has_class_token:
+        what = f"token is for vision transformers, and {backbone.name} has no class token"
+        return [loaded.error(("model", "head", "pooling"), what, hint="use avg or max")]
     if recipe.model.weights == "hed" and backbone.name != HED_BACKBONE:
         what = f"`hed` weights are for {HED_BACKBONE}, not {backbone.name}"
         return [loaded.error(("model", "weights"), what, hint="use imagenet, random or a file")]

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from imagetune.data.loading.augmentation import find_augmentation_problems
 from imagetune.errors import RecipeError
-from imagetune.model.backbones.table import Backbone, get_backbone
+from imagetune.model.backbones.table import Backbone, find_size_problem, get_backbone
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.sections.train import StageConfig
 from imagetune.recipe.solving import find_solver_obstacle
 
-# Prefixes of the backbones that were published with stochastic depth: only their blocks have a place for it.
-_DROP_PATH_PREFIXES = ("efficientnet", "convnext")
+# Prefixes of the backbones whose blocks have a place for stochastic depth.
+_DROP_PATH_PREFIXES = ("efficientnet", "convnext", "deit", "vit", "dinov2")
 
 
 def find_stage_errors(loaded: LoadedRecipe) -> list[RecipeError]:
@@ -30,7 +30,8 @@ def find_stage_errors(loaded: LoadedRecipe) -> list[RecipeError]:
 def _drop_path_errors(loaded: LoadedRecipe, backbone: Backbone) -> Iterator[RecipeError]:
     if loaded.recipe.model.drop_path is not None and not backbone.name.startswith(_DROP_PATH_PREFIXES):
         what = f"{backbone.name} has no stochastic depth"
-        yield loaded.error(("model", "drop_path"), what, hint="EfficientNets and ConvNeXts have it; leave it out here")
+        hint = "EfficientNets, ConvNeXts and vision transformers have it; leave it out here"
+        yield loaded.error(("model", "drop_path"), what, hint=hint)
 
 
 def _size_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath, backbone: Backbone) -> Iterator[RecipeError]:
@@ -38,9 +39,8 @@ def _size_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath, backbon
         return
     place = (*at, "image_size")
     sides = (stage.image_size,) if isinstance(stage.image_size, int) else stage.image_size
-    if min(sides) < backbone.min_size:
-        what = f"{backbone.name} takes images of at least {backbone.min_size} pixels, not {min(sides)}"
-        yield loaded.error(place, what, hint=f"its default size is {backbone.default_size}")
+    if problem := find_size_problem(backbone, sides):
+        yield loaded.error(place, problem[0], hint=problem[1])
     if loaded.recipe.model.head.pooling == "flatten":
         what = "a head with pooling: flatten fits one image size only"
         yield loaded.error(place, what, hint="use pooling: avg or max, or leave the stage's image_size out")

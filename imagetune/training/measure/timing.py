@@ -153,14 +153,16 @@ def load_first_batch(job: TrainingJob, stage: StageConfig) -> Batch:
         return next(batches)
 
 
-def find_smaller_size(size: tuple[int, int], min_side: int) -> tuple[int, int] | None:
+def find_smaller_size(size: tuple[int, int], min_side: int, size_step: int = 1) -> tuple[int, int] | None:
     """Return a smaller image size to try, as (height, width); None where there is none.
 
     Args:
         size: Height and width in pixels.
         min_side: Smallest side in pixels that the backbone takes.
+        size_step: Number that its sides must be multiples of.
     """
-    height, width = (round(SMALLER_SHARE * side / SIDE_STEP) * SIDE_STEP for side in size)
+    step = size_step if SIDE_STEP % size_step else SIDE_STEP
+    height, width = (round(SMALLER_SHARE * side / step) * step for side in size)
     return (height, width) if min_side <= min(height, width) and height < size[0] and width < size[1] else None
 
 

@@ -197,7 +197,8 @@ def _find_device_changes(job: TrainingJob, measured: Measured) -> Iterator[Chang
     height, width = job.model.input_shape[1:3]
     pixels = np.zeros((len(images), height, width, 3), np.uint8)
     before = time_forward(job, job.model, pixels)[0].seconds
-    if job.rebuild is not None and (size := find_smaller_size((height, width), job.backbone.min_size)) is not None:
+    size = find_smaller_size((height, width), job.backbone.min_size, job.backbone.size_step)
+    if job.rebuild is not None and size is not None:
         small = np.zeros((len(pixels), *size, 3), np.uint8)
         share = time_forward(job, job.rebuild(size), small)[0].seconds / before
         area = size[0] * size[1] / (height * width)

@@ -58,7 +58,7 @@ def test_another_spelling_is_corrected(wrong, right):
 
 
 def test_an_unknown_name_lists_all():
-    with pytest.raises(RecipeError, match="choose one of: efficientnet_lite0, vgg16"):
+    with pytest.raises(RecipeError, match="choose one of: efficientnet_lite0, efficientnet_lite1"):
         get_backbone("zzz")
 
 
@@ -95,10 +95,10 @@ def test_address_and_hash_of_the_weights_are_those_of_keras(names, monkeypatch):
 
 PLUGIN_SOURCE = """
 from dataclasses import replace
-from imagetune.model.backbones.table import EFFICIENTNET_LITE0
+from imagetune.model.backbones.table import get_backbone
 
 def row(name, build):
-    return replace(EFFICIENTNET_LITE0, name=name, build=build, preprocessing="none")
+    return replace(get_backbone("efficientnet_lite0"), name=name, build=build, preprocessing="none")
 
 def build_flat(shape):
     import keras
@@ -120,7 +120,7 @@ foreign = row("foreign", build_foreign)
 failing = row("failing", build_failing)
 nothing = row("nothing", lambda shape: None)
 misnamed = row("other", build_flat)
-unbuilt = replace(EFFICIENTNET_LITE0, name="unbuilt")
+unbuilt = replace(get_backbone("efficientnet_lite0"), name="unbuilt")
 text = "resnet50"
 """
 PLUGINS = ("flat", "foreign", "failing", "nothing", "misnamed", "unbuilt", "text")

