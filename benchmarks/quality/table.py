@@ -1,0 +1,3 @@
+"""tables, soon"""
+from typing import Any
+def write_tables(results: Any, page: Any) -> None: ...
