@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.packages import SetMissingError
-from benchmarks.quality.results import Task, append_result, pending, read_results
+from benchmarks.quality.results import Outcome, Task, append_result, pending, read_results
 from benchmarks.quality.rows import ROWS, find_row
 from benchmarks.quality.runner import code_of, run_task
 from benchmarks.quality.sets import SETS, find_set
@@ -107,9 +107,9 @@ def _measure(tasks: list[Task], arguments: argparse.Namespace) -> None:
         print(f"{number}/{len(todo)}  {task.set_name:<15} split {task.split}  {task.row:<32} {metric}", flush=True)
 
 
-def _is_pending(task: Task, done: dict[Task, object], arguments: argparse.Namespace) -> bool:
+def _is_pending(task: Task, done: dict[Task, Outcome], arguments: argparse.Namespace) -> bool:
     code = code_of(find_row(task.row)) if arguments.fresh else ""
-    return bool(pending([task], done, retry_failed=arguments.retry_failed, code=code))  # type: ignore[arg-type]
+    return bool(pending([task], done, retry_failed=arguments.retry_failed, code=code))
 
 
 if __name__ == "__main__":

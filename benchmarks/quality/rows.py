@@ -38,7 +38,9 @@ class Row:
 
     def recipe(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Return the whole recipe of a ``fit`` row from what all of a split share."""
-        root: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()}
+        root: dict[str, Any] = {
+            key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()
+        }
         root["data"] = {**root.get("data", {}), "image_size": self.image_size}
         root["model"] = {**root.get("model", {}), "backbone": self.backbone, "weights": "imagenet"}
         for path, value in self.changes.items():

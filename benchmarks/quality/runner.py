@@ -21,18 +21,12 @@ from benchmarks.quality.results import Outcome, Task, imagetune_digest, peers_di
 from benchmarks.quality.rows import Row, find_row
 from benchmarks.quality.scoring import read_peer, read_run, score
 from benchmarks.quality.splits import provide_folders, provide_split
-from imagetune.core.run_files import EVALUATION, PREDICTIONS
 from imagetune.core.files import write_text
+from imagetune.core.run_files import EVALUATION, PREDICTIONS
 
 ROOT = Path(__file__).parents[2]
 # The plain script's two phases, as in Keras's transfer-learning tutorial; images are kept decoded.
 PLAIN = ("--epochs", "10", "--phase2-epochs", "10", "--augment", "--cache")
-PEERS = {
-    "probe": "probe",
-    "neighbours": "neighbours",
-    "one_cycle": "one_cycle",
-    "soup": "soup",
-}
 
 
 @dataclass(frozen=True)
@@ -51,6 +45,8 @@ def run_task(task: Task, work: Path) -> Outcome:
         SetMissingError: A package that carries the set can't be had.
     """
     row = find_row(task.row)
+    # Before the run, which may take minutes in which a file is edited.
+    code = code_of(row)
     table = provide_split(task.set_name, task.split, work)
     name = f"{task.set_name}-{task.split}-{_plain(task.row)}-{task.repeat}"
     folder, log = work / "runs" / name, work / "logs" / f"{name}.txt"
@@ -65,8 +61,14 @@ def run_task(task: Task, work: Path) -> Outcome:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     error = "" if usage.status == 0 else f"exit status {usage.status}: {_last_line(log)}"
-    seconds = {"seconds": round(usage.seconds, 1), "cpu_seconds": round(usage.cpu_seconds, 1)}
-    return Outcome(task.set_name, task.split, task.row, task.repeat, error=error, **metrics, **seconds, **_origin(row))
+    origin: dict[str, Any] = {
+        "seconds": round(usage.seconds, 1),
+        "cpu_seconds": round(usage.cpu_seconds, 1),
+        "error": error,
+        "code": code,
+        **_origin(),
+    }
+    return Outcome(task.set_name, task.split, task.row, task.repeat, **metrics, **origin)
 
 
 def code_of(row: Row) -> str:
@@ -102,7 +104,7 @@ def _run_peer(row: Row, task: Task, table: Path, folder: Path, log: Path) -> tup
     if row.kind == "plain":
         command = [str(ROOT / "benchmarks" / "peers" / "keras_guide.py"), *shared, *PLAIN]
     else:
-        command = ["-m", f"benchmarks.quality.peers.{PEERS[row.kind]}", *shared]
+        command = ["-m", f"benchmarks.quality.peers.{row.kind}", *shared]
     usage = run_process([sys.executable, *command], log)
     if usage.status:
         return usage, {}
@@ -133,10 +135,9 @@ def _read_baselines(document: dict[str, Any]) -> dict[str, float]:
     return {name: found["accuracy"]["value"] for name, found in figures.items() if found}
 
 
-def _origin(row: Row) -> dict[str, str]:
+def _origin() -> dict[str, str]:
     memory = psutil.virtual_memory().total / 2**30
     return {
-        "code": code_of(row),
         "versions": f"Keras {version('keras')}, tensorflow {version('tensorflow')}",
         "machine": f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB",
         "when": time.strftime("%Y-%m-%d"),

@@ -33,7 +33,7 @@ def provide_split(name: str, seed: int, work: Path) -> Path:
 
 
 def provide_folders(table: Path) -> Path:
-    """Return a folder with train, val and test, a folder a class in each, whose images are links to those of a table."""
+    """Return a folder with train, val and test, a folder a class in each; its images are links to a table's."""
     folder = table.with_suffix("")
     if folder.exists():
         return folder

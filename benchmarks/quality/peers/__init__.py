@@ -1,1 +1,1 @@
-"""What people use instead, written from its description: each module is a program that trains and writes predictions."""
+"""What people use instead, written from its description: each module is a program that writes predictions."""

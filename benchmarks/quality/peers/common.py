@@ -34,7 +34,7 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
 
 
 def read_images(folder: Path, size: int) -> Arrays:
-    """Return all images of a folder as uint8 pixels (images, size, size, 3), and their labels, in the order of names."""
+    """Return the images of a folder, uint8 (images, size, size, 3), and their labels, in the order of names."""
     batches = keras.utils.image_dataset_from_directory(
         folder, image_size=(size, size), batch_size=64, shuffle=False, verbose=False
     )
@@ -63,4 +63,4 @@ def compute_features(arguments: argparse.Namespace) -> dict[str, Arrays]:
 
 def write_predictions(path: Path, labels: NDArray[Any], **values: NDArray[Any]) -> None:
     """Write labels (images,) beside ``logits`` or ``probabilities`` (images, classes)."""
-    np.savez(path, labels=labels, **values)
+    np.savez(path, allow_pickle=False, labels=labels, **values)

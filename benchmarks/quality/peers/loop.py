@@ -85,7 +85,7 @@ class Trainer:
             if made == updates:
                 return
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def _gradients(self, pixels: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
         pixels = self._augment(tf.cast(pixels, tf.float32), training=True)
         with tf.GradientTape() as tape:
@@ -94,7 +94,7 @@ class Trainer:
         found: list[tf.Tensor] = tape.gradient(loss, self.variables)
         return found
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def _update(self, gradients: list[tf.Tensor], rate: tf.Tensor, beta: tf.Tensor, count: tf.Tensor) -> None:
         beta_2 = self.settings.beta_2
         if self.settings.clip_norm:

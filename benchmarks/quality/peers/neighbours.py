@@ -1,4 +1,4 @@
-"""The nearest training image by cosine of the pooled features; it has no probabilities, so its log loss is no figure."""
+"""The nearest training image by cosine of the pooled features; its probabilities are 0 and 1."""
 
 from __future__ import annotations
 

@@ -104,10 +104,10 @@ def cycle(updates: int, top: float, *, rise: float, divisor: float) -> Iterator[
         share = index / max(1, updates - 1)
         if share < rise:
             rate = anneal(top / divisor, top, share / rise)
-            yield Step(rate, anneal(*MOMENTA, share / rise))
+            yield Step(rate, anneal(MOMENTA[0], MOMENTA[1], share / rise))
         else:
             down = (share - rise) / (1.0 - rise)
-            yield Step(anneal(top, top / FINAL_DIVISOR, down), anneal(*reversed(MOMENTA), down))
+            yield Step(anneal(top, top / FINAL_DIVISOR, down), anneal(MOMENTA[1], MOMENTA[0], down))
 
 
 if __name__ == "__main__":

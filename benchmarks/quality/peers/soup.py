@@ -1,4 +1,4 @@
-"""The defaults of AutoGluon's image classifier, written from its documentation, with a greedy soup of three checkpoints.
+"""The defaults of AutoGluon's image classifier, written from its documentation, with a greedy soup of checkpoints.
 
 AdamW at 1e-4 with a layer decay of 0.9 over the backbone's blocks, everything trained from the start, a tenth of the
 updates as warm-up and a cosine to 0, batches of 128 by adding up gradients, one random operation of random strength on
