@@ -24,7 +24,8 @@ def unpack_debian(package: str, target: Path) -> None:
     fetched = subprocess.run(["apt-get", "download", package], cwd=target, capture_output=True, text=True, check=False)
     files = sorted(target.glob(f"{package}_*.deb"))
     if fetched.returncode or not files:
-        raise SetMissingError(f"{fetched.stderr.strip().splitlines()[-1:]}; {hint}")
+        reason = "; ".join(fetched.stderr.strip().splitlines()[-1:]) or "nothing was fetched"
+        raise SetMissingError(f"{reason}; {hint}")
     subprocess.run(["dpkg", "-x", files[-1], target], check=True)
     for file in files:
         file.unlink()
