@@ -22,6 +22,7 @@ class Row:
         backbone: Name of the backbone in a recipe.
         image_size: In pixels.
         repeats: Trainings a split; their metrics are averaged.
+        epochs: For ``plain``: of the head, then of everything.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Row:
     backbone: str = "efficientnet_lite0"
     image_size: int = 160
     repeats: int = 1
+    epochs: tuple[int, int] = (10, 10)
 
     @property
     def group(self) -> str:
@@ -54,6 +56,8 @@ class Row:
 
 ROWS = (
     Row(BASELINE, "plain", repeats=2),
+    # How much of a difference is only that the script's head isn't trained for long enough.
+    Row("plain script, 50 epochs of the head", "plain", epochs=(50, 0)),
     Row("probe", "probe"),
     Row("nearest neighbours", "neighbours"),
     Row("head_then_top", "fit", {"train.stages": "head_then_top"}),

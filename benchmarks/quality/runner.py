@@ -25,8 +25,6 @@ from imagetune.core.files import write_text
 from imagetune.core.run_files import EVALUATION, PREDICTIONS
 
 ROOT = Path(__file__).parents[2]
-# The plain script's two phases, as in Keras's transfer-learning tutorial; images are kept decoded.
-PLAIN = ("--epochs", "10", "--phase2-epochs", "10", "--augment", "--cache")
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,9 @@ def _run_peer(row: Row, task: Task, table: Path, folder: Path, log: Path) -> tup
     shared = [str(provide_folders(table)), "--backbone", row.backbone, "--size", str(row.image_size)]
     shared += ["--seed", str(seed), "--predictions", str(predictions)]
     if row.kind == "plain":
-        command = [str(ROOT / "benchmarks" / "peers" / "keras_guide.py"), *shared, *PLAIN]
+        head, everything = map(str, row.epochs)
+        options = ["--epochs", head, "--phase2-epochs", everything, "--augment", "--cache"]
+        command = [str(ROOT / "benchmarks" / "peers" / "keras_guide.py"), *shared, *options]
     else:
         command = ["-m", f"benchmarks.quality.peers.{row.kind}", *shared]
     usage = run_process([sys.executable, *command], log)
