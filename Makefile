@@ -12,7 +12,7 @@ SPREAD := --dist worksteal
 LOCK := $(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-annotate --upgrade-package graphene==3.4.3
 
-.PHONY: help install quickstart test test-all check format bench strategies docker lock clean
+.PHONY: help install quickstart test test-all check format bench strategies quality docker lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench: install ## Run the benchmarks of docs/performance.md
 
 strategies: install ## Measure the table of docs/strategies.md (hours; it resumes)
 	$(BIN)/python -m benchmarks.strategies --workers $(WORKERS) --write
+
+quality: install ## Measure the tables of docs/quality.md (a day; it resumes)
+	$(BIN)/python -m benchmarks.quality && $(BIN)/python -m benchmarks.quality --table
 
 docker: ## Build the CPU image
 	docker build --target cpu --tag imagetune .

@@ -4,7 +4,7 @@
 
 FOLDER holds train, val and test with a folder a class in each. Images are read by `image_dataset_from_directory`, the
 frozen base is called with `training=False` under pooling, dropout and a dense head; then, if asked to, everything is
-trained at a small learning rate. The last line printed is JSON. All backbones but efficientnet_lite0 start from random
+trained at a small learning rate. The last line printed is JSON. All backbones but EfficientNet-Lite start from random
 weights, which costs the same time.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 
 AUTOTUNE = -1  # tf.data.AUTOTUNE
 CONSTRUCTORS = {
@@ -61,7 +62,7 @@ class Clock(keras.callbacks.Callback):
 def main() -> None:
     """Train, test, and print JSON."""
     arguments = parse_arguments()
-    keras.utils.set_random_seed(7)
+    keras.utils.set_random_seed(arguments.seed)
     train, val, test = (read_split(arguments, split) for split in ("train", "val", "test"))
     classes, images = len(train.class_names), len(train.file_paths)
     if arguments.cache:
@@ -76,6 +77,9 @@ def main() -> None:
         base.trainable = True
         phases.append(run_phase(model, train, val, arguments.phase2_epochs, 1e-5, images))
     loss, accuracy = model.evaluate(test, verbose=0)
+    if arguments.predictions:
+        labels = np.concatenate([np.asarray(batch) for _, batch in test])
+        np.savez(arguments.predictions, logits=model.predict(test, verbose=0), labels=labels)
     print(json.dumps({"phases": phases, "test_loss": loss, "test_accuracy": accuracy, "keras": keras.__version__}))
 
 
@@ -83,13 +87,16 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--backbone", choices=["efficientnet_lite0", *CONSTRUCTORS], default="efficientnet_lite0")
+    names = [*(f"efficientnet_lite{number}" for number in range(3)), *CONSTRUCTORS]
+    parser.add_argument("--backbone", choices=names, default=names[0])
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10, help="with the base frozen")
     parser.add_argument("--phase2-epochs", type=int, default=0, help="with everything trainable")
     parser.add_argument("--augment", action="store_true", help="random flips and rotations, by Keras's layers")
     parser.add_argument("--cache", action="store_true", help="keep decoded images in memory, as `Dataset.cache` does")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--predictions", type=Path, help="npz to write: logits and labels of the test images")
     return parser.parse_args()
 
 
@@ -100,7 +107,7 @@ def read_split(arguments: argparse.Namespace, split: str) -> Any:
         image_size=(arguments.size, arguments.size),
         batch_size=arguments.batch,
         shuffle=split == "train",
-        seed=7,
+        seed=arguments.seed,
         verbose=False,
     )
 
@@ -124,8 +131,8 @@ def build(arguments: argparse.Namespace, classes: int) -> tuple[keras.Model, ker
 def build_base(name: str, inputs: Any) -> tuple[keras.Model, Any]:
     """Return the base, and its input as it wants it."""
     shape = tuple(inputs.shape[1:])
-    if name == "efficientnet_lite0":
-        return _packaged_base(shape[:2]), keras.layers.Rescaling(1 / 128, offset=-127 / 128)(inputs)
+    if name.startswith("efficientnet_lite"):
+        return _packaged_base(name, shape[:2]), keras.layers.Rescaling(1 / 128, offset=-127 / 128)(inputs)
     base = getattr(keras.applications, CONSTRUCTORS[name])(include_top=False, weights=None, input_shape=shape)
     if name.startswith("mobilenet_v3"):  # scales by itself
         return base, inputs
@@ -133,17 +140,16 @@ def build_base(name: str, inputs: Any) -> tuple[keras.Model, Any]:
     return base, keras.layers.Normalization(mean=[103.939, 116.779, 123.68], variance=[1.0] * 3)(inputs[..., ::-1])
 
 
-def _packaged_base(size: tuple[int, int]) -> keras.Model:
-    """Return the backbone whose weights a package carries: the only one to be had without a download."""
-    from imagetune.model.backbones.table import get_backbone
+def _packaged_base(name: str, size: tuple[int, int]) -> keras.Model:
+    """Return a backbone whose weights a package carries: the only ones to be had without a download."""
     from imagetune.model.build import build_model
     from imagetune.model.load_weights import load_weights
     from imagetune.recipe.sections.model import ModelConfig
 
-    config = ModelConfig()
+    config = ModelConfig(backbone=name, weights="imagenet")
     whole = build_model(config, num_classes=2, image_size=size)
     load_weights(whole, config)
-    return whole.get_layer(get_backbone(config.backbone).name)
+    return whole.get_layer(name)
 
 
 def run_phase(model: keras.Model, train: Any, val: Any, epochs: int, rate: float, images: int) -> dict[str, Any]:

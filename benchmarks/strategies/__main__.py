@@ -18,10 +18,11 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.packages import SetMissingError
 from benchmarks.strategies.results import Outcome, Task, append_result, code_digest, only_writer, pending, read_results
 from benchmarks.strategies.rows import ROWS
 from benchmarks.strategies.runner import run_all
-from benchmarks.strategies.sets import SetMissingError, data_section, set_names
+from benchmarks.strategies.sets import data_section, set_names
 from benchmarks.strategies.table import write_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "strategies.md"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import shutil
-import subprocess
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.packages import unpack_debian
 from imagetune.core.files import replace_atomically
 
 FASHION_PACKAGE = "dataset-fashion-mnist"
@@ -30,10 +29,6 @@ PIXELS = 64
 MIN_SHARE = 0.1
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-
-
-class SetMissingError(Exception):
-    """A set can't be had here; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -89,25 +84,10 @@ def _load_fashion(work: Path) -> tuple[Pixels, Labels, tuple[str, ...]]:
     if not folder.is_dir():
         folder = work / "packages" / FASHION_FOLDER
         if not folder.is_dir():
-            _unpack_debian(FASHION_PACKAGE, work / "packages")
+            unpack_debian(FASHION_PACKAGE, work / "packages")
     images = np.frombuffer(gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
     labels = np.frombuffer(gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes())[8:], np.uint8)
     return images.reshape(-1, 28, 28), labels.astype(np.int64), FASHION_CLASSES
-
-
-def _unpack_debian(package: str, target: Path) -> None:
-    """Fetch a package from the index that apt is set up with, and unpack it without installing it."""
-    target.mkdir(parents=True, exist_ok=True)
-    hint = f"the set needs the Debian package {package}: `apt-get update`, or install it, or leave it out with --sets"
-    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        raise SetMissingError(f"there is no apt-get here; {hint}")
-    fetched = subprocess.run(["apt-get", "download", package], cwd=target, capture_output=True, text=True, check=False)
-    files = sorted(target.glob(f"{package}_*.deb"))
-    if fetched.returncode or not files:
-        raise SetMissingError(f"{fetched.stderr.strip().splitlines()[-1:]}; {hint}")
-    subprocess.run(["dpkg", "-x", files[-1], target], check=True)
-    for file in files:
-        file.unlink()
 
 
 def _draw(labels: Labels, counts: Counts, *, seed: int, long_tail: bool) -> dict[str, Labels]:

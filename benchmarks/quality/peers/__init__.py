@@ -1,0 +1,1 @@
+"""What people use instead, written from its description: each module is a program that writes predictions."""
