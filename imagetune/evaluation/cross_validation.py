@@ -135,8 +135,8 @@ def _estimate_spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict
             "high": min(estimate.high or 0.0, metric.high),
             "method": estimate.method,
             "sd": float(array.std(ddof=1)),
-            "least": float(array.min()),
-            "most": float(array.max()),
+            "min": float(array.min()),
+            "max": float(array.max()),
         }
     return found
 

@@ -25,7 +25,7 @@ def test_a_run_may_learn_from_another_one_and_use_everything_at_once(imagetune, 
     assert outcome.code == 0, outcome.err
     stages = [json.loads(line) for line in (recipe.parent / "pupil/stages.jsonl").read_text().splitlines()]
     assert [stage["name"] for stage in stages] == ["head", "all"]
-    rates = list(stages[1]["rates"].values())
+    rates = list(stages[1]["learning_rates"].values())
     assert rates[0] == pytest.approx(rates[1] / 2)
     again = imagetune("evaluate", "pupil", "--json")
     tested = json.loads((recipe.parent / "pupil/evaluation.json").read_text())["splits"]["test"]["metrics"]

@@ -48,7 +48,7 @@ def test_the_document_holds_pooled_metrics_the_spread_and_each_fold(folds):
     spread = found["metrics"]["accuracy"]
     assert spread["mean"] == pytest.approx(np.mean(accuracies))
     assert spread["sd"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert (spread["least"], spread["most"]) == (min(accuracies), max(accuracies))
+    assert (spread["min"], spread["max"]) == (min(accuracies), max(accuracies))
     # 30 images are left out, 90 were given to training.
     assert spread["high"] - spread["mean"] == pytest.approx(
         t.ppf(0.975, 3) * (np.var(accuracies, ddof=1) * (1 / 4 + 1 / 3)) ** 0.5

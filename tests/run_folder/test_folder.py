@@ -35,7 +35,7 @@ def test_the_rate_of_every_block_is_stored(tmp_path):
     rates = {"block7": 5e-4, "head": 1e-3}
     recorder.stage_started(StageStarted("top", 1, 2, 8, 9, 12, rates, trainable_parameters=10, parameters=90))
     (line,) = read_json_lines(tmp_path / "stages.jsonl")
-    assert (line["name"], line["rates"]) == ("top", rates)
+    assert (line["name"], line["learning_rates"]) == ("top", rates)
 
 
 def test_a_run_whose_process_was_killed_is_not_called_running(tmp_path):

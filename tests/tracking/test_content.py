@@ -89,7 +89,7 @@ def test_a_folder_with_nothing_in_it_yet_is_no_error(tmp_path):
 
 
 def folded():
-    spread = {"mean": 0.75, "low": 0.6, "high": 0.9, "sd": 0.1, "least": 0.7, "most": 0.8}
+    spread = {"mean": 0.75, "low": 0.6, "high": 0.9, "sd": 0.1, "min": 0.7, "max": 0.8}
     folds = [{"fold": 1, "metrics": {"accuracy": 0.7}}, {"fold": 2, "metrics": {"accuracy": 0.8, "roc_auc": None}}]
     return {"folds": {"count": 2, "metrics": {"accuracy": spread}, "by_fold": folds}}
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from imagetune.cli.render.lines import format_line
 from imagetune.cli.render.tables import format_table
+from imagetune.core import run_files
 from imagetune.core.text import format_count
 from imagetune.search.results.bakeoff import BackboneResult
-from imagetune.search.trial_process.probe_file import PROBE_NAME
 
 _HEADS = ("interval", "ms alone", "ms in a batch", "MB", "")
 
@@ -32,7 +32,7 @@ def format_bakeoff(rows: Sequence[BackboneResult], objective: str) -> Iterator[s
 def _cells(row: BackboneResult) -> tuple[str, ...]:
     if row.probe is None:
         name = row.result.trial.trial_id
-        why = f"trial {name} has lost its {PROBE_NAME}" if row.lost else f"failed: trial {name}"
+        why = f"trial {name} has lost its {run_files.PROBE}" if row.lost else f"failed: trial {name}"
         value = f"{row.result.objective:.4f}" if row.lost else ""
         return (row.name, value, "", "", "", "", _notes(why, _tuning(row)))
     cost = row.probe["cost"]

@@ -72,7 +72,7 @@ def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
     )
     rows = [("", "mean", "interval", "folds from", "to")]
     for name, metric in folds["metrics"].items():
-        ends = (f"{metric['least']:{style}}", f"{metric['most']:{style}}")
+        ends = (f"{metric['min']:{style}}", f"{metric['max']:{style}}")
         rows.append((_title(name), f"{metric['mean']:{style}}", _interval(metric, style), *ends))
     yield from format_table(rows)
 
@@ -121,7 +121,7 @@ def _stage_lines(plan: StagePlan, label: str) -> Iterator[str]:
         f"{plan.trainable_parameters:,} of {plan.parameters:,} parameters are trainable",
     )
     rows = []
-    for group, rate in () if stage.solve is True else plan.rates.items():
+    for group, rate in () if stage.solve is True else plan.learning_rates.items():
         measured = f"auto x {rate:.3g}" if rate < 1.0 else "auto"
         shown = measured if stage.learning_rate == "auto" else f"{rate:.3g}"
         rows.append((group, f"learning rate {shown} ({stage.schedule.name})"))

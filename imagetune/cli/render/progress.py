@@ -56,8 +56,8 @@ class Screen:
         )
         if event.features:
             self.say("features", event.features)
-        if event.found_rate is not None:
-            self.say("range test", f"learning rate {event.found_rate:.2g}")
+        if event.found_learning_rate is not None:
+            self.say("range test", f"learning rate {event.found_learning_rate:.2g}")
         if self._task is not None:
             # One bar at a time: a finished stage has its lines above.
             self._progress.remove_task(self._task)

@@ -30,7 +30,7 @@ from imagetune.model.split_model import split_model_at
 
 # With fewer validation images, one or two of them would decide the threshold.
 MIN_IMAGES = 20
-# Test images with the highest scores that are listed, strangest first.
+# Test images with the highest scores that are listed, highest first.
 STRANGEST = 12
 _BATCH = 1024
 _BINS = 40
@@ -47,7 +47,7 @@ def analyse_out_of_distribution(run: EvaluationContext) -> dict[str, Any] | None
          "splits": {"val" | "test" | "train": {"images": 80, "flagged": {"value", "low", "high"}}},
          "wrong": {"kept": {"value", "low", "high"}, "flagged": {...}},   share of wrong predictions on the test
          "histogram": {"edges": [...], "counts": {"train": [...], "val": [...], "test": [...]}},
-         "strangest": [{"path", "score", "flagged"}]}                     test images with the highest scores
+         "highest_scores": [{"path", "score", "flagged"}]}                     test images with the highest scores
 
     Regression has no class logits to compute an energy from, so it always uses the Mahalanobis distance.
 
@@ -138,7 +138,7 @@ def _describe_rule(run: EvaluationContext, rule: OutOfDistribution, scores: Mapp
         "tested": tested,
         "wrong": _estimate_wrong(run.splits[tested].predictions, flagged[tested], confidence),
         "histogram": _compute_histogram(scores),
-        "strangest": _list_strangest(run, tested, scores[tested], rule.threshold),
+        "highest_scores": _list_highest_scores(run, tested, scores[tested], rule.threshold),
     }
 
 
@@ -163,7 +163,7 @@ def _compute_histogram(scores: Mapping[str, Floats]) -> dict[str, Any]:
     return {"edges": [float(edge) for edge in edges], "counts": counts}
 
 
-def _list_strangest(run: EvaluationContext, split: str, scores: Floats, threshold: float) -> list[dict[str, Any]]:
+def _list_highest_scores(run: EvaluationContext, split: str, scores: Floats, threshold: float) -> list[dict[str, Any]]:
     records = run.splits[split].records
     names = run.splits[split].predictions
     texts = list(names.texts())

@@ -64,8 +64,8 @@ def describe_calibration(run: EvaluationContext) -> dict[str, Any] | None:
          "ece_plain": 0.05,
          "ece_by_chance": {"mean": 0.03, "high": 0.05, "p_value": 0.2} | null,
          "brier_parts": {"reliability": 0.01, "resolution": 0.6, "uncertainty": 0.8},
-         "bins": [{"from": 0.2, "to": 0.5, "predictions": 10, "claimed": 0.4, "happened": 0.3, "low": 0.1, "high":
-         0.5}], ["labels": [{"label": "cat", "images": 20, "claimed": 0.2, "happened": 0.2, "brier": 0.1, "ece":
+         "bins": [{"from": 0.2, "to": 0.5, "predictions": 10, "probability": 0.4, "frequency": 0.3, "low": 0.1, "high":
+         0.5}], ["labels": [{"label": "cat", "images": 20, "probability": 0.2, "frequency": 0.2, "brier": 0.1, "ece":
          0.02}]]}
 
     The log loss is in nats an image, summed over the labels of multi_label; the Brier score is summed over classes
@@ -129,8 +129,8 @@ def _describe_split(predictions: Predictions, temperature: float | None, draws: 
 def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, draws: Draws) -> dict[str, Any]:
     """Return MEASURES of `analyse_calibration` for (n, k) probabilities and truth."""
     task = predictions.rule.task
-    claimed, happened = _claims(predictions, probabilities, truth)
-    bins = bin_predictions(claimed, happened)
+    forecasts, outcomes = _collect_forecasts(predictions, probabilities, truth)
+    bins = bin_predictions(forecasts, outcomes)
     plain = compute_plain_ece(bins)
     # Of all probabilities, not of the predicted classes alone: only so do the parts add up to the Brier score.
     parts = decompose_brier_score(probabilities, truth)
@@ -140,10 +140,10 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
         "log_loss": draws.mean(_log_losses(probabilities, truth, task), scale="loss").to_dict(),
         "brier": draws.mean(_briers(probabilities, truth, task), scale="loss").to_dict(),
         "ece": estimate_calibration_error(bins, draws).to_dict(),
-        "overconfidence": draws.mean((claimed - happened).mean(axis=1)).to_dict(),
+        "overconfidence": draws.mean((forecasts - outcomes).mean(axis=1)).to_dict(),
         "ece_plain": plain,
         # The simulation puts each image into one bin and draws its outcome alone; labels of one image are dependent.
-        "ece_by_chance": _by_chance(bins, claimed[:, 0], plain, draws.bootstrap.seed)
+        "ece_by_chance": _simulate_chance(bins, forecasts[:, 0], plain, draws.bootstrap.seed)
         if task != "multi_label"
         else None,
         "brier_parts": {
@@ -158,7 +158,7 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
     return document
 
 
-def _claims(predictions: Predictions, probabilities: Floats, truth: Floats) -> tuple[Floats, Floats]:
+def _collect_forecasts(predictions: Predictions, probabilities: Floats, truth: Floats) -> tuple[Floats, Floats]:
     """Return confidences and what came true, (n, m): of the predicted classes; for multi_label of all labels."""
     if predictions.rule.task == "multi_label":
         return probabilities, truth
@@ -180,28 +180,28 @@ def _briers(probabilities: Floats, truth: Floats, task: Task) -> Floats:
     return np.asarray(squares.mean(axis=1) if task == "multi_label" else squares.sum(axis=1), np.float64)
 
 
-def _by_chance(bins: Bins, claimed: Floats, plain: float, seed: int) -> dict[str, float]:
+def _simulate_chance(bins: Bins, forecasts: Floats, plain: float, seed: int) -> dict[str, float]:
     """Return the plain ECE of a perfectly calibrated model with these confidences, and the p-value of the observed."""
-    errors = simulate_chance_errors(bins, claimed, samples=CHANCE_SAMPLES, seed=seed)
+    errors = simulate_chance_errors(bins, forecasts, samples=CHANCE_SAMPLES, seed=seed)
     # The observed error counts as one of the samples, so that p is never 0 (Phipson and Smyth 2010).
     p_value = (1 + int((errors >= plain - 1e-12).sum())) / (1 + len(errors))
     return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95)), "p_value": p_value}
 
 
 def _bin_documents(bins: Bins, confidence: float) -> list[dict[str, float | int | None]]:
-    counts, claimed, happened = (values.sum(axis=0) for values in (bins.counts, bins.claimed, bins.happened))
+    counts, forecasts, outcomes = (values.sum(axis=0) for values in (bins.counts, bins.forecasts, bins.outcomes))
     documents: list[dict[str, float | int | None]] = []
     for index, count in enumerate(counts):
         if not count:
             continue
-        share = estimate_share(happened[index], count, confidence)
+        share = estimate_share(outcomes[index], count, confidence)
         documents.append(
             {
                 "from": float(bins.edges[index]),
                 "to": float(bins.edges[index + 1]),
                 "predictions": int(count),
-                "claimed": float(claimed[index] / count),
-                "happened": share.value,
+                "probability": float(forecasts[index] / count),
+                "frequency": share.value,
                 "low": share.low,
                 "high": share.high,
             }
@@ -214,15 +214,15 @@ def _label_documents(
 ) -> list[Mapping[str, Any]]:
     documents: list[Mapping[str, Any]] = []
     for index, name in enumerate(names):
-        claimed, happened = probabilities[:, [index]], truth[:, [index]]
+        forecasts, outcomes = probabilities[:, [index]], truth[:, [index]]
         documents.append(
             {
                 "label": name,
-                "images": int(happened.sum()),
-                "claimed": float(claimed.mean()),
-                "happened": draws.share(happened[:, 0] > 0).to_dict(),
-                "brier": float(((claimed - happened) ** 2).mean()),
-                "ece": estimate_calibration_error(bin_predictions(claimed, happened), draws).to_dict(),
+                "images": int(outcomes.sum()),
+                "probability": float(forecasts.mean()),
+                "frequency": draws.share(outcomes[:, 0] > 0).to_dict(),
+                "brier": float(((forecasts - outcomes) ** 2).mean()),
+                "ece": estimate_calibration_error(bin_predictions(forecasts, outcomes), draws).to_dict(),
             }
         )
     return documents

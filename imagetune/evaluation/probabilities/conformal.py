@@ -66,7 +66,7 @@ def describe_conformal(run: EvaluationContext) -> dict[str, Any] | None:
         {"method": "least_ambiguous" | "risk_control" | "absolute_residual", "coverage": 0.9,
          "threshold": 0.23 | null, ["reason": "..."],
          "validation": 120,                                  images that the threshold is from
-         "usual": {"low": 0.85, "high": 0.95} | null,        coverage of 95% of validation sets of this size
+         "expected_coverage": {"low": 0.85, "high": 0.95} | null,        coverage of 95% of validation sets of this size
          "split": "test", "images": 150,
          "covered": {"value", "low", "high"},                multi_label: share of an image's labels in its set
          "alone": {"value", "low", "high"} | null,           accuracy of the predicted class alone
@@ -94,9 +94,9 @@ def describe_conformal(run: EvaluationContext) -> dict[str, Any] | None:
             "until then every set holds all classes"
         )
     # The beta distribution is that of a rank among scores; risk control averages shares, for which it doesn't hold.
-    usual = _default_coverage(count, coverage) if task != "multi_label" and rule.threshold is not None else None
+    expected = _default_coverage(count, coverage) if task != "multi_label" and rule.threshold is not None else None
     images = int(find_known_rows(tested.predictions).sum())
-    document |= {"usual": usual, "split": name, "images": images}
+    document |= {"expected_coverage": expected, "split": name, "images": images}
     if task == "regression":
         return document | _measure_intervals(tested, rule, build_draws(tested, run.evaluate, seed=run.seed))
     return document | _measure_sets(tested, rule, build_draws(tested, run.evaluate, seed=run.seed))

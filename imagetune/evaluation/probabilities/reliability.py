@@ -30,14 +30,14 @@ class Bins:
     Attributes:
         edges: (s + 1,) rising probabilities; a bin holds its lower edge, the last one both.
         counts: (n, s) number of each image's predictions in each bin.
-        claimed: (n, s) sums of their probabilities.
-        happened: (n, s) number of them that came true.
+        forecasts: (n, s) sums of their probabilities.
+        outcomes: (n, s) number of them that came true.
     """
 
     edges: Floats
     counts: Floats
-    claimed: Floats
-    happened: Floats
+    forecasts: Floats
+    outcomes: Floats
 
 
 @dataclass(frozen=True)
@@ -56,28 +56,28 @@ class BrierParts:
     uncertainty: float
 
 
-def bin_predictions(claimed: Floats, happened: Floats, *, bins: int | None = None) -> Bins:
+def bin_predictions(forecasts: Floats, outcomes: Floats, *, bins: int | None = None) -> Bins:
     """Return predictions in bins of equal size by their probability.
 
     Args:
-        claimed: (n, m) probabilities of n images, m predictions each.
-        happened: (n, m) zeros and ones.
+        forecasts: (n, m) probabilities of n images, m predictions each.
+        outcomes: (n, m) zeros and ones.
         bins: Number of bins; by default the square root of n, at most `MAX_BINS`. Equal probabilities stay together,
             so there may be fewer.
     """
-    wanted = bins or min(max(round(len(claimed) ** 0.5), 1), MAX_BINS)
-    edges = np.unique(np.quantile(claimed, np.linspace(0, 1, wanted + 1)))
-    place = np.searchsorted(edges[1:-1], claimed, side="right")
+    wanted = bins or min(max(round(len(forecasts) ** 0.5), 1), MAX_BINS)
+    edges = np.unique(np.quantile(forecasts, np.linspace(0, 1, wanted + 1)))
+    place = np.searchsorted(edges[1:-1], forecasts, side="right")
     size = max(len(edges) - 1, 1)
-    rows = np.arange(len(claimed))[:, None] * size + place
+    rows = np.arange(len(forecasts))[:, None] * size + place
 
     def sums(values: Floats) -> Floats:
-        flat = np.bincount(rows.ravel(), weights=values.ravel(), minlength=len(claimed) * size)
-        return np.asarray(flat.reshape(len(claimed), size), np.float64)
+        flat = np.bincount(rows.ravel(), weights=values.ravel(), minlength=len(forecasts) * size)
+        return np.asarray(flat.reshape(len(forecasts), size), np.float64)
 
     # Equal probabilities leave one bin, which needs two edges as well.
     edges = edges if len(edges) > 1 else np.repeat(edges, 2)
-    return Bins(edges, sums(np.ones_like(claimed)), sums(claimed), sums(happened))
+    return Bins(edges, sums(np.ones_like(forecasts)), sums(forecasts), sums(outcomes))
 
 
 def compute_squared_errors(bins: Bins, weights: AnyFloats) -> tuple[Floats, Floats]:
@@ -89,7 +89,7 @@ def compute_squared_errors(bins: Bins, weights: AnyFloats) -> tuple[Floats, Floa
         bins: Binned predictions of n images.
         weights: (n, b) how often each image counts, in each of b resamplings.
     """
-    excess, counts = bins.happened - bins.claimed, bins.counts
+    excess, counts = bins.outcomes - bins.forecasts, bins.counts
     parts = np.concatenate([counts, counts > 0, excess, excess**2, excess * counts, counts**2], axis=1)
     # One matrix product for all six sums, as reading the weights takes most of the time.
     predictions, images, extra, squared, crossed, weighted = np.split(parts.T @ weights.astype(np.float64), 6)
@@ -121,10 +121,10 @@ def estimate_calibration_error(bins: Bins, draws: Draws) -> Estimate:
 
 def compute_plain_ece(bins: Bins) -> float:
     """Return the expected calibration error (ECE) without bias correction, as in most papers (Naeini et al. 2015)."""
-    return float(np.abs((bins.happened - bins.claimed).sum(axis=0)).sum() / bins.counts.sum())
+    return float(np.abs((bins.outcomes - bins.forecasts).sum(axis=0)).sum() / bins.counts.sum())
 
 
-def simulate_chance_errors(bins: Bins, claimed: Floats, *, samples: int, seed: int) -> Floats:
+def simulate_chance_errors(bins: Bins, forecasts: Floats, *, samples: int, seed: int) -> Floats:
     """Return the plain ECE (samples,) of perfectly calibrated predictions, simulated from their confidences.
 
     It is what one sees by chance with as many images (consistency resampling; Bröcker and Smith, Weather and
@@ -134,34 +134,36 @@ def simulate_chance_errors(bins: Bins, claimed: Floats, *, samples: int, seed: i
     place = bins.counts.argmax(axis=1)
     order = np.argsort(place, kind="stable")
     starts = np.searchsorted(place[order], np.arange(bins.counts.shape[1]))
-    expected = bins.claimed.sum(axis=0)[:, None]
-    chunk = max(1, CHUNK_CELLS // len(claimed))
+    expected = bins.forecasts.sum(axis=0)[:, None]
+    chunk = max(1, CHUNK_CELLS // len(forecasts))
     found = []
     for start in range(0, samples, chunk):
-        drawn = generator.random((len(claimed), min(chunk, samples - start))) < claimed[order][:, None]
-        happened = np.add.reduceat(drawn, starts, axis=0, dtype=np.float64)
-        found.append(np.abs(happened - expected).sum(axis=0) / len(claimed))
+        drawn = generator.random((len(forecasts), min(chunk, samples - start))) < forecasts[order][:, None]
+        outcomes = np.add.reduceat(drawn, starts, axis=0, dtype=np.float64)
+        found.append(np.abs(outcomes - expected).sum(axis=0) / len(forecasts))
     return np.concatenate(found)
 
 
-def decompose_brier_score(claimed: Floats, happened: Floats) -> BrierParts:
-    """Return the decomposition of the Brier score ``((claimed - happened) ** 2).sum(axis=1).mean()``, binned by class.
+def decompose_brier_score(forecasts: Floats, outcomes: Floats) -> BrierParts:
+    """Return the decomposition of the Brier score, binned by class.
+
+    The score is ``((forecasts - outcomes) ** 2).sum(axis=1).mean()``.
 
     Args:
-        claimed: (n, k) probabilities.
-        happened: (n, k) zeros and ones.
+        forecasts: (n, k) probabilities.
+        outcomes: (n, k) zeros and ones.
     """
     reliability = uncertainty = 0.0
-    for column in range(claimed.shape[1]):
-        bins = bin_predictions(claimed[:, [column]], happened[:, [column]])
+    for column in range(forecasts.shape[1]):
+        bins = bin_predictions(forecasts[:, [column]], outcomes[:, [column]])
         counts = bins.counts.sum(axis=0)
-        share = bins.happened.sum(axis=0) / np.maximum(counts, 1)
-        gap = (bins.happened - bins.claimed).sum(axis=0) / np.maximum(counts, 1)
+        share = bins.outcomes.sum(axis=0) / np.maximum(counts, 1)
+        gap = (bins.outcomes - bins.forecasts).sum(axis=0) / np.maximum(counts, 1)
         # The variance of the share, which biases the squared gap upwards (Bröcker 2012).
         scatter = np.where(counts > 1, share * (1 - share) / np.maximum(counts - 1, 1), 0.0)
         # The correction may overshoot, but calibration can't gain anything.
         reliability += max(float((counts * (gap**2 - scatter)).sum() / counts.sum()), 0.0)
-        frequency = float(happened[:, column].mean())
+        frequency = float(outcomes[:, column].mean())
         uncertainty += frequency * (1 - frequency)
-    score = float(((claimed - happened) ** 2).sum(axis=1).mean())
+    score = float(((forecasts - outcomes) ** 2).sum(axis=1).mean())
     return BrierParts(reliability, reliability + uncertainty - score, uncertainty)

@@ -56,13 +56,13 @@ def draw_reliability_diagram(
 
     def paint(axes: Axes) -> None:
         axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, dashes=(4, 2))
-        claimed, happened, low, high = (
-            np.array([row[key] for row in before]) for key in ("claimed", "happened", "low", "high")
+        probability, frequency, low, high = (
+            np.array([row[key] for row in before]) for key in ("probability", "frequency", "low", "high")
         )
-        axes.vlines(claimed, low, high, color=TRAIN, linewidth=1.2, alpha=0.6)
-        axes.plot(claimed, happened, "o", color=TRAIN, markersize=4.5, label="original")
+        axes.vlines(probability, low, high, color=TRAIN, linewidth=1.2, alpha=0.6)
+        axes.plot(probability, frequency, "o", color=TRAIN, markersize=4.5, label="original")
         if after is not None:
-            across, up = ([row[key] for row in after] for key in ("claimed", "happened"))
+            across, up = ([row[key] for row in after] for key in ("probability", "frequency"))
             axes.plot(across, up, "s", color=VAL, markersize=4.5, markerfacecolor="none", label="with temperature")
         axes.text(0.02, 0.965, "underconfident", color=MUTED, fontsize=8, va="top")
         axes.text(0.98, 0.025, "overconfident", color=MUTED, fontsize=8, ha="right")

@@ -25,9 +25,9 @@ def view_out_of_distribution(run: RunFiles) -> Mapping[str, Any] | None:
     found = run.evaluation.get("out_of_distribution")
     if not found:
         return None
-    strangest = [
+    highest = [
         {**one, **view_thumbnail(one["path"], root=run.images_root, config=run.recipe.data, pixels=PIXELS)}
-        for one in found["strangest"][:MAX_SHOWN]
+        for one in found["highest_scores"][:MAX_SHOWN]
     ]
     names = [(SPLITS[name], found["splits"][name]) for name in SPLITS if name in found["splits"]]
     return {
@@ -35,7 +35,7 @@ def view_out_of_distribution(run: RunFiles) -> Mapping[str, Any] | None:
         "drawing": draw_scores(found),
         "names": names,
         "tested_name": SPLITS[found["tested"]],
-        "strangest": strangest,
+        "highest_scores": highest,
     }
 
 

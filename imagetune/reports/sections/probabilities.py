@@ -144,11 +144,12 @@ def view_operating_point(run: RunFiles) -> dict[str, Any] | None:
 def _describe_calibration(measures: Mapping[str, Any], several: bool) -> str:
     """Return in words whether the model is over- or underconfident, and whether the error may be chance."""
     over = measures["overconfidence"]
-    claimed, happened = _average_bins(measures)
+    probability, frequency = _average_bins(measures)
     means = (
-        f"The mean predicted probability is {100 * claimed:.1f}%, and the observed frequency is {100 * happened:.1f}%."
+        f"The mean predicted probability is {100 * probability:.1f}%, and the observed frequency is "
+        f"{100 * frequency:.1f}%."
         if several
-        else f"The mean confidence is {100 * claimed:.1f}%, and the accuracy is {100 * happened:.1f}%."
+        else f"The mean confidence is {100 * probability:.1f}%, and the accuracy is {100 * frequency:.1f}%."
     )
     if over["low"] is not None and over["low"] > 0:
         text = f"The model is overconfident. {means}"
@@ -167,10 +168,9 @@ def _describe_calibration(measures: Mapping[str, Any], several: bool) -> str:
 def _average_bins(measures: Mapping[str, Any]) -> tuple[float, float]:
     """Return the mean predicted probability and the observed frequency over all bins."""
     counts = np.array([row["predictions"] for row in measures["bins"]], np.float64)
-    claimed, happened = (
-        float((counts * [row[key] for row in measures["bins"]]).sum() / counts.sum()) for key in ("claimed", "happened")
-    )
-    return claimed, happened
+    columns = ([row[key] for row in measures["bins"]] for key in ("probability", "frequency"))
+    probability, frequency = (float(np.average(column, weights=counts)) for column in columns)
+    return probability, frequency
 
 
 def _describe_temperature(part: Mapping[str, Any]) -> str:

@@ -12,13 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from imagetune.core import run_files
 from imagetune.core.files import append_json_line
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
 from imagetune.search.records.trial import Trial, TrialResult
-
-JOURNAL_NAME = run_files.JOURNAL
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from imagetune.recipe.sections.search import SearchConfig, Space, Value
 from imagetune.search.records.journal import Journal
 from imagetune.search.records.trial import Trial, TrialResult
 
-STATE_NAME = run_files.SEARCH
 _BEFORE = (
     "trial",
     "phase",

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imagetune.core import run_files
 from imagetune.core.messages import Say
 from imagetune.errors import ImagetuneError, StoppedError
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.pages import send_changes
-from imagetune.search.records.journal import JOURNAL_NAME
-from imagetune.search.records.table import STATE_NAME
 from imagetune.search.report.report import write_search_report
 
 
 def is_search(folder: Path) -> bool:
     """Return whether a folder is that of a search."""
-    return (folder / STATE_NAME).is_file()
+    return (folder / run_files.SEARCH).is_file()
 
 
 def rewrite_search_report(run: str, *, say: Say) -> Path:
@@ -44,7 +43,7 @@ def write_last_report(folder: Path, *, say: Say) -> None:
 
     What ended the search must not be lost over its page.
     """
-    if not is_search(folder) or not (folder / JOURNAL_NAME).is_file():
+    if not is_search(folder) or not (folder / run_files.JOURNAL).is_file():
         return
     try:
         write_search_report(folder)

@@ -22,7 +22,6 @@ from typing import Any
 from imagetune.core import run_files
 from imagetune.core.files import read_json_or_empty, write_json
 
-PROBE_NAME = run_files.PROBE
 FORMAT = 1
 
 

@@ -237,7 +237,7 @@ def _build_announcement(
         epochs=1,
         first_epoch=state.epoch + 1,
         steps_per_epoch=job.steps_per_epoch,
-        rates={},
+        learning_rates={},
         trainable_parameters=summary.trainable_parameters,
         parameters=summary.trainable_parameters + summary.frozen_parameters,
         features=plan.reason,

@@ -19,8 +19,8 @@ class StagePlan:
     Attributes:
         stage: Values of the stage.
         steps_per_epoch: Number of passes in an epoch.
-        rates: Peak learning rate of each group of layers, input to output; with ``auto`` each one's share of the
-            learning rate to be found.
+        learning_rates: Peak learning rate of each group of layers, input to output; with ``auto`` each one's share of
+            the learning rate to be found.
         trainable_parameters: Number of trainable parameters.
         parameters: Number of all parameters.
         features: Whether features of frozen layers are cached, and why, as a clause.
@@ -30,7 +30,7 @@ class StagePlan:
 
     stage: StageConfig
     steps_per_epoch: int
-    rates: dict[str, float]
+    learning_rates: dict[str, float]
     trainable_parameters: int
     parameters: int
     features: str

@@ -17,10 +17,10 @@ class StageStarted:
         epochs: Number of its epochs, unless it is stopped early.
         first_epoch: Number of its first epoch, counted from 1 over all stages.
         steps_per_epoch: Passes in an epoch: optimizer steps where gradients aren't accumulated.
-        rates: Peak learning rate of each group of layers, input to output; empty where the head is solved.
+        learning_rates: Peak learning rate of each group of layers, input to output; empty where the head is solved.
         trainable_parameters: Number of trainable parameters.
         parameters: Number of all parameters.
-        found_rate: Learning rate of the head that the range test found, where the recipe says ``auto``.
+        found_learning_rate: Learning rate of the head that the range test found, where the recipe says ``auto``.
         features: Whether features of frozen layers are cached, and why, as a clause.
         solved: Whether the head is solved instead of trained.
     """
@@ -31,10 +31,10 @@ class StageStarted:
     epochs: int
     first_epoch: int
     steps_per_epoch: int
-    rates: dict[str, float]
+    learning_rates: dict[str, float]
     trainable_parameters: int
     parameters: int
-    found_rate: float | None = None
+    found_learning_rate: float | None = None
     features: str = ""
     solved: bool = False
 

@@ -32,7 +32,7 @@ def test_a_requirement_that_is_met_is_shown_with_its_threshold():
 
 
 def test_folds_have_mean_interval_and_range():
-    metrics = {"f1": {"mean": 0.5, "low": 0.4, "high": 0.6, "least": 0.45, "most": 0.55}}
+    metrics = {"f1": {"mean": 0.5, "low": 0.4, "high": 0.6, "min": 0.45, "max": 0.55}}
     lines = list(format_evaluation(document(folds={"count": 3, "images": 30, "metrics": metrics})))
     assert lines[-3].startswith("folds       3 folds, 30 images")
     assert lines[-1].split() == ["f1", "0.500", "[0.400,", "0.600]", "0.450", "0.550"]

@@ -8,10 +8,10 @@ STAGE = StageStarted(
     epochs=8,
     first_epoch=1,
     steps_per_epoch=9,
-    rates={"head": 1e-3},
+    learning_rates={"head": 1e-3},
     trainable_parameters=10_248,
     parameters=3_423_272,
-    found_rate=0.00312,
+    found_learning_rate=0.00312,
     features="features of pooling",
 )
 

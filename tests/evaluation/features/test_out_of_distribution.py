@@ -93,7 +93,7 @@ def test_the_threshold_flags_the_stated_share_of_validation(run):
     assert document["splits"]["val"]["flagged"]["value"] <= 0.05
     assert document["splits"]["val"]["flagged"]["value"] > 0
     assert document["splits"]["test"]["images"] == sum(document["histogram"]["counts"]["test"])
-    assert document["strangest"][0]["score"] >= document["strangest"][1]["score"]
+    assert document["highest_scores"][0]["score"] >= document["highest_scores"][1]["score"]
 
 
 def test_the_manifest_keeps_the_rule_and_the_hash_of_its_statistics(run):

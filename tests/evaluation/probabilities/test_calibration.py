@@ -120,7 +120,7 @@ def test_ordered_classes_are_judged_by_the_prediction_that_they_get(examined):
     tested = run.splits["test"].predictions
     claimed = tested.probabilities[np.arange(200), tested.predicted].mean()
     measures = describe_calibration(run)["splits"]["test"]["before"]
-    found = sum(row["predictions"] * row["claimed"] for row in measures["bins"]) / 200
+    found = sum(row["predictions"] * row["probability"] for row in measures["bins"]) / 200
     assert found == pytest.approx(claimed)
     assert fit_validation_temperature(run).value is not None
 

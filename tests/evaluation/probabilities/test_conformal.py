@@ -128,7 +128,7 @@ def test_the_analysis_has_coverage_and_sizes_of_the_sets(examined):
     assert document["covered"]["low"] < 0.9 < document["covered"]["high"]
     assert document["mean_size"]["value"] == pytest.approx(members.sum(axis=1).mean())
     assert sum(row["images"] for row in document["sizes"]) == 200
-    assert document["usual"]["low"] < 0.9 < document["usual"]["high"]
+    assert document["expected_coverage"]["low"] < 0.9 < document["expected_coverage"]["high"]
     ants = splits["test"].labels == 0
     assert document["classes"][0]["covered"]["value"] == pytest.approx(members[ants, 0].mean())
     json.dumps(document, allow_nan=False)

@@ -118,7 +118,7 @@ def _parts(folder):
             "tested": "test",
             "wrong": {"kept": metric, "flagged": metric},
             "histogram": {"edges": edges, "counts": {name: [2] * 40 for name in splits}},
-            "strangest": strange,
+            "highest_scores": strange,
         },
         "neighbours": {
             "tested": "test",

@@ -175,7 +175,7 @@ def test_a_stage_with_an_image_size_of_its_own(job, until):
 
 def test_a_learning_rate_that_was_found_is_not_sought_again(job):
     found, part = check_parts(job, [1], stages=[stage("head", 2, learning_rate="auto")])
-    assert part.listener.stages[0].found_rate is not None
+    assert part.listener.stages[0].found_learning_rate is not None
     assert found[0].stage == "head"
 
 

@@ -92,7 +92,7 @@ def test_optimizers_schedules_and_layer_decay_go_together(job, optimizer, schedu
     top["schedule"] = {"name": schedule, "patience": 0}
     training = job(stages=[top], optimizer=optimizer, class_weights="balanced", label_smoothing=0.1)
     train(training)
-    rates = list(training.listener.stages[0].rates.values())
+    rates = list(training.listener.stages[0].learning_rates.values())
     assert rates == pytest.approx([0.25e-3, 0.5e-3, 1e-3])
     assert all(np.isfinite(record.val["loss"]) for record in training.listener.epochs)
 
