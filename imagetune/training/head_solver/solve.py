@@ -21,7 +21,7 @@ DEFAULT_STRENGTH = 1e-2
 FOLDS = 5
 _ITERATIONS = 300
 # Chosen on the quality benchmark's sets (docs/quality.md): 0 to 0.1 leave outliers, 1 and more were no better.
-_SHRINKAGE = 0.3
+SHRINKAGE = 0.3
 # Largest gradient at which the optimum counts as reached; the loss is then within about 1e-5 of it.
 _TOLERANCE = 1e-4
 # Enough to compare penalties.
@@ -95,12 +95,17 @@ class Scaler:
         return LinearHead(kernel, head.bias - self.mean @ kernel)
 
 
-def fit_scaler(features: Floats) -> Scaler:
-    """Return the scaler of training features (n, d)."""
+def fit_scaler(features: Floats, *, shrinkage: float = SHRINKAGE) -> Scaler:
+    """Return the scaler of training features (n, d).
+
+    Args:
+        features: Features of all rows.
+        shrinkage: Share of the median deviation that is added to each feature's deviation, as squares.
+    """
     mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     # A feature that hardly ever fires in training would get a huge scaled value where it does: one such image of a test
     # set of 38 raised the log loss from 0.3 to 1.2. A share of the median deviation is added to all.
-    scale = np.hypot(std, _SHRINKAGE * float(np.median(std)))
+    scale = np.hypot(std, shrinkage * float(np.median(std)))
     scaler = Scaler(mean, np.where(scale > 0, scale, 1.0))
     if len(features) >= features.shape[1]:
         return scaler
