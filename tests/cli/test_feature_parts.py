@@ -19,7 +19,7 @@ model: {{backbone: efficientnet_lite0, weights: imagenet}}
 train:
   batch_size: 16
   stages: [{{name: head, unfreeze: none, epochs: 6, learning_rate: 1e-2}}]
-evaluate: {{bootstrap_samples: 100, out_of_distribution: {score}}}
+evaluate: {{bootstrap_samples: 100, explain: 0, out_of_distribution: {score}}}
 tracking: {{enabled: false}}
 """
 

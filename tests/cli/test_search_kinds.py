@@ -71,7 +71,7 @@ def test_the_effect_of_a_sweep_is_that_of_its_trials(sweep):
     assert (changed["key"], changed["value"], changed["default"]) == ("train.stages[0].learning_rate", "1e-05", "0.01")
     assert float(default["mean"]) == pytest.approx(fmean([metrics["001"], metrics["003"]]))
     assert "train.stages[0].learning_rate, default 0.01" in printed
-    assert "One variable at a time" in (folder / "report.html").read_text()
+    assert "Sweep: effect of each key alone" in (folder / "report.html").read_text()
     # With weights that are random, either may win.
     means = {0.01: fmean([metrics["001"], metrics["003"]]), 1e-5: fmean([metrics["002"], metrics["004"]])}
     assert load_recipe(folder / "best.yaml").recipe.train.stages[0].learning_rate == max(means, key=means.__getitem__)
@@ -87,7 +87,7 @@ def test_a_bake_off_goes_on_without_a_backbone_whose_weights_are_missing(bakeoff
     assert {row["backbone"] for row in table[:2]} == {"mobilenet_v3_small", "efficientnet_lite0"}
     assert all(float(row["ms_alone"]) > 0 and float(row["megabytes"]) > 0 for row in table[:2])
     assert "3 probes of backbones, then 2 trainings: the best 1 fine-tuned with 2 seeds" in printed
-    assert "Bake-off" in (folder / "report.html").read_text()
+    assert "Backbone comparison (bake-off)" in (folder / "report.html").read_text()
 
 
 @pytest.mark.slow

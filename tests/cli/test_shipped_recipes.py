@@ -23,7 +23,7 @@ def test_a_shipped_recipe_runs_from_end_to_end(name, images, workplace, imagetun
     recipe = load_recipe(path).recipe
     size = max(32, get_backbone(recipe.model.backbone).min_size)
     shrunk = [f"data.source={images}", f"data.image_size={size}", "data.workers=0", "model.weights=random"]
-    shrunk += ["train.batch_size=32", "evaluate.bootstrap_samples=100"]
+    shrunk += ["train.batch_size=32", "evaluate.bootstrap_samples=100", "evaluate.explain=1"]
     shrunk += [f"train.stages.{index}.epochs=1" for index in range(len(recipe.train.stages))]
     overrides = [argument for value in shrunk for argument in ("-o", value)]
     outcome = imagetune("fit", path, "--run-dir", "run", *overrides)

@@ -164,7 +164,7 @@ def test_ordered_classes(workplace, imagetune):
     assert "quadratic_weighted_kappa" in again["splits"]["test"]["metrics"]
     page = (run / "report.html").read_text()
     assert "Weighted kappa" in page
-    assert "How many ranks it is off" in page
+    assert "Rank errors" in page
     ranks = evaluation["rank_errors"]
     assert sum(row["images"] for row in ranks["distances"]) == ranks["images"]
     far = sum(abs(row["off"]) * row["images"] for row in ranks["distances"])

@@ -12,7 +12,7 @@ from imagetune.model.describe import list_layer_rows, list_model_rows
 def test_the_list_has_every_backbone_with_its_metrics(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     rows = {row.name: row for row in list_model_rows()}
-    assert len(rows) == 41
+    assert len(rows) == 49
     assert rows["efficientnet_lite0"].weights == "packaged"
     vgg = rows["vgg16"]
     assert (vgg.parameters, vgg.megabytes, vgg.top1, vgg.image_size, vgg.weights) == (

@@ -143,7 +143,7 @@ def test_corrupted_folders_are_refused(folder):
         ({"config": {"backbone": "vgg16", "weights": "random", "evil": 1}}, "config.evil"),
         ({"config": {"backbone": "os.system"}}, "unknown backbone 'os.system'"),
         ({"config": {"backbone": "vgg16"}}, "layers of imagetune are in the file"),
-        ({"image": {"height": 8, "width": 8, "resize": "pad", "background": [0, 0, 0]}}, "takes images of 32"),
+        ({"image": {"height": 8, "width": 8, "resize": "pad", "background": [0, 0, 0]}}, "takes images of at least 32"),
     ],
 )
 def test_changed_manifests_are_refused(folder, values, message):

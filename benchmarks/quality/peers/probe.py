@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from benchmarks.quality.peers.common import compute_features, parse_arguments, write_predictions
 
@@ -26,7 +27,9 @@ def main() -> None:
         scoring="neg_log_loss",
         max_iter=1000,
     )
-    probe = make_pipeline(StandardScaler(), strengths).fit(x, y)
+    # The matrices are small: several threads take longer, and far longer on a busy machine.
+    with threadpool_limits(1):
+        probe = make_pipeline(StandardScaler(), strengths).fit(x, y)
     write_predictions(arguments.predictions, labels, probabilities=probe.predict_proba(test))
 
 

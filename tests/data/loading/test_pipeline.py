@@ -76,7 +76,7 @@ def test_pixels_and_order_do_not_depend_on_the_workers(records: list[Record]) ->
     assert not same(alone, gathered(load_training_batches(records, NAMES, **{**TRAINING, "seed": 4}, workers=0)))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_any_step_can_be_the_first(records: list[Record], workers: int) -> None:
     whole = gathered(load_training_batches(records, NAMES, **TRAINING, workers=0))
     rest = load_training_batches(records, NAMES, **TRAINING, workers=workers, start_step=5)
@@ -137,7 +137,7 @@ def test_evaluation_keeps_the_order_and_the_pixels(records: list[Record]) -> Non
         assert np.array_equal(batches[1].images[2], load_image(records[10].path, IMAGE, max_pixels=10**8))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_vanishes_is_named_in_the_main_process(records: list[Record], workers: int) -> None:
     batches = load_training_batches(records, NAMES, **{**TRAINING, "epochs": 50}, workers=workers)
     with batches, pytest.raises(DataError, match="no such file") as caught:

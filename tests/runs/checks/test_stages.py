@@ -20,7 +20,19 @@ def errors_of(tmp_path):
 
 def test_drop_path_is_refused_where_the_backbone_has_none(errors_of):
     (line,) = errors_of("model: {backbone: vgg16, drop_path: 0.2}")
-    assert line.startswith("2:26 model.drop_path: vgg16 has no stochastic depth; EfficientNets and ConvNeXts")
+    assert line.startswith("2:26 model.drop_path: vgg16 has no stochastic depth; EfficientNets, ConvNeXts and vision")
+
+
+def test_a_stage_of_a_vision_transformer_has_a_size_of_whole_patches(errors_of):
+    stage = "{name: head, epochs: 1, learning_rate: 1e-3, image_size: 90}"
+    (line,) = errors_of(f"model: {{backbone: deit_tiny, drop_path: 0.2}}\ntrain: {{stages: [{stage}]}}")
+    assert "train.stages[0].image_size: deit_tiny takes images whose height and width are multiples of 16" in line
+    assert line.endswith("the nearest to 90 are 80 and 96")
+
+
+def test_the_class_token_is_refused_where_there_is_none(errors_of):
+    (line,) = errors_of("model: {backbone: vgg16, head: {pooling: token}}")
+    assert "model.head.pooling: token is for vision transformers, and vgg16 has no class token; use avg or max" in line
 
 
 def test_unfreezing_nothing_after_everything_is_refused(errors_of):
