@@ -60,6 +60,7 @@ ROWS = (
     Row("plain script, 50 epochs of the head", "plain", epochs=(50, 0)),
     Row("probe", "probe"),
     Row("nearest neighbours", "neighbours"),
+    Row("auto, the default", "fit", {"train.stages": "auto"}),
     Row("head_then_top", "fit", {"train.stages": "head_then_top"}),
     Row("linear_probe", "fit", {"train.stages": "linear_probe"}),
     Row("one cycle, fastai's defaults", "one_cycle"),
