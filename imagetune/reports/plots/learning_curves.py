@@ -52,6 +52,11 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, Any]]) -> tuple[Drawing, 
     return tuple(drawings)
 
 
+def is_only_solved(epochs: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether every line of metrics.jsonl is of a solved head, so that there is no curve to draw."""
+    return bool(epochs) and all(line.get("solved") for line in epochs)
+
+
 def plot_learning_curves(epochs: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the learning curves and the learning rate in one figure, from lines of metrics.jsonl."""
     figure = Figure(figsize=(2 * PANEL_INCHES[0], 2 * PANEL_INCHES[1]), layout="constrained")

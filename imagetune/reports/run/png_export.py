@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from imagetune.core import run_files
 from imagetune.reports.plots.confusion_matrix import plot_confusion_matrix
-from imagetune.reports.plots.learning_curves import plot_learning_curves
+from imagetune.reports.plots.learning_curves import is_only_solved, plot_learning_curves
 from imagetune.reports.plots.lr_schedule import compute_stage_learning_rates, plot_schedule
 from imagetune.reports.plots.residuals import plot_residuals
 from imagetune.reports.style import drawing_style, save_png
@@ -36,7 +36,7 @@ def write_plots(run_dir: Path) -> tuple[Path, ...]:
 
 def _list_plots(run: RunFiles) -> dict[str, Callable[[], Figure]]:
     available: dict[str, Callable[[], Figure]] = {}
-    if run.epochs:
+    if run.epochs and not is_only_solved(run.epochs):
         available["learning_curves"] = lambda: plot_learning_curves(run.epochs)
     if rates := compute_stage_learning_rates(run.recipe.train, run.epochs):
         available["schedule"] = lambda: plot_schedule(rates)

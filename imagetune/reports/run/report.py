@@ -25,7 +25,7 @@ from imagetune.recipe.metrics import (
 from imagetune.recipe.sections.train import StageConfig
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.plots.confusion_matrix import draw_confusion_matrix, select_shown_classes
-from imagetune.reports.plots.learning_curves import draw_learning_curves
+from imagetune.reports.plots.learning_curves import draw_learning_curves, is_only_solved
 from imagetune.reports.plots.lr_schedule import compute_stage_learning_rates, draw_schedule
 from imagetune.reports.run.overview import (
     count_images_per_split,
@@ -118,6 +118,7 @@ def render_report(run: RunFiles) -> str:
             requirements=view_requirements(run),
             metrics=[view_metric(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
             splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
+            only_solved=is_only_solved(run.epochs),
             curves=_draw_curves(run),
             confusion=_draw_confusion(run),
             confusions=list(_list_confusions(run)),
@@ -279,6 +280,8 @@ def _list_commands(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def _draw_curves(run: RunFiles) -> list[Drawing]:
+    if is_only_solved(run.epochs):
+        return []
     drawings = list(draw_learning_curves(run.epochs)) if run.epochs else []
     if rates := compute_stage_learning_rates(run.recipe.train, run.epochs):
         drawings.append(draw_schedule(rates))

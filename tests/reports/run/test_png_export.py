@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imagetune.reports.plots.confusion_matrix import draw_confusion_matrix, select_shown_classes, shorten_name
-from imagetune.reports.plots.learning_curves import draw_learning_curves
+from imagetune.reports.plots.learning_curves import draw_learning_curves, is_only_solved
 from imagetune.reports.run.png_export import write_plots
 
 
@@ -128,3 +128,10 @@ def test_an_empty_row_is_no_division_by_zero():
 def test_metrics_stand_without_the_images(run_folder):
     shutil.rmtree(run_folder / "predictions")
     assert len(write_plots(run_folder)) == 3
+
+
+def test_a_run_whose_head_was_only_solved_has_no_curves():
+    solved = {"stage": "head", "epoch": 1, "step": 1, "learning_rate": None, "solved": {"strength": 0.1}}
+    assert is_only_solved([solved])
+    assert not is_only_solved([solved, {"stage": "top", "epoch": 2, "step": 9, "learning_rate": 1e-4}])
+    assert not is_only_solved([])
