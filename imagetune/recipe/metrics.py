@@ -6,6 +6,7 @@ with intervals) and `imagetune.training` (an epoch, from sums over its batches).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -33,7 +34,8 @@ class Metric:
     Attributes:
         name: Key in recipes and files.
         title: Heading of its column or card.
-        meaning: Explanation beside the title; ``{k}`` is the k of the top-k accuracy, ``{unit}`` the labels' unit.
+        meaning: Explanation beside the title; ``{k}`` is the k of the top-k accuracy, ``{unit}`` the labels' unit: see
+            `fill_in`.
         words: Name within a sentence; by default the title.
         test: Tasks whose test has it.
         epoch: Tasks whose training and validation have it after each epoch.
@@ -69,7 +71,7 @@ class Metric:
 
     @property
     def in_words(self) -> str:
-        """Name within a sentence; the ``{k}`` of the top-k accuracy is left to be filled in."""
+        """Name within a sentence."""
         return self.words or self.heading
 
     @property
@@ -82,6 +84,14 @@ class Metric:
     def is_share(self) -> bool:
         """Whether it lies between 0 and 1, so that differences are reported in percentage points."""
         return (self.low, self.high) == (0.0, 1.0)
+
+
+def fill_in(text: str, *, k: int | str, unit: str = "") -> str:
+    """Return a metric's title, name or meaning with the k of the top-k accuracy and the labels' unit as words.
+
+    Titles say "Top-k", so that they can be shown where nobody knows the k.
+    """
+    return re.sub(r"\b([Tt])op-k\b", rf"\1op-{k}", text).format(k=k, unit=unit)
 
 
 @dataclass(frozen=True)
@@ -252,7 +262,7 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric(
             "top_k_accuracy",
-            "Top-{k} accuracy",
+            "Top-k accuracy",
             "the true class is among the {k} most probable",
             test=_CLASSES,
             cards=_SINGLE,

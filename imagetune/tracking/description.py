@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imagetune.recipe.metrics import METRICS
+from imagetune.recipe.metrics import METRICS, fill_in
 from imagetune.tracking.content import Estimate, ImageSet
 
 # What some report shows first. A description is read at a glance; the other metrics have charts of their own.
@@ -72,7 +72,7 @@ def _table(metrics: list[Estimate], evaluation: Mapping[str, Any]) -> str:
 
 
 def _name(metric: str, evaluation: Mapping[str, Any]) -> str:
-    return METRICS[metric].in_words.format(k=evaluation.get("top_k", "k"))
+    return fill_in(METRICS[metric].in_words, k=evaluation.get("top_k", "k"))
 
 
 def _interval(metric: Estimate) -> str:

@@ -10,6 +10,7 @@ from imagetune.recipe.metrics import (
     METRICS,
     TASK_METRICS,
     TEST_METRICS,
+    fill_in,
     format_metric_value,
     is_lower_better,
     list_baseline_metrics,
@@ -69,3 +70,15 @@ def test_values_in_the_labels_units_have_four_digits_and_others_three_decimals()
     assert format_metric_value(1234.5678, "rmse") == "1235"
     assert format_metric_value(0.81234, "accuracy") == "0.812"
     assert format_metric_value(None, "mae") == "-"
+
+
+def test_no_title_or_name_holds_a_placeholder():
+    for metric in METRICS.values():
+        assert "{" not in metric.title + metric.in_words + metric.heading
+
+
+def test_the_k_is_filled_in_where_it_is_known():
+    metric = METRICS["top_k_accuracy"]
+    assert fill_in(metric.title, k=3) == "Top-3 accuracy"
+    assert fill_in(metric.in_words, k=3) == "top-3 accuracy"
+    assert fill_in(metric.meaning, k=3) == "the true class is among the 3 most probable"

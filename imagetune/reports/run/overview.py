@@ -11,7 +11,7 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.data.sources.labels import build_label_rule
-from imagetune.recipe.metrics import METRICS, is_lower_better
+from imagetune.recipe.metrics import METRICS, fill_in, is_lower_better
 from imagetune.recipe.tasks import Task
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
@@ -66,9 +66,8 @@ def view_metric(run: RunFiles, name: str) -> dict[str, Any]:
         if get_evaluated_task(run) == "ordinal"
         else f"in the unit of {' '.join(run.evaluation['class_names'])}"
     )
-    words = {"k": run.evaluation.get("top_k", "k"), "unit": unit}
-    metric = METRICS[name]
-    title, meaning = (text.format(**words) for text in (metric.title, metric.meaning))
+    metric, k = METRICS[name], run.evaluation.get("top_k", "k")
+    title, meaning = (fill_in(text, k=k, unit=unit) for text in (metric.title, metric.meaning))
     splits = {split: run.evaluation["splits"][split]["metrics"][name] for split in run.evaluation["splits"]}
     found = splits[run.tested_name]
     view = {"name": name, "title": title, "meaning": meaning, "splits": splits, **found, "bar": None}
