@@ -12,7 +12,7 @@ RECIPE = """\
 name: poison
 seed: 3
 data: {{source: {source}, image_size: 32, workers: 0, audit: {{on_conflict: ignore}}}}
-model: {{backbone: efficientnet_lite0, weights: random}}
+model: {{backbone: efficientnet_lite0, weights: imagenet}}
 train:
   batch_size: 16
   stages: [{{name: head, unfreeze: none, epochs: 3, learning_rate: 1e-2}}]
