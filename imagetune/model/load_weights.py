@@ -24,6 +24,7 @@ from imagetune.model.weights.huggingface import (
     check_config,
     convert_huggingface_weights,
     describe_positions,
+    read_license,
     read_safetensors,
 )
 from imagetune.model.weights.imagenet import (
@@ -183,7 +184,9 @@ def _load_safetensors(network: keras.Model, backbone: Backbone, path: Path) -> W
     except WeightsError as error:
         raise WeightsError(error.what, where=str(path), hint=error.hint) from error
     names = f"; not used: {', '.join(unused)}" if unused else ""
-    return _assign_arrays(network, arrays, path, unused=unused, note=describe_positions(architecture, tensors) + names)
+    note = describe_positions(architecture, tensors) + names
+    report = _assign_arrays(network, arrays, path, unused=unused, note=note)
+    return replace(report, license=read_license(path.parent))
 
 
 def _assign_arrays(

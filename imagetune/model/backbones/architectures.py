@@ -1,8 +1,12 @@
-"""Our own architectures as values, so that the table of backbones can be read without Keras."""
+"""Architectures as values, so that the table of backbones can be read without Keras."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Preprocessing = Literal["caffe", "tf", "torch", "lite", "v2", "none"]
+BuiltIn = Literal["none", "optional", "always"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from imagetune.model.backbones.table import Preprocessing
+from imagetune.model.backbones.architectures import Preprocessing
 
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)

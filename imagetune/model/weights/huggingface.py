@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 SUFFIX = ".safetensors"
 LARGEST_CONFIG_BYTES = 4 << 20
+LARGEST_CARD_HEAD = 1 << 16
 _CLASS_TOKEN = "embeddings.cls_token"  # noqa: S105 - the name of a tensor
 # Tensors of relatives that these networks don't have: their tokens would be missing.
 _RELATIVES = {
@@ -84,6 +86,19 @@ def check_config(architecture: TransformerArchitecture, path: Path) -> None:
     ]
     if wrong:
         raise WeightsError(f"another network: {', '.join(wrong)}", where=str(path), hint=_suggest(architecture))
+
+
+def read_license(folder: Path) -> str | None:
+    """Return the licence that the model card README.md of a folder states, as Hugging Face spells it; None without."""
+    try:
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
+            head = file.read(LARGEST_CARD_HEAD)
+    except OSError:
+        return None
+    # Only in the metadata at its head: further down the word may stand for anything.
+    metadata = re.match(r"---\n(.*?)\n---", head, re.DOTALL)
+    stated = re.search(r"^license:\s*[\"']?([\w.+-]+)", metadata[1], re.MULTILINE) if metadata else None
+    return stated[1] if stated else None
 
 
 def convert_huggingface_weights(

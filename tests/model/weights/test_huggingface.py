@@ -89,6 +89,21 @@ def test_a_folder_gives_every_layer_its_weights(folder, prefix):
     np.testing.assert_array_equal(bias, tensors[f"{prefix}encoder.layer.1.intermediate.dense.bias"])
 
 
+@pytest.mark.parametrize(
+    ("card", "license"),
+    [
+        ("---\ntags:\n- vision\nlicense: apache-2.0\n---\n# DeiT\n", "apache-2.0"),
+        ("---\ntags: []\n---\nlicense: mit\n", None),
+        ("# DeiT\n", None),
+    ],
+)
+def test_the_licence_is_that_of_the_model_card_in_the_folder(folder, card, license):
+    path = folder(draw_tensors())
+    (path / "README.md").write_text(card)
+    _, report = load(path)
+    assert report.license == license
+
+
 def test_a_file_of_another_name_and_of_half_precision_is_read(tmp_path):
     tensors = draw_tensors()
     save_file({name: array.astype(np.float16) for name, array in tensors.items()}, tmp_path / "vit.safetensors")
