@@ -128,8 +128,8 @@ def convert_huggingface_weights(
 
 def describe_positions(architecture: TransformerArchitecture, tensors: Mapping[str, np.ndarray]) -> str:
     """Return a clause about the interpolation of the file's position embeddings; empty where there was none."""
-    (count,) = (array.shape[1] for name, array in tensors.items() if name.endswith("embeddings.position_embeddings"))
-    if count == architecture.positions:
+    positions = tensors[_find_prefix(architecture, tensors) + "embeddings.position_embeddings"]
+    if positions.ndim != 3 or (count := positions.shape[1]) == architecture.positions:
         return ""
     side = round((count - 1) ** 0.5)
     return f"; position embeddings interpolated from {side} x {side} to {architecture.grid} x {architecture.grid}"

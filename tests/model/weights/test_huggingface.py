@@ -136,6 +136,8 @@ def without(name):
         (draw_tensors() | {"layernorm.bias": np.ones(9, np.float32)}, r"top_norm: .*\(9,\).* in the file"),
         (draw_tensors() | {"layernorm.bias": np.full(8, np.nan, np.float32)}, "layernorm.bias holds numbers that are"),
         (draw_tensors() | {"embeddings.position_embeddings": np.ones((1, 12, 8), np.float32)}, "position_embedding: "),
+        (draw_tensors() | {"embeddings.position_embeddings": np.ones(80, np.float32)}, "position_embedding: "),
+        (draw_tensors() | {"encoder.layer.0.output.dense.weight": np.ones(8, np.float32)}, "block1_output: "),
     ],
 )
 def test_other_weights_are_refused_and_nothing_is_assigned(folder, tensors, message):
