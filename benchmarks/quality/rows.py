@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -40,9 +41,7 @@ class Row:
 
     def recipe(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Return the whole recipe of a ``fit`` row from what all of a split share."""
-        root: dict[str, Any] = {
-            key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()
-        }
+        root: dict[str, Any] = copy.deepcopy(dict(base))
         root["data"] = {**root.get("data", {}), "image_size": self.image_size}
         root["model"] = {**root.get("model", {}), "backbone": self.backbone, "weights": "imagenet"}
         for path, value in self.changes.items():

@@ -79,7 +79,8 @@ def _fit(row: Row, task: Task, table: Path, folder: Path, log: Path) -> tuple[Us
     base = {
         "name": folder.name,
         "seed": 100 * (task.repeat - 1) + task.split,
-        # All rows have the same splits, with whatever near-duplicates a second look at them finds.
+        # The splits part no group of near-duplicates; a pair that only the check across given splits finds is the same
+        # for all rows.
         "data": {"source": str(table.absolute()), "audit": {"on_leak": "warn"}},
         "tracking": {"enabled": False},
     }

@@ -69,4 +69,5 @@ def _find_stage(recipe: Recipe, name: str | None) -> StageConfig:
         raise RecipeError(f"no stage is called {name!r}", where="--stage", hint=suggest_known_word(str(name), names))
     what = "every stage is solved" if name is None else f"the head of stage {name!r} is solved"
     hint = "set solve: false for the stage (beside a preset, train.solve: false) to train its head"
-    raise RecipeError(f"{what}, so that it has no learning rate", where="--stage", hint=hint)
+    where = "train.stages" if name is None else "--stage"
+    raise RecipeError(f"{what}, so that it has no learning rate", where=where, hint=hint)

@@ -45,6 +45,11 @@ def test_what_is_unfrozen_cannot_be_solved() -> None:
         read_train(stages=[{"name": "top", "unfreeze": "last 1 blocks", "solve": True}])
 
 
+def test_a_solved_stage_has_no_gain_to_prove() -> None:
+    with pytest.raises(ValidationError, match="min_gain_standard_errors is for stages that are trained"):
+        read_train(stages=[{"name": "head", "solve": True, "min_gain_standard_errors": 2}])
+
+
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [

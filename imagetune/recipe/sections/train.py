@@ -125,7 +125,7 @@ class StageConfig(Section):
     min_gain_standard_errors: NonNegative | None = None
     """How clearly the stage must beat the weights that it starts from: its best epoch is kept only if it lowers the
     validation loss by more than this many standard errors of the paired difference. By default any improvement
-    counts."""
+    counts. For trained stages alone."""
     cache: str | None = None
     """Feature cache of this stage: `auto`, `off`, or the name of the frozen block whose output is kept. By default
     train.cache."""
@@ -167,6 +167,8 @@ class StageConfig(Section):
             raise ValueError("unfreeze is `none` and the head is frozen: nothing is left to train")
         if self.solve and not parse_unfreeze(self.unfreeze).nothing:
             raise ValueError("only a head on a frozen backbone can be solved: set unfreeze: none, or solve: false")
+        if self.solve and self.min_gain_standard_errors is not None:
+            raise ValueError("min_gain_standard_errors is for stages that are trained: leave it out of a solved one")
         return self
 
 

@@ -12,6 +12,7 @@ import keras
 import psutil
 
 from imagetune.core.row_store import compute_row_bytes, find_cache_root, measure_free_disk
+from imagetune.core.text import format_count
 from imagetune.model.build import POOLING
 from imagetune.model.split_model import SplitModel, list_frozen_boundaries, split_model_at
 from imagetune.recipe.sections.train import StageConfig, TrainConfig
@@ -122,7 +123,7 @@ def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> F
     if settings.cut in boundaries:
         return _plan_at(job, model, settings.cut, count, augmented=augmented)
     if boundaries[-1] == POOLING:
-        return _plan_at(job, model, POOLING, count, augmented=augmented)
+        return _plan_at(job, model, POOLING, count, augmented=augmented, solved=settings.solved)
     # Only for heads it was measured that a few copies are enough.
     if augmented and settings.copies == "auto":
         return FeaturePlan("images are augmented anew in each epoch; train.augmented_copies would let them take turns")
@@ -159,7 +160,9 @@ def _find_obstacle(job: TrainingJob, cut: str) -> str:
     return ""
 
 
-def _plan_at(job: TrainingJob, model: keras.Model, boundary: str, copies: int, *, augmented: bool) -> FeaturePlan:
+def _plan_at(
+    job: TrainingJob, model: keras.Model, boundary: str, copies: int, *, augmented: bool, solved: bool = False
+) -> FeaturePlan:
     """Return the plan to cache the features at one boundary, if there is room for them."""
     halves = split_model_at(model, job.backbone, boundary)
     if halves is None:
@@ -170,6 +173,8 @@ def _plan_at(job: TrainingJob, model: keras.Model, boundary: str, copies: int, *
     if not in_memory and needed > min(job.images.config.cache_bytes, measure_free_disk(find_cache_root()) / 2):
         return FeaturePlan(f"features of {boundary} would take {needed / 2**30:.1f} GiB, more than data.cache_gib")
     versions = f" x {copies} augmented copies" if copies > 1 else ""
+    if solved and copies > 1:
+        versions = f" and {format_count(copies - 1, 'augmented copy', 'augmented copies')} of each"
     what = f"features of {boundary}, {len(job.images.train)} images{versions}, computed once"
     return FeaturePlan(f"{what} ({_format_size(needed)})", halves, copies, augmented, in_memory)
 

@@ -22,6 +22,8 @@ FOLDS = 5
 _ITERATIONS = 300
 # Chosen on the quality benchmark's sets (docs/quality.md): 0 to 0.1 leave outliers, 1 and more were no better.
 SHRINKAGE = 0.3
+# Of the largest deviation, or of the features' size: what varies less is dead, or differs by rounding.
+_DEAD_SHARE = 1e-3
 # Largest gradient at which the optimum counts as reached; the loss is then within about 1e-5 of it.
 _TOLERANCE = 1e-4
 # Enough to compare penalties.
@@ -105,7 +107,7 @@ def fit_scaler(features: Floats, *, shrinkage: float = SHRINKAGE) -> Scaler:
     mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     # A feature that hardly ever fires in training would get a huge scaled value where it does: one such image of a test
     # set of 38 raised the log loss from 0.3 to 1.2. A share of the median deviation is added to all.
-    scale = np.hypot(std, shrinkage * float(np.median(std)))
+    scale = np.hypot(std, shrinkage * _find_reference(std, features))
     scaler = Scaler(mean, np.where(scale > 0, scale, 1.0))
     if len(features) >= features.shape[1]:
         return scaler
@@ -114,6 +116,17 @@ def fit_scaler(features: Floats, *, shrinkage: float = SHRINKAGE) -> Scaler:
     kept = values > 1e-6 * max(float(values.max()), 1e-12)
     rotation = (scaled.T @ vectors[:, kept]) / np.sqrt(values[kept])
     return replace(scaler, rotation=rotation.astype(np.float32))
+
+
+def _find_reference(std: NDArray[np.float64], features: Floats) -> float:
+    """Return the deviation that scales are shrunk towards: the median of the features that vary at all.
+
+    After a ReLU most features of small images are 0 throughout, and rounding makes others of identical images differ:
+    neither may be scaled up to the size of a signal.
+    """
+    live = std[std > _DEAD_SHARE * float(std.max(initial=0.0))]
+    magnitude = float(np.sqrt(np.square(features, dtype=np.float64).mean()))
+    return max(float(np.median(live)) if len(live) else 0.0, _DEAD_SHARE * magnitude)
 
 
 def solve_head(
@@ -253,5 +266,6 @@ def _validate(
         if check is not None:
             check()
     losses, _ = problem.loss.of_logits(logits + problem.offset, problem.targets)
-    loss = float(np.average(losses[tested], weights=problem.weights[tested]))
+    weights = problem.weights[tested]
+    loss = float(losses[tested] @ weights / max(float(weights.sum()), 1e-9))
     return _Validated(ChosenStrength(strength, loss, logits), heads)

@@ -131,6 +131,29 @@ def test_a_feature_that_never_fired_in_training_decides_nothing_when_it_does() -
     assert np.abs(scaler.transform(unusual) - scaler.transform(features[:1])).max() < 4
 
 
+def test_dead_features_do_not_hide_the_scale_of_the_others() -> None:
+    """After a ReLU most features may be 0 throughout: the median is that of the features that vary."""
+    features = np.zeros((40, 50), np.float32)
+    features[:, :5] = make_features(40, 5, seed=3) + np.random.default_rng(8).normal(size=(40, 5)).astype(np.float32)
+    features[0, 5] = 1e-4
+    other = features[1:2].copy()
+    other[0, 5] = 1.0
+    scaler = fit_scaler(features)
+    assert np.abs(scaler.transform(other) - scaler.transform(features[1:2])).max() < 10
+
+
+def test_rounding_of_equal_features_is_no_signal() -> None:
+    """Features of identical images that differ in the last bit alone say nothing about the labels."""
+    random = np.random.default_rng(9)
+    features = (1 + 1e-7 * random.normal(size=(30, 8))).astype(np.float32)
+    labels = np.arange(30) % 2
+    scaler = fit_scaler(features)
+    head = scaler.fold_into(
+        solve_head(make_problem(scaler.transform(features), np.eye(2)[labels], "single_label"), 1.0)
+    )
+    assert np.abs(head.compute_logits(features + 0.1)).max() < 1
+
+
 def test_folding_gives_the_same_logits_on_plain_features() -> None:
     """The standardisation disappears in kernel and bias."""
     features = make_features(20, 50)
