@@ -54,7 +54,7 @@ def _describe_folds(section: Section) -> Iterator[str]:
     for name in VERDICT_METRICS:
         if found := section["metrics"].get(name):
             spread = _format_metric({**found, "value": found["mean"]})
-            extremes = f"{found['least']:.3f} to {found['most']:.3f}"
+            extremes = f"{found['min']:.3f} to {found['max']:.3f}"
             yield f"The mean {_name_metric(name)} of {section['count']} folds is {spread}; they range from {extremes}."
             return
 

@@ -74,4 +74,3 @@ def test_a_solved_head_is_within_half_a_point_of_the_reports_own_probe(make, siz
     probe = next(one for one in evaluation["baselines"]["models"] if one["name"] == "probe")
     own = evaluation["splits"]["test"]["metrics"]
     assert own["accuracy"]["value"] >= probe["metrics"]["accuracy"]["value"] - HALF_A_POINT
-    assert own["log_loss"]["value"] <= probe["metrics"]["log_loss"]["value"] + 0.05
