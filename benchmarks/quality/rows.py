@@ -60,8 +60,9 @@ ROWS = (
     Row("probe", "probe"),
     Row("nearest neighbours", "neighbours"),
     Row("auto, the default", "fit", {"train.stages": "auto"}),
-    Row("head_then_top", "fit", {"train.stages": "head_then_top"}),
     Row("linear_probe", "fit", {"train.stages": "linear_probe"}),
+    Row("head_then_top, the head trained", "fit", {"train.stages": "head_then_top", "train.solve": False}),
+    Row("linear_probe, the head trained", "fit", {"train.stages": "linear_probe", "train.solve": False}),
     Row("one cycle, fastai's defaults", "one_cycle"),
     Row("soup of 3, AutoGluon's defaults", "soup"),
 )

@@ -5,11 +5,14 @@ BLOCKS = [LayerRow("stem", ("conv",), 1000, (), 0), LayerRow("block1", ("a", "b"
 
 
 def test_backbones_are_a_table():
-    rows = [ModelRow("vgg16", 14_714_688, 58.9, 71.3, 224, "absent"), ModelRow("own", 1_000, 0.0, None, 96, "packaged")]
+    rows = [
+        ModelRow("vgg16", 14_714_688, 58.9, 71.3, 224, "absent", "CC-BY-4.0"),
+        ModelRow("own", 1_000, 0.0, None, 96, "packaged", None),
+    ]
     assert format_models(rows) == [
-        "backbone  parameters  top-1 %  pixels  weights",
-        "vgg16         14.7 M     71.3     224  absent",
-        "own            0.0 M        -      96  packaged",
+        "backbone  parameters  top-1 %  pixels  weights   licence",
+        "vgg16         14.7 M     71.3     224  absent    CC-BY-4.0",
+        "own            0.0 M        -      96  packaged  unknown",
     ]
 
 

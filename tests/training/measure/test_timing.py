@@ -138,7 +138,8 @@ def test_a_smaller_size_is_a_multiple_of_the_backbones_step():
 def test_a_head_stage_is_timed_with_its_frozen_part_and_from_features(job):
     found = timed(job(HEAD))
     assert (found.boundary, found.plan.halves.boundary, found.plan.copies) == ("pooling", "pooling", 4)
-    assert found.cached_step.seconds < found.step.seconds
+    # The quickest rounds: others wait for whatever else the machine does.
+    assert min(found.cached_step.rounds) < min(found.step.rounds)
     assert found.frozen.seconds < 2 * found.step.seconds
     assert found.compile_seconds > 0
     assert found.prepare is None
