@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-# More than the cores of a small machine: many tests wait for processes, servers and browsers.
-TEST_WORKERS ?= 4
+# One more than the cores of a small machine: four were slower. Many tests wait for processes, servers and browsers.
+TEST_WORKERS ?= 3
 # Each worker starts with consecutive files, so that the fixtures of a file are made once, and steals work from others
 # at its end.
 SPREAD := --dist worksteal
