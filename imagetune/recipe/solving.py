@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from imagetune.recipe.sections.learning import LossConfig
 from imagetune.recipe.sections.model import HeadConfig
 from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.recipe.tasks import Task
@@ -15,6 +16,11 @@ DEFAULT_LOSS: Mapping[Task, str] = {
     "ordinal": "squared_emd",
     "regression": "huber",
 }
+
+
+def resolve_loss_name(config: LossConfig, task: Task) -> str:
+    """Return the name of the loss that training minimises: the task's default for ``auto``."""
+    return DEFAULT_LOSS[task] if config.name == "auto" else config.name
 
 
 def is_solved(train: TrainConfig, stage: StageConfig, head: HeadConfig, task: Task) -> bool:
@@ -44,7 +50,7 @@ def find_solver_obstacle(train: TrainConfig, stage: StageConfig, head: HeadConfi
 
 
 def _describe_loss_obstacle(train: TrainConfig, task: Task) -> str:
-    name = DEFAULT_LOSS[task] if train.loss.name == "auto" else train.loss.name
+    name = resolve_loss_name(train.loss, task)
     if name == "mae":
         return "the loss mae has no gradient where an error is 0"
     # `auto` of ordered classes has a convex problem of its own, which stands for squared_emd.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -73,8 +74,17 @@ class Data:
             recipe.data,
             self.audit.hashes,
             self.caches,
-            _find_duplicate_groups(self.catalog, self.audit),
+            self._duplicate_groups,
         )
+
+    @cached_property
+    def _duplicate_groups(self) -> dict[str, int]:
+        """Near-duplicate group of each image that has near-duplicates, by path."""
+        groups = self.audit.duplicate_groups
+        sizes = Counter(groups)
+        return {
+            record.path: group for record, group in zip(self.catalog.records, groups, strict=True) if sizes[group] > 1
+        }
 
 
 @dataclass(frozen=True)
@@ -90,16 +100,6 @@ class Training:
     recipe: Recipe
     job: TrainingJob
     weights: WeightsReport
-
-
-def _find_duplicate_groups(catalog: Catalog, audit: Audit) -> dict[str, int]:
-    """Return the near-duplicate group of each image that has near-duplicates, by path."""
-    sizes = Counter(audit.duplicate_groups)
-    return {
-        record.path: group
-        for record, group in zip(catalog.records, audit.duplicate_groups, strict=True)
-        if sizes[group] > 1
-    }
 
 
 def read_data(recipe: Recipe, *, say: Say) -> Data:

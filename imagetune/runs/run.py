@@ -218,8 +218,10 @@ def write_and_test(run: Run, training: Training, splits: Splits, *, best: EpochR
         count = refit_head(replace(job, listener=run.recorder), refit, best)
         say("refit", f"the head is solved again on all {count} training and validation images")
     val = write_model(run.folder, job.model, recipe, splits, images=job.images, val=val)
+    # Later stages were dropped: the backbone is not fine-tuned by what the model doesn't have.
+    kept = recipe.model_copy(update={"train": recipe.train.until(best.stage)})
     return evaluate_splits(
-        run.folder, job.model, recipe, splits, say=say, val=val, images=job.images, refit=refit is not None
+        run.folder, job.model, kept, splits, say=say, val=val, images=job.images, refit=refit is not None
     )
 
 

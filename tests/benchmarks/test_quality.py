@@ -11,7 +11,7 @@ from benchmarks.quality.results import Outcome, Task, append_result, pending, re
 from benchmarks.quality.rows import BASELINE, ROWS, Row
 from benchmarks.quality.scoring import read_peer, read_run, score
 from benchmarks.quality.sets import SETS
-from benchmarks.quality.sets.build import ImageSet, Picture, build_set
+from benchmarks.quality.sets.build import ImageSet, SourceImage, build_set
 from benchmarks.quality.splits import provide_folders
 from benchmarks.quality.table import markers, results_table, sets_table, write_tables
 from imagetune.recipe.schema import Recipe
@@ -25,19 +25,19 @@ def results_of(*outcomes):
     return {one.task: one for one in outcomes}
 
 
-def picture(name, label, *, size=(64, 64), mode="RGBA", colour=(255, 0, 0, 0)):
-    return Picture(name, label, lambda: Image.new(mode, size, colour))
+def draw(name, label, *, size=(64, 64), mode="RGBA", colour=(255, 0, 0, 0)):
+    return SourceImage(name, label, lambda: Image.new(mode, size, colour))
 
 
-def image_set(pictures, **more):
-    return ImageSet("made", "drawings", "choose", (), "none", "class", lambda find: pictures, 0, 0, **more)
+def image_set(made_images, **more):
+    return ImageSet("made", "drawings", "choose", (), "none", "class", lambda find: made_images, 0, 0, **more)
 
 
 @pytest.fixture
 def two_classes(tmp_path):
     """A table with six images of each of two classes, two of each for validation and for the test."""
-    pictures = [picture(f"{label}{n}", label, colour=(n, 0, 0, 255)) for label in ("cat", "dog") for n in range(6)]
-    table = build_set(image_set(pictures, least=1), lambda name: tmp_path, tmp_path / "made")
+    made_images = [draw(f"{label}{n}", label, colour=(n, 0, 0, 255)) for label in ("cat", "dog") for n in range(6)]
+    table = build_set(image_set(made_images, least=1), lambda name: tmp_path, tmp_path / "made")
     rows = list(csv.DictReader(table.open(newline="")))
     split = table.with_name("split-1.csv")
     with split.open("w", newline="") as file:
@@ -77,13 +77,13 @@ def test_sets_other_than_the_shipped_one_go_to_the_halves_in_turn_by_kind_and_si
 
 
 def test_a_built_set_is_flattened_on_white_and_small_classes_are_left_out(tmp_path):
-    pictures = [
-        *(picture(f"clear {n}", "cat") for n in range(3)),
-        picture("alone", "dog"),
-        picture("sliver", "cat", size=(64, 8)),
-        *(picture(f"same {n}", "digit") for n in range(3)),
+    made_images = [
+        *(draw(f"clear {n}", "cat") for n in range(3)),
+        draw("alone", "dog"),
+        draw("sliver", "cat", size=(64, 8)),
+        *(draw(f"same {n}", "digit") for n in range(3)),
     ]
-    made = image_set(pictures, least=2, without=("digit",))
+    made = image_set(made_images, least=2, without=("digit",))
     table = build_set(made, lambda name: tmp_path, tmp_path / "made")
     rows = list(csv.DictReader(table.open(newline="")))
     assert Counter(row["label"] for row in rows) == {"cat": 3}
@@ -92,10 +92,10 @@ def test_a_built_set_is_flattened_on_white_and_small_classes_are_left_out(tmp_pa
 
 
 def test_a_large_class_keeps_the_same_images_whatever_the_order(tmp_path):
-    pictures = [picture(f"{n}", "cat") for n in range(9)]
+    made_images = [draw(f"{n}", "cat") for n in range(9)]
     tables = [
         build_set(image_set(order, least=1, most=4), lambda name: tmp_path, tmp_path / name)
-        for name, order in (("one", pictures), ("other", pictures[::-1]))
+        for name, order in (("one", made_images), ("other", made_images[::-1]))
     ]
     assert tables[0].read_text() == tables[1].read_text()
     assert len(tables[0].read_text().splitlines()) == 5

@@ -72,3 +72,10 @@ def test_a_head_that_must_be_solved_and_cannot_be_is_refused_with_the_reason(ove
 def test_the_default_loss_of_every_task_can_be_solved(task) -> None:
     recipe = load_recipe({"name": "x", "data": {"source": "x", "task": task}}).recipe
     assert find_solver_obstacle(recipe.train, recipe.train.stages[0], recipe.model.head, task) == ""
+
+
+def test_what_a_dropped_stage_would_have_trained_is_not_what_the_weights_are_made_by() -> None:
+    train = read_train(stages="auto")
+    assert train.trains_backbone
+    assert not train.until("head").trains_backbone
+    assert train.until("top") == train

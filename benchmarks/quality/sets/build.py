@@ -1,4 +1,4 @@
-"""From pictures of a package to a folder of images with their table; what all sets share."""
+"""From the images of a package to a folder of images with their table; what all sets share."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Half = Literal["choose", "judge"]
 
 
 @dataclass(frozen=True)
-class Picture:
+class SourceImage:
     """An image of a package, not yet read.
 
     Attributes:
         name: Unique within the set.
         label: Its class.
         read: Returns its pixels.
-        group: Pictures of one group must stay in one split; the name where empty.
+        group: Images of one group must stay in one split; the name where empty.
     """
 
     name: str
@@ -51,7 +51,7 @@ class ImageSet:
         packages: Debian packages that carry it.
         licence: Of the images, as the package says.
         task: What the label is.
-        collect: Returns the pictures, given a function from a package's name to its folder.
+        collect: Returns the images, given a function from a package's name to its folder.
         images: Number of images, as built.
         classes: Number of classes.
         least: Images of a class that has fewest allowed; smaller classes are left out.
@@ -65,7 +65,7 @@ class ImageSet:
     packages: Sequence[str]
     licence: str
     task: str
-    collect: Callable[[Callable[[str], Path]], Iterable[Picture]]
+    collect: Callable[[Callable[[str], Path]], Iterable[SourceImage]]
     images: int
     classes: int
     least: int = 8
@@ -73,9 +73,9 @@ class ImageSet:
     without: Sequence[str] = ()
 
 
-def file_picture(path: Path, label: str, group: str = "") -> Picture:
-    """Return the picture in a file."""
-    return Picture(path.stem, label, lambda: Image.open(path), group)
+def read_file_image(path: Path, label: str, group: str = "") -> SourceImage:
+    """Return the image in a file."""
+    return SourceImage(path.stem, label, lambda: Image.open(path), group)
 
 
 def build_set(images: ImageSet, find: Callable[[str], Path], folder: Path) -> Path:
@@ -90,33 +90,33 @@ def build_set(images: ImageSet, find: Callable[[str], Path], folder: Path) -> Pa
     if table.exists():
         return table
     shutil.rmtree(folder, ignore_errors=True)
-    pictures = choose(list(images.collect(find)), images)
+    found = choose(list(images.collect(find)), images)
     rows = []
-    for index, picture in enumerate(pictures):
-        pixels = flatten(picture.read)
+    for index, image in enumerate(found):
+        pixels = flatten(image.read)
         if pixels is None:
             continue
-        path = folder / "images" / picture.label / f"{index:05}-{_plain(picture.name)}.png"
+        path = folder / "images" / image.label / f"{index:05}-{_plain(image.name)}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels.save(path)
-        rows.append((str(path.relative_to(folder)), picture.label, picture.group or picture.name))
+        rows.append((str(path.relative_to(folder)), image.label, image.group or image.name))
     with replace_atomically(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "label", "group"), *rows])
     return table
 
 
-def choose(pictures: Sequence[Picture], images: ImageSet) -> list[Picture]:
-    """Return the pictures of classes that are large enough, no class larger than wanted, in a stable order."""
-    counts = Counter(picture.label for picture in pictures)
+def choose(found: Sequence[SourceImage], images: ImageSet) -> list[SourceImage]:
+    """Return the images of classes that are large enough, no class larger than wanted, in a stable order."""
+    counts = Counter(image.label for image in found)
     taken: Counter[str] = Counter()
     chosen = []
-    for picture in sorted(pictures, key=lambda one: hashlib.sha256(one.name.encode()).digest()):
-        if counts[picture.label] < images.least or picture.label in images.without:
+    for image in sorted(found, key=lambda one: hashlib.sha256(one.name.encode()).digest()):
+        if counts[image.label] < images.least or image.label in images.without:
             continue
-        if images.most and taken[picture.label] >= images.most:
+        if images.most and taken[image.label] >= images.most:
             continue
-        taken[picture.label] += 1
-        chosen.append(picture)
+        taken[image.label] += 1
+        chosen.append(image)
     return sorted(chosen, key=lambda one: (one.label, one.name))
 
 

@@ -10,7 +10,7 @@ from zipfile import ZipFile
 from fontTools.ttLib import TTFont
 from PIL import Image
 
-from benchmarks.quality.sets.build import Picture, file_picture
+from benchmarks.quality.sets.build import SourceImage, read_file_image
 from benchmarks.quality.sets.drawings import Find
 from benchmarks.quality.sets.photographs import read_zipped
 
@@ -29,25 +29,25 @@ MAN, WOMAN = 0x1F468, 0x1F469
 SEVERAL_PEOPLE = ("family", "kiss", "couple")
 
 
-def collect_icons(find: Find) -> Iterator[Picture]:
+def collect_icons(find: Find) -> Iterator[SourceImage]:
     """Yield desktop icons by what they stand for: applications, places, devices, file types."""
     root = find("oxygen-icon-theme") / "usr/share/icons/oxygen/base/256x256"
     for path in sorted(root.glob("*/*.png")):
         if not path.is_symlink():
-            yield file_picture(path, path.parent.name)
+            yield read_file_image(path, path.parent.name)
 
 
-def collect_emoji(find: Find) -> Iterator[Picture]:
+def collect_emoji(find: Find) -> Iterator[SourceImage]:
     """Yield emoji by their Unicode subgroup, without those of a skin tone or a gender."""
     pixels = read_glyphs(find)
     for codes, subgroup, _ in _read_emoji(find):
         gendered = {MALE, FEMALE, MAN, WOMAN} & set(codes)
         if codes in pixels and not gendered and not set(codes) & set(SKIN_TONES):
             name = "-".join(f"{code:x}" for code in codes)
-            yield Picture(name, subgroup, _bytes_reader(pixels[codes]))
+            yield SourceImage(name, subgroup, _bytes_reader(pixels[codes]))
 
 
-def collect_gendered_emoji(find: Find) -> Iterator[Picture]:
+def collect_gendered_emoji(find: Find) -> Iterator[SourceImage]:
     """Yield emoji of women and men at the same work or sport, a group for each work."""
     pixels = read_glyphs(find)
     for codes, _, name in _read_emoji(find):
@@ -56,10 +56,10 @@ def collect_gendered_emoji(find: Find) -> Iterator[Picture]:
         alone = len(labels) == 1 and len(codes) > 1 and not name.startswith(SEVERAL_PEOPLE)
         if codes in pixels and alone and not set(codes) & set(SKIN_TONES):
             work = re.sub(r"\b(wo)?m[ae]n\b", "", name).strip()
-            yield Picture(f"{work}-{labels[0]}", labels[0], _bytes_reader(pixels[codes]), work)
+            yield SourceImage(f"{work}-{labels[0]}", labels[0], _bytes_reader(pixels[codes]), work)
 
 
-def collect_textures(find: Find) -> Iterator[Picture]:
+def collect_textures(find: Find) -> Iterator[SourceImage]:
     """Yield textures of a game by the material that their name begins with; variants of one number are a group."""
     archive = find("ufoai-textures") / "usr/share/games/ufoai/base/0textures.pk3"
     with ZipFile(archive) as file:
@@ -69,7 +69,7 @@ def collect_textures(find: Find) -> Iterator[Picture]:
         label = MATERIALS.get(re.split(r"[0-9_]", stem)[0])
         if label and not NO_COLOURS.search(stem):
             numbered = re.match(r".*?\d+", stem)
-            yield Picture(f"{folder}-{stem}", label, read_zipped(archive, name), numbered[0] if numbered else stem)
+            yield SourceImage(f"{folder}-{stem}", label, read_zipped(archive, name), numbered[0] if numbered else stem)
 
 
 def read_glyphs(find: Find) -> dict[tuple[int, ...], bytes]:

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 from PIL import Image
 
-from benchmarks.quality.sets.build import Picture, file_picture
+from benchmarks.quality.sets.build import SourceImage, read_file_image
 from benchmarks.quality.sets.drawings import Find
 
 # Names of photographers and places, not of a kind of landscape.
@@ -29,15 +29,15 @@ OBJECT_TYPES = {
 }
 
 
-def collect_landscapes(find: Find) -> Iterator[Picture]:
+def collect_landscapes(find: Find) -> Iterator[SourceImage]:
     """Yield photographs of landscapes by what they show, which their names begin with."""
     for path in sorted((find("endless-sky-data") / "usr/share/games/endless-sky/images/land").glob("*.jpg")):
         label = re.split(r"\d", path.stem)[0]
         if label not in NO_LANDSCAPE:
-            yield file_picture(path, label)
+            yield read_file_image(path, label)
 
 
-def collect_furniture(find: Find) -> Iterator[Picture]:
+def collect_furniture(find: Find) -> Iterator[SourceImage]:
     """Yield renderings of furniture by the room that the catalogue puts it in; one name of a catalogue is a group."""
     for archive in sorted((find("sweethome3d-furniture") / "usr/share/sweethome3d/furniture").glob("*.sh3f")):
         with ZipFile(archive) as file:
@@ -50,10 +50,12 @@ def collect_furniture(find: Find) -> Iterator[Picture]:
             name = found[f"name#{number}"].strip()
             icon = found[f"icon#{number}"].strip().lstrip("/")
             read = read_zipped(archive, icon)
-            yield Picture(f"{archive.stem}-{Path(icon).stem}-{number}", label, read, f"{archive.stem}-{label}-{name}")
+            yield SourceImage(
+                f"{archive.stem}-{Path(icon).stem}-{number}", label, read, f"{archive.stem}-{label}-{name}"
+            )
 
 
-def collect_deep_sky(find: Find) -> Iterator[Picture]:
+def collect_deep_sky(find: Find) -> Iterator[SourceImage]:
     """Yield photographs of the sky by the type of the object, which Stellarium's catalogue has."""
     folder = find("stellarium-data") / "usr/share/stellarium/nebulae/default"
     types = read_object_types(folder / "catalog.dat")
@@ -61,7 +63,7 @@ def collect_deep_sky(find: Find) -> Iterator[Picture]:
         found = re.match(r"(m|n|ic)(\d+)", path.stem)
         label = OBJECT_TYPES.get(types.get((found[1], int(found[2])), -1)) if found else None
         if label:
-            yield file_picture(path, label)
+            yield read_file_image(path, label)
 
 
 def read_object_types(path: Path) -> dict[tuple[str, int], int]:

@@ -89,17 +89,21 @@ class Screen:
         sides = [
             f"{name} {_metrics(values)}" for name, values in (("train", record.train), ("val", record.val)) if values
         ]
-        rates = f"learning rate {record.learning_rate or 0:.2e}  {record.images_per_second:.0f} images/s"
-        if record.solved:
-            loss = record.solved.get("cross_validated_loss")
-            chosen = "" if loss is None else f", cross-validated loss {loss:.4f}"
-            rates = f"solved: C {record.solved['strength']:g}{chosen}"
-        self.say(f"epoch {record.epoch:>3}", f"{'  |  '.join(sides)}  |  {rates}")
+        self.say(f"epoch {record.epoch:>3}", f"{'  |  '.join(sides)}  |  {_describe_steps(record)}")
 
 
 def _can_move(console: Console) -> bool:
     """Return whether a bar can move: on a terminal, and in a notebook that has widgets."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
+def _describe_steps(record: EpochRecord) -> str:
+    """Return how the weights of an epoch came about: by steps of a learning rate, or by solving."""
+    if record.learning_rate is not None:
+        return f"learning rate {record.learning_rate:.2e}  {record.images_per_second:.0f} images/s"
+    loss = record.solved.get("cross_validated_loss")
+    chosen = "" if loss is None else f", cross-validated loss {loss:.4f}"
+    return f"solved: C {record.solved['strength']:g}{chosen}"
 
 
 def _metrics(values: dict[str, float]) -> str:

@@ -233,6 +233,11 @@ class TrainConfig(Section):
         """Whether some stage trains the backbone itself, so that its features depend on the training labels."""
         return any(stage.unfreeze != "none" for stage in self.stages)
 
+    def until(self, stage: str) -> TrainConfig:
+        """Return the section with the stages up to one of them alone, which have made that one's weights."""
+        names = [one.name for one in self.stages]
+        return self.model_copy(update={"stages": self.stages[: names.index(stage) + 1]})
+
     @property
     def pass_size(self) -> int:
         """Images that go through the model at a time, as a number.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_softmax
 
 from imagetune.recipe.sections.learning import LossConfig
-from imagetune.recipe.solving import DEFAULT_LOSS
+from imagetune.recipe.solving import resolve_loss_name
 from imagetune.recipe.tasks import Task
 from imagetune.training.objectives.metrics import HUBER_DELTA
 
@@ -47,7 +47,7 @@ def build_convex_loss(config: LossConfig, task: Task, outputs: int) -> ConvexLos
         classes are one linear function and an offset for each pair (adjacent-category logit model, Agresti 2010), as
         squared earth mover's distance is not convex. For numbers, Huber's or the squared error.
     """
-    name = DEFAULT_LOSS[task] if config.name == "auto" else config.name
+    name = resolve_loss_name(config, task)
     if task == "multi_label":
         return ConvexLoss(compute_binary_cross_entropy)
     if name == "squared_emd":

@@ -246,7 +246,7 @@ class _Validated:
     """A strength with its cross-validated loss, and the heads of the folds, from which a neighbour starts."""
 
     chosen: ChosenStrength
-    heads: Sequence[LinearHead | None]
+    heads: Sequence[LinearHead]
 
 
 def _validate(
@@ -254,12 +254,13 @@ def _validate(
     parts: Sequence[tuple[HeadProblem, NDArray[np.bool_]]],
     tested: NDArray[np.bool_],
     strength: float,
-    starts: Sequence[LinearHead | None] | None,
+    starts: Sequence[LinearHead] | None,
     check: Callable[[], None] | None,
 ) -> _Validated:
     """Return the cross-validated loss of one strength, and the head of each fold."""
     logits, heads = np.zeros(problem.targets.shape), []
-    for (rest, held), start in zip(parts, starts or [None] * len(parts), strict=True):
+    for place, (rest, held) in enumerate(parts):
+        start = None if starts is None else starts[place]
         head = solve_head(rest, strength, start, tolerance=_CHOOSING_TOLERANCE)
         logits[held] = head.compute_logits(problem.features[held])
         heads.append(head)

@@ -173,7 +173,7 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
 def _solve_stage(training: _Training, stage: StageConfig, state: TrainingState) -> tuple[TrainingState, bool]:
     """Solve the head, put the best weights so far into the model, and return as `_train_stage` does."""
     job = training.job
-    with convert_memory_errors(job.config.pass_size):
+    with convert_memory_errors(job.config.pass_size), job.stop.deferred():
         state, record = solve_stage(
             job, stage, state, objective=training.objective, targets=training.targets, initial=training.initial
         )

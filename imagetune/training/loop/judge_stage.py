@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.loading.targets import encode_targets
 from imagetune.errors import CheckpointError
 from imagetune.model.build import find_value_scale
 from imagetune.recipe.sections.train import StageConfig
@@ -17,7 +16,7 @@ from imagetune.training.loop.state import TrainingState
 from imagetune.training.objectives.metrics import compute_losses
 from imagetune.training.setup.events import StageJudged
 from imagetune.training.setup.job import TrainingJob
-from imagetune.training.setup.validation import predict_validation_images
+from imagetune.training.setup.validation import encode_validation_targets, predict_validation_images
 
 
 def judge_stage(job: TrainingJob, stage: StageConfig, state: TrainingState) -> TrainingState:
@@ -61,6 +60,5 @@ def _compute_losses_of(job: TrainingJob, checkpoint: Path, state: TrainingState)
     """Return the validation loss (n,) of each image with the weights of a checkpoint."""
     load_checkpoint(checkpoint, job.model, state.learned)
     predictions = predict_validation_images(job.model, job.images, batch_size=job.config.pass_size)
-    data, labels = job.images.config, [record.label for record in job.images.val]
-    targets = encode_targets(labels, job.images.class_names, data.task, separator=data.label_separator)
-    return compute_losses(data.task, targets, predictions, find_value_scale(job.model))
+    targets = encode_validation_targets(job.images)
+    return compute_losses(job.images.config.task, targets, predictions, find_value_scale(job.model))

@@ -27,9 +27,8 @@ def find_refit_stage(train: TrainConfig, best: EpochRecord, *, validated: bool) 
     """
     if train.refit == "off" or not validated or not best.solved:
         return None
-    names = [stage.name for stage in train.stages]
-    before = train.stages[: names.index(best.stage) + 1]
-    return before[-1] if all(stage.solve is True for stage in before) else None
+    stages = train.until(best.stage).stages
+    return stages[-1] if all(stage.solve is True for stage in stages) else None
 
 
 def refit_head(job: TrainingJob, stage: StageConfig, best: EpochRecord) -> int:

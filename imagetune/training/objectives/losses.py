@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from imagetune.core.plugins import LOSSES, convert_plugin_errors, load_plugin
 from imagetune.recipe.sections.learning import LOSS_NAMES, LossConfig, TeacherConfig
-from imagetune.recipe.solving import DEFAULT_LOSS
+from imagetune.recipe.solving import resolve_loss_name
 from imagetune.recipe.tasks import Task
 
 SampleLoss: TypeAlias = Callable[[Any, Any], Any]
@@ -53,7 +53,7 @@ def build_loss(
     Raises:
         RecipeError: The loss is a plug-in that can't be loaded, or that fails while training.
     """
-    name = DEFAULT_LOSS[task] if config.name == "auto" else config.name
+    name = resolve_loss_name(config, task)
     if name in LOSS_NAMES:
         loss = _build_named_loss(name, task, gamma=config.gamma, smoothing=label_smoothing)
     else:

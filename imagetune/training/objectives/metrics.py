@@ -290,12 +290,6 @@ def compute_rank_error(matrix: NDArray[np.float64]) -> float:
     return float((np.abs(ranks[:, None] - ranks) * matrix).sum() / max(matrix.sum(), 1.0))
 
 
-def log_loss(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> float:
-    """Return the log loss: the mean negative log probability of the true class, in nats."""
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.clip(chosen, 1e-15, 1.0)).mean()) if len(labels) else 0.0
-
-
 def _compute_label_metrics(
     targets: NDArray[np.float32], probabilities: NDArray[np.float32], loss: float
 ) -> dict[str, float]:

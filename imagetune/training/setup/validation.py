@@ -64,7 +64,12 @@ def compute_metrics_of_predictions(
         model: The model, which knows how regression targets are normalised.
         images: Validation records, and what a label is.
     """
-    data = images.config
-    labels = [record.label for record in images.val]
-    targets = encode_targets(labels, images.class_names, data.task, separator=data.label_separator)
-    return compute_prediction_metrics(data.task, targets, predictions, find_value_scale(model))
+    return compute_prediction_metrics(
+        images.config.task, encode_validation_targets(images), predictions, find_value_scale(model)
+    )
+
+
+def encode_validation_targets(images: TrainingImages) -> np.ndarray:
+    """Return the targets (n, k) float32 of the validation images, in the order of the records."""
+    data, labels = images.config, [record.label for record in images.val]
+    return encode_targets(labels, images.class_names, data.task, separator=data.label_separator)

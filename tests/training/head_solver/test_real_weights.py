@@ -44,11 +44,11 @@ def make_photograph_parts(folder: Path) -> Path:
     random, rows = np.random.default_rng(5), []
     parts = [(name, left) for name in (0, 1) for left in range(0, 640, 128)]
     for label, (photograph, left) in enumerate(parts):
-        picture = load_sample_images().images[photograph]
+        photo = load_sample_images().images[photograph]
         for at in range(100):
             top, side = random.integers(0, 427 - 64), left + random.integers(0, 128 - 64)
             name = f"{label}-{at}.png"
-            Image.fromarray(picture[top : top + 64, side : side + 64]).save(folder / name)
+            Image.fromarray(photo[top : top + 64, side : side + 64]).save(folder / name)
             rows.append((name, f"part {label}", "train" if at < 20 else "val" if at < 30 else "test"))
     return write_table(folder, rows)
 

@@ -3,7 +3,12 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from imagetune.training.objectives.metrics import ConfusionTally, compute_class_metrics, count_confusions, log_loss
+from imagetune.training.objectives.metrics import (
+    ConfusionTally,
+    compute_class_metrics,
+    compute_losses,
+    count_confusions,
+)
 
 
 @pytest.fixture
@@ -18,7 +23,8 @@ def predictions():
 def test_metrics_equal_scikit_learn(predictions):
     labels, probabilities = predictions
     predicted = probabilities.argmax(1)
-    metrics = compute_class_metrics(count_confusions(labels, probabilities), log_loss(labels, probabilities))
+    losses = compute_losses("single_label", np.eye(5, dtype=np.float32)[labels], probabilities)
+    metrics = compute_class_metrics(count_confusions(labels, probabilities), float(losses.mean()))
     assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     assert metrics["precision"] == pytest.approx(precision_score(labels, predicted, average="macro"))
     assert metrics["recall"] == pytest.approx(recall_score(labels, predicted, average="macro"))
