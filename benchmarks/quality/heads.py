@@ -12,6 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -31,11 +32,10 @@ from imagetune.data.splits.holdout import open_holdout
 from imagetune.model.build import POOLING
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import prepare_training, read_data
-from imagetune.training.feature_cache.features import compute_plain_features
+from imagetune.training.feature_cache.features import compute_plain_features, compute_solver_features
 from imagetune.training.feature_cache.plan import plan_features
 from imagetune.training.head_solver.rows import build_problem, deal_image_folds
-from imagetune.training.head_solver.solve import SHRINKAGE, LinearHead, choose_strength, fit_scaler, solve_head
-from imagetune.training.loop.solve_stage import compute_solver_rows
+from imagetune.training.head_solver.solve import SHRINKAGE, LinearHead, choose_strength, solve_head
 from imagetune.training.setup.job import TrainingJob, build_objective, build_targets
 from imagetune.training.setup.stopping import StopRequest
 
@@ -83,12 +83,11 @@ def main() -> None:
 
 def measure(table: Path) -> Iterator[tuple[str, tuple[float, float]]]:
     """Yield each setting with the test accuracy and log loss of its head; for copies also averaged with the flips."""
-    features: dict[str, Floats] = {}
+    # Read and computed once for each augmentation.
+    prepare = cache(partial(_prepare, table))
     for setting in SETTINGS:
-        job, tested = _prepare(table, setting.augmentation)
-        if setting.augmentation not in features:
-            features[setting.augmentation] = _compute_rows(job)
-        head = _solve(job, features[setting.augmentation], setting.shrinkage)
+        job, features, tested = prepare(setting.augmentation)
+        head = _solve(job, features, setting.shrinkage)
         logits = [head.compute_logits(part) for part in tested["test"]]
         labels = tested["labels"][0].astype(np.int64)
         yield f"{setting.augmentation}, shrinkage {setting.shrinkage:g}", score(logits[:1], labels)
@@ -103,8 +102,8 @@ def score(logits: list[Floats], labels: NDArray[np.int64]) -> tuple[float, float
     return float((probabilities.argmax(axis=1) == labels).mean()), float(-np.log(chosen).mean())
 
 
-def _prepare(table: Path, augmentation: str) -> tuple[TrainingJob, Mapping[str, list[Floats]]]:
-    """Return the job of a head, and the features of the test images, plain and flipped, with their labels."""
+def _prepare(table: Path, augmentation: str) -> tuple[TrainingJob, Floats, Mapping[str, list[Floats]]]:
+    """Return the job of a head, its features, and those of the test images, plain and flipped, with their labels."""
     recipe = load_checked_recipe(
         {
             "name": table.parent.name,
@@ -115,14 +114,16 @@ def _prepare(table: Path, augmentation: str) -> tuple[TrainingJob, Mapping[str, 
     ).recipe
     data = read_data(recipe, say=say_nothing)
     job = prepare_training(recipe, data, say=say_nothing, stop=StopRequest(), workers="as_written").job
-    plan = plan_features(job, job.config.stages[0], job.model)
+    stage = job.config.stages[0]
+    plan = plan_features(job, stage, job.model)
     if plan.halves is None:
         raise ValueError(plan.reason)
     records = open_holdout(data.splits)
     plain = compute_plain_features(plan.halves, records, job.images, batch_size=32)
     test = [np.concatenate([batch.images for batch in plain]), _compute_flipped(job, records)]
     labels = np.array([job.images.class_names.index(record.label) for record in records], np.float32)
-    return job, {"test": test, "labels": [labels]}
+    features = compute_solver_features(job, stage, plan, plan.halves, first_epoch=0)
+    return job, features, {"test": test, "labels": [labels]}
 
 
 def _compute_flipped(job: TrainingJob, records: Sequence[Record]) -> Floats:
@@ -136,26 +137,15 @@ def _compute_flipped(job: TrainingJob, records: Sequence[Record]) -> Floats:
     return np.concatenate(flipped)
 
 
-def _compute_rows(job: TrainingJob) -> Floats:
-    stage = job.config.stages[0]
-    return compute_solver_rows(job, stage, plan_features(job, stage, job.model), first_epoch=0)
-
-
 def _solve(job: TrainingJob, features: Floats, shrinkage: float) -> LinearHead:
     """Return the head of plain features, with the penalty that cross-validation chooses."""
     versions, count = features.shape[:2]
-    flat = features.reshape(versions * count, -1)
-    scaler = fit_scaler(flat, shrinkage=shrinkage)
-    problem = build_problem(
-        job,
-        scaler.transform(flat),
-        versions=versions,
-        objective=build_objective(job),
-        targets=build_targets(job),
+    problem, scaler = build_problem(
+        job, features, objective=build_objective(job), targets=build_targets(job), shrinkage=shrinkage
     )
     folds = np.tile(deal_image_folds(job.images, seed=job.seed), versions)
     with limit_blas_threads(problem.features.size * problem.targets.shape[1]):
-        chosen = choose_strength(problem, folds, np.arange(len(flat)) < count)
+        chosen = choose_strength(problem, folds, np.arange(versions * count) < count)
         return scaler.fold_into(solve_head(problem, chosen.strength))
 
 

@@ -25,6 +25,7 @@ from imagetune.model.split_model import SplitModel, hash_weights
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.training.feature_cache.plan import FEATURE_TYPE, FeaturePlan, read_feature_settings
+from imagetune.training.setup.events import FeaturesDone
 from imagetune.training.setup.job import TrainingImages, TrainingJob, open_stage_batches, resolve_stage_data
 
 Progress = Callable[[int, int], None]
@@ -138,8 +139,13 @@ def compute_train_features(
     return TrainFeatures(rows, len(images.train), len(versions), first_epoch)
 
 
+def build_feature_progress(job: TrainingJob, stage: StageConfig) -> Progress:
+    """Return a function that tells the job's listener how many of a stage's features are there."""
+    return lambda done, count: job.listener.features_done(FeaturesDone(stage.name, done, count))
+
+
 def compute_solver_features(
-    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: SplitModel, *, first_epoch: int, progress: Progress
+    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: SplitModel, *, first_epoch: int
 ) -> NDArray[np.float32]:
     """Return the features (1 + copies, n, d) of the training images as they are, then of their augmented copies.
 
@@ -149,7 +155,6 @@ def compute_solver_features(
         plan: Plan from ``plan_features``.
         halves: The split model of the plan.
         first_epoch: Number of epochs before this stage; copy c is what epoch ``first_epoch + c`` would see.
-        progress: Called with the number of finished images and of all images.
 
     Raises:
         StoppedError: A signal was received.
@@ -158,6 +163,7 @@ def compute_solver_features(
     images, data = job.images, resolve_stage_data(job.images.config, stage)
     versions = [_describe_plain(images.train, images, data, job.config.pass_size)]
     versions += [_describe_augmented(job, stage, data, first_epoch + copy) for copy in range(plan.copies - 1)]
+    progress = build_feature_progress(job, stage)
     rows = _load_or_compute(halves.lower, versions, data, check=job.stop.check, progress=progress, in_memory=True)
     count = len(images.train)
     return _take_rows(rows, np.arange(len(versions) * count)).reshape(len(versions), count, -1)

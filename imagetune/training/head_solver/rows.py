@@ -12,28 +12,36 @@ from imagetune.data.sources.labels import split_labels
 from imagetune.data.splits.assignment import Unit, compute_draw
 from imagetune.data.splits.folds import assign_folds
 from imagetune.training.head_solver.losses import build_convex_loss, smooth_targets
-from imagetune.training.head_solver.solve import FOLDS, HeadProblem
+from imagetune.training.head_solver.solve import FOLDS, SHRINKAGE, HeadProblem, Scaler, fit_scaler
 from imagetune.training.setup.job import TrainingImages, TrainingJob, compute_draw_probabilities
 from imagetune.training.setup.keras_feed import TrainingTargets
 from imagetune.training.setup.stages import Objective
 
 
 def build_problem(
-    job: TrainingJob, rows: NDArray[np.float32], *, versions: int, objective: Objective, targets: TrainingTargets
-) -> HeadProblem:
-    """Return the convex problem of a job's head.
+    job: TrainingJob,
+    features: NDArray[np.float32],
+    *,
+    objective: Objective,
+    targets: TrainingTargets,
+    shrinkage: float = SHRINKAGE,
+) -> tuple[HeadProblem, Scaler]:
+    """Return the convex problem of a job's head on scaled features, and their scaler.
 
     An image counts once, however many copies it has: each copy has a share of its weight. Class weights and sampling
     probabilities are weights of the images.
 
     Args:
         job: The training job.
-        rows: (c * n, d) scaled features of the n images, one version after the other.
-        versions: Number c of versions: the images as they are, and their copies.
+        features: (c, n, d) features of the n images in c versions: as they are, then their copies.
         objective: Training objective.
         targets: Targets of the n images, neither mixed nor with a teacher.
+        shrinkage: As for `fit_scaler`.
     """
-    count, train, task = len(rows) // versions, job.config, objective.task
+    versions, count = features.shape[:2]
+    train, task = job.config, objective.task
+    rows = features.reshape(versions * count, -1)
+    scaler = fit_scaler(rows, shrinkage=shrinkage)
     weights = np.ones(count) if targets.weights is None else targets.weights.astype(np.float64)
     if (probabilities := compute_draw_probabilities(job)) is not None:
         weights = weights * probabilities * count
@@ -42,13 +50,14 @@ def build_problem(
     if train.loss.logit_adjustment and objective.priors is not None:
         # A class without training images has a prior of 0, which has no logarithm.
         offset = train.loss.logit_adjustment * np.log(np.maximum(objective.priors, 1e-12))
-    return HeadProblem(
-        rows,
+    problem = HeadProblem(
+        scaler.transform(rows),
         np.tile(smooth_targets(targets.targets, train.label_smoothing, task), (versions, 1)).astype(np.float32),
         np.tile(weights / versions, versions).astype(np.float32),
         build_convex_loss(train.loss, task, outputs),
         offset.astype(np.float32),
     )
+    return problem, scaler
 
 
 def deal_image_folds(images: TrainingImages, *, seed: int) -> NDArray[np.int64]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from imagetune.errors import ImagetuneError
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.sections.train import StageConfig, TrainConfig
+from imagetune.training.feature_cache.features import compute_solver_features
 from imagetune.training.feature_cache.plan import plan_features
 from imagetune.training.head_solver.rows import build_problem
-from imagetune.training.loop.solve_stage import compute_solver_rows, scale_rows, solve_into_model
+from imagetune.training.loop.solve_stage import solve_into_model
 from imagetune.training.setup.events import EpochRecord
 from imagetune.training.setup.job import TrainingJob, build_objective, build_targets
 
@@ -48,14 +50,11 @@ def refit_head(job: TrainingJob, stage: StageConfig, best: EpochRecord) -> int:
     everything = replace(job, images=images)
     set_trainable(job.model, job.backbone, "none", batch_norm="frozen")
     plan = plan_features(everything, stage, job.model)
-    features = compute_solver_rows(everything, stage, plan, first_epoch=best.epoch - 1)
-    rows, scaler = scale_rows(features)
-    problem = build_problem(
-        everything,
-        rows,
-        versions=len(features),
-        objective=build_objective(everything),
-        targets=build_targets(everything),
+    if plan.halves is None:
+        raise ImagetuneError(f"the head of stage {stage.name!r} can't be solved: {plan.reason}")
+    features = compute_solver_features(everything, stage, plan, plan.halves, first_epoch=best.epoch - 1)
+    problem, scaler = build_problem(
+        everything, features, objective=build_objective(everything), targets=build_targets(everything)
     )
     solve_into_model(job.model, problem, scaler, strength=best.solved["strength"])
     return len(images.train)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import keras
 import numpy as np
@@ -19,15 +17,10 @@ from imagetune.model.inference import predict_probabilities
 from imagetune.model.split_model import SplitModel
 from imagetune.model.trainable import TrainableSummary, find_trainable_positions, set_trainable
 from imagetune.recipe.sections.train import StageConfig
-from imagetune.training.feature_cache.features import (
-    FeatureBatch,
-    compute_plain_features,
-    compute_solver_features,
-    split_into_batches,
-)
+from imagetune.training.feature_cache.features import compute_solver_features, split_into_batches
 from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
 from imagetune.training.head_solver.rows import build_problem, deal_image_folds
-from imagetune.training.head_solver.solve import HeadProblem, Scaler, choose_strength, fit_scaler, solve_head
+from imagetune.training.head_solver.solve import HeadProblem, Scaler, choose_strength, solve_head
 from imagetune.training.loop.checkpoints import (
     InitialWeights,
     commit_checkpoint,
@@ -35,13 +28,13 @@ from imagetune.training.loop.checkpoints import (
     prune_checkpoints,
 )
 from imagetune.training.loop.resume import collect_solved_arrays
+from imagetune.training.loop.source import compute_val_features, validate_features
 from imagetune.training.loop.state import BestEpoch, StageState, TrainingState, improves
 from imagetune.training.objectives.metrics import compute_prediction_metrics
-from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageStarted
+from imagetune.training.setup.events import EpochRecord, StageStarted
 from imagetune.training.setup.job import TrainingJob
 from imagetune.training.setup.keras_feed import TrainingTargets
 from imagetune.training.setup.stages import Objective
-from imagetune.training.setup.validation import compute_metrics_of_predictions
 
 _MAX_CHOOSING_IMAGES = 4000
 
@@ -73,19 +66,12 @@ def solve_stage(
     plan = plan_features(job, stage, job.model)
     summary = set_trainable(job.model, job.backbone, "none", batch_norm="frozen")
     job.listener.stage_started(_build_announcement(job, stage, state, plan, summary))
-    halves = _require_halves(stage, plan)
-    val = compute_plain_features(
-        halves,
-        job.images.val,
-        job.images,
-        batch_size=job.config.pass_size,
-        check=job.stop.check,
-        progress=partial(_report_features, job, stage),
-    )
-    train = compute_solver_rows(job, stage, plan, first_epoch=state.epoch)
+    if plan.halves is None:
+        raise ImagetuneError(f"the head of stage {stage.name!r} can't be solved: {plan.reason}")
+    val = compute_val_features(job, stage, plan.halves)
+    train = compute_solver_features(job, stage, plan, plan.halves, first_epoch=state.epoch)
     began = time.perf_counter()
-    scaled, scaler = scale_rows(train)
-    problem = build_problem(job, scaled, versions=len(train), objective=objective, targets=targets)
+    problem, scaler = build_problem(job, train, objective=objective, targets=targets)
     found = _choose_strength(job, problem, versions=len(train))
     solve_into_model(job.model, problem, scaler, strength=found["strength"])
     seconds = time.perf_counter() - began
@@ -94,37 +80,13 @@ def solve_stage(
         epoch=state.epoch + 1,
         # A step of its own: checkpoints are named by steps.
         step=state.step + 1,
-        train=_compute_train_metrics(job, halves, train[0], targets),
-        val=_compute_val_metrics(job, halves, val),
+        train=_compute_train_metrics(job, plan.halves, train[0], targets),
+        val=validate_features(job, plan.halves, val),
         learning_rate=None,
         images_per_second=len(job.images.train) / max(seconds, 1e-9),
         solved=found,
     )
     return _commit(job, stage, state, record, plan, initial), record
-
-
-def compute_solver_rows(
-    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, *, first_epoch: int
-) -> NDArray[np.float32]:
-    """Return the features (c, n, d) of the training images as they are, then of their augmented copies.
-
-    Args:
-        job: The training job.
-        stage: The stage whose head is solved.
-        plan: Plan from ``plan_features``.
-        first_epoch: Number of epochs before this stage.
-    """
-    halves = _require_halves(stage, plan)
-    return compute_solver_features(
-        job, stage, plan, halves, first_epoch=first_epoch, progress=partial(_report_features, job, stage)
-    )
-
-
-def scale_rows(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], Scaler]:
-    """Return features (c, n, d) as scaled rows (c * n, r), and their scaler."""
-    rows = features.reshape(-1, features.shape[-1])
-    scaler = fit_scaler(rows)
-    return scaler.transform(rows), scaler
 
 
 def solve_into_model(model: keras.Model, problem: HeadProblem, scaler: Scaler, *, strength: float) -> None:
@@ -161,16 +123,6 @@ def _draw_images(count: int, seed: int) -> NDArray[np.bool_]:
     return chosen
 
 
-def _report_features(job: TrainingJob, stage: StageConfig, done: int, of: int) -> None:
-    job.listener.features_done(FeaturesDone(stage.name, done, of))
-
-
-def _require_halves(stage: StageConfig, plan: FeaturePlan) -> SplitModel:
-    if plan.halves is None:
-        raise ImagetuneError(f"the head of stage {stage.name!r} can't be solved: {plan.reason}")
-    return plan.halves
-
-
 def _compute_train_metrics(
     job: TrainingJob, halves: SplitModel, features: NDArray[np.float32], targets: TrainingTargets
 ) -> dict[str, float]:
@@ -181,13 +133,6 @@ def _compute_train_metrics(
     if scale is not None:
         known = known * np.float32(scale.std) + np.float32(scale.mean)
     return compute_prediction_metrics(job.images.config.task, known, predictions, scale)
-
-
-def _compute_val_metrics(job: TrainingJob, halves: SplitModel, val: Sequence[FeatureBatch]) -> dict[str, float]:
-    if not val:
-        return {}
-    predictions = predict_probabilities(halves.predictions, val)
-    return compute_metrics_of_predictions(predictions, job.model, job.images)
 
 
 def _commit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -12,9 +12,13 @@ from imagetune.data.loading.pipeline import compute_epoch_order
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.split_model import SplitModel, split_model_at
 from imagetune.recipe.sections.train import StageConfig
-from imagetune.training.feature_cache.features import FeatureBatch, compute_plain_features, compute_train_features
+from imagetune.training.feature_cache.features import (
+    FeatureBatch,
+    build_feature_progress,
+    compute_plain_features,
+    compute_train_features,
+)
 from imagetune.training.feature_cache.plan import FeaturePlan
-from imagetune.training.setup.events import FeaturesDone
 from imagetune.training.setup.job import TrainingJob, compute_draw_probabilities, open_stage_batches
 from imagetune.training.setup.keras_feed import IndexedBatch
 from imagetune.training.setup.validation import compute_metrics_of_predictions, compute_validation_metrics
@@ -104,31 +108,22 @@ class FeatureSource:
             DataError: An image vanished.
         """
         job, first, count = self._job, self._first_epoch, len(self._job.images.train)
-        size = job.config.pass_size
-
-        def progress(done: int, of: int) -> None:
-            job.listener.features_done(FeaturesDone(self._stage.name, done, of))
-
-        self._val = compute_plain_features(
-            self._final, job.images.val, job.images, batch_size=size, check=job.stop.check, progress=progress
-        )
+        progress = build_feature_progress(job, self._stage)
+        self._val = compute_val_features(job, self._stage, self._final)
         features = compute_train_features(
             job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress
         )
         probabilities = compute_draw_probabilities(job)
         return features.batches(
             lambda epoch: compute_epoch_order(count, job.seed, epoch, probabilities),
-            batch_size=size,
+            batch_size=job.config.pass_size,
             epochs=self._stage.epochs,
             done=self._done,
         )
 
     def validate(self) -> dict[str, float]:
         """Return the validation metrics of the current model by name; empty without validation images."""
-        if not self._val:
-            return {}
-        predictions = predict_probabilities(self._final.predictions, self._val)
-        return compute_metrics_of_predictions(predictions, self._job.model, self._job.images)
+        return validate_features(self._job, self._final, self._val)
 
     def __enter__(self) -> Self:
         return self
@@ -137,6 +132,26 @@ class FeatureSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._val = []
+
+
+def compute_val_features(job: TrainingJob, stage: StageConfig, halves: SplitModel) -> list[FeatureBatch]:
+    """Return the features of the validation images, in batches; the job's listener hears of the progress."""
+    return compute_plain_features(
+        halves,
+        job.images.val,
+        job.images,
+        batch_size=job.config.pass_size,
+        check=job.stop.check,
+        progress=build_feature_progress(job, stage),
+    )
+
+
+def validate_features(job: TrainingJob, halves: SplitModel, val: Sequence[FeatureBatch]) -> dict[str, float]:
+    """Return the validation metrics of the current model from features, by name; empty without any."""
+    if not val:
+        return {}
+    predictions = predict_probabilities(halves.predictions, val)
+    return compute_metrics_of_predictions(predictions, job.model, job.images)
 
 
 def open_stage_source(
