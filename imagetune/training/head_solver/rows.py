@@ -79,8 +79,10 @@ def deal_image_folds(images: TrainingImages, *, seed: int) -> NDArray[np.int64]:
         *find_equal_pairs([record.path for record in records]),
     ]
     names = _list_strata(images)
+    # By content, as splits are drawn: the same images in another folder are dealt alike.
+    keys = [images.hashes.get(record.path, record.path) for record in records]
     units = [
-        Unit(tuple(members), Counter(names[at] for at in members), compute_draw(seed, records[members[0]].path))
+        Unit(tuple(members), Counter(names[at] for at in members), compute_draw(seed, min(keys[at] for at in members)))
         for members in list_group_members(find_components(len(records), pairs))
     ]
     folds = np.zeros(len(records), np.int64)

@@ -37,3 +37,13 @@ def test_every_fold_has_its_share_of_each_class() -> None:
 
 def test_images_that_cannot_be_separated_have_no_folds() -> None:
     assert not deal_image_folds(make_images(["one"] * 6, ["a", "b"] * 3), seed=1).any()
+
+
+def test_the_same_images_in_another_folder_are_dealt_alike() -> None:
+    def deal(folder: str) -> list[int]:
+        records = [Record(path=f"{folder}/{at}.png", label="ab"[at % 2]) for at in range(40)]
+        hashes = {record.path: f"{at:064x}" for at, record in enumerate(records)}
+        images = TrainingImages(records, (), ("a", "b"), DataConfig(source="unused"), hashes=hashes)
+        return deal_image_folds(images, seed=1).tolist()
+
+    assert deal("/home/ada/drawings") == deal("/data")
