@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from imagetune.core.quiet import hide_library_warnings, import_keras_quietly
 
@@ -160,6 +160,41 @@ def search(
         if callable(progress):
             return searched(EpochListener(progress), TrialWatcher(progress), _log)
         return searched(None, progress, _log)
+
+
+def auto(
+    source: str | Path,
+    *,
+    seconds: float = 1800.0,
+    prefer: Literal["accuracy", "speed", "size"] = "accuracy",
+    max_latency_ms: float | None = None,
+    **options: Any,
+) -> FinishedSearch:
+    """Return the best model for a folder of images that the time allows, tested once, with all that was tried.
+
+    Args:
+        source: A folder with a folder for each class, or a table, as ``data.source`` of a recipe.
+        seconds: Time from the start to the tested model.
+        prefer: What decides between backbones that are equally good.
+        max_latency_ms: Largest latency of one image on this machine.
+        **options: ``run_dir``, ``resume``, ``progress``, ``stop`` and keys of the recipe, as for `search`.
+
+    Raises:
+        WeightsError: No backbone has pretrained weights on this machine.
+        ImagetuneError: As for `search`.
+
+    Example:
+        >>> import imagetune
+        >>> found = imagetune.auto("holiday/", seconds=600)  # doctest: +SKIP
+        >>> found.best.metrics["accuracy"]  # doctest: +SKIP
+    """
+    with import_keras_quietly():
+        from imagetune.commands.auto import AutoOptions, find_auto_recipe
+
+    place = None if options.get("run_dir") is None else Path(options["run_dir"])
+    wanted = AutoOptions(seconds, prefer, max_latency_ms)
+    recipe = find_auto_recipe(source, wanted, run_dir=place, resume=bool(options.get("resume")))
+    return search(recipe, **options)
 
 
 def load(run: str | Path | FinishedRun) -> FinishedRun:

@@ -20,6 +20,7 @@ from imagetune.errors import ImagetuneError
 # that `imagetune --help` imports none of them.
 COMMANDS = {
     "fit": "Fine-tune a model, test it once and record the run.",
+    "auto": "Find the best model for a folder of images in the time you have.",
     "search": "Try many settings of a recipe, refit the best one and test it once.",
     "soup": "Average the weights of several runs into one model.",
     "evaluate": "Test a run again, on its own test images or on others.",
