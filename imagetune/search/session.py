@@ -56,6 +56,7 @@ class Search:
         best: The refit of the winner.
         added: How many trials this session has added to those of earlier ones.
         findings: Effects of a sweep's settings or a bake-off's backbones; empty for other algorithms.
+        seconds: What was spent of ``search.budget.hours``, and on the refit, over all sessions.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class Search:
     best: Refit
     added: int
     findings: Findings = NO_FINDINGS
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def _search(session: Session, records: _Records, tracker: Tracker, listener: Lis
         best,
         len(results) - len(list_results(past)),
         findings,
+        session.budget.compute_spent_seconds(),
     )
 
 

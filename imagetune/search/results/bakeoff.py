@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,7 +16,9 @@ from imagetune.core.files import write_csv
 from imagetune.errors import RecipeError
 from imagetune.evaluation.cross_validation import estimate_fold_mean
 from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.metrics import TASK_METRICS
 from imagetune.recipe.problems import format_path
+from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.search import ChoiceSpace, IntSpace
 from imagetune.search.proposers.bakeoff import BACKBONE_PATHS, OTHER_PATHS
 from imagetune.search.proposers.finalists import Direction
@@ -76,6 +78,11 @@ class BackboneResult:
         probe = self.probe or {"folds": ()}
         return tuple(float(fold["metrics"][probe["objective"]]) for fold in probe["folds"])
 
+    def mean_of(self, metric: str) -> float:
+        """Return the mean of another validation metric over the folds of its probe; NaN where it has none."""
+        folds = (self.probe or {"folds": ()})["folds"]
+        return fmean(fold["metrics"].get(metric, nan) for fold in folds) if folds else nan
+
     @property
     def lost(self) -> bool:
         """Whether its probe has a metric, and probe.json with the rest is gone."""
@@ -127,6 +134,12 @@ def rank_backbones(folder: Path, results: Sequence[TrialResult], direction: Dire
         if result.objective is None or not probe
     ]
     return [_add_fine_tunings(row, results) for row in rows]
+
+
+def find_deciding_metric(recipe: Recipe) -> str | None:
+    """Return the metric by which runs of the recipe's task are compared, where the probes' objective is another one."""
+    decides = TASK_METRICS[recipe.data.task].decides
+    return decides if decides != recipe.search.objective else None
 
 
 def write_bakeoff(folder: Path, rows: Sequence[BackboneResult]) -> None:
