@@ -17,9 +17,9 @@ def test_the_first_probe_always_starts():
 
 
 def test_a_probe_starts_only_if_the_refit_still_fits():
-    # A longer probe, then a fine-tuning of four times a probe's seconds, and the refit.
-    assert has_time_for_probe([probe(10.0)], 120.0)
-    assert not has_time_for_probe([probe(10.0)], 110.0)
+    # A longer probe, then a refit of six times a probe's seconds.
+    assert has_time_for_probe([probe(10.0)], 80.0)
+    assert not has_time_for_probe([probe(10.0)], 75.0)
 
 
 def test_a_fine_tuning_is_expected_to_take_as_long_as_those_before():

@@ -25,7 +25,7 @@ class BudgetConfig(Section):
     is no limit."""
     hours: Positive | None = None
     """Largest time of all trials in hours, over all sessions of a resumed search; then no trial starts any more. A
-    bakeoff keeps enough of it for a fine-tuning and the refit. By default there is no limit."""
+    bakeoff keeps enough of it for the refit. By default there is no limit."""
 
 
 class RayConfig(Section):
