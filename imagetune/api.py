@@ -8,7 +8,6 @@ is installed and the process is never ended. Messages go to the logger ``imagetu
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -309,11 +308,8 @@ def _log(topic: str, text: str, /) -> None:
 
 @contextmanager
 def _keras_left_alone() -> Iterator[None]:
-    """Give Keras its number format back in the end, and keep TensorFlow's notes on many models to itself."""
-    keras = sys.modules["keras"]
-    policy = keras.config.dtype_policy()
-    try:
-        with hide_library_warnings():
-            yield
-    finally:
-        keras.config.set_dtype_policy(policy)
+    """Give Keras its settings back in the end, and keep TensorFlow's notes on many models to itself."""
+    from imagetune.model.keras_settings import keras_left_alone
+
+    with keras_left_alone(), hide_library_warnings():
+        yield

@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
+from imagetune.cli.console import escape_unencodable_text
+from imagetune.core.environment import settle_process_environment
 from imagetune.core.text import find_similar_name
 from imagetune.core.version import read_version
 from imagetune.errors import ImagetuneError
@@ -83,6 +85,8 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
+    settle_process_environment()
+    escape_unencodable_text()
     code = run(sys.argv[1:])
     # A Ctrl-C while Python shuts down ends it at once, without a traceback from within a library.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -66,9 +66,7 @@ class RunFiles:
     @property
     def images_root(self) -> Path:
         """The folder that relative paths of images start at."""
-        source = Path(self.recipe.data.source)
-        # By its suffix where the source is gone: a report must still be written when images have moved.
-        return source if source.is_dir() or not source.suffix else source.parent
+        return locate_images_root(Path(self.recipe.data.source))
 
     @cached_property
     def tested_predictions(self) -> Predictions | None:
@@ -106,6 +104,12 @@ def read_run(folder: Path) -> RunFiles:
         soup=read_json(run.soup),
         rows=_read_rows(run.splits),
     )
+
+
+def locate_images_root(source: Path) -> Path:
+    """Return the folder that the paths of a run's images start at: its source, or the folder of its table."""
+    # By its suffix where the source is gone: a report must still be written when images have moved.
+    return source if source.is_dir() or not source.suffix else source.parent
 
 
 def read_json(path: Path) -> dict[str, Any]:

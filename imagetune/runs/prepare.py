@@ -24,6 +24,7 @@ from imagetune.errors import DataError, ResourceError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, find_value_scale
 from imagetune.model.devices import find_device
+from imagetune.model.keras_settings import set_keras_settings
 from imagetune.model.load_weights import WeightsReport, is_run_folder, load_weights
 from imagetune.model.manifest import load_model
 from imagetune.recipe.schema import Recipe
@@ -168,8 +169,8 @@ def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tup
     # A process may build many models, as trials do: names and memory of earlier ones must not reach this one.
     keras.backend.clear_session()
     keras.utils.set_random_seed(recipe.seed)
-    # It is global: without this, the precision of the model that was built before would stay.
-    keras.config.set_dtype_policy(recipe.train.precision)
+    # They are global: without this, the precision of the model that was built before would stay.
+    set_keras_settings(recipe.train.precision)
     image, config = recipe.data.image, recipe.model
     # From the training labels alone, as the scale becomes part of the model.
     scale = compute_value_scale(images.train_labels) if recipe.data.task == "regression" else None
