@@ -58,6 +58,8 @@ _FILES = (
     run_files.REPORT,
     run_files.MODEL_CARD,
     run_files.LABEL_ERRORS,
+    run_files.LABELS,
+    run_files.PREDICT_SCRIPT,
     f"{run_files.EXPLANATIONS}/*.jpg",
     f"{run_files.ROBUSTNESS}/*.jpg",
     f"{run_files.PREDICTIONS}/*.csv",
