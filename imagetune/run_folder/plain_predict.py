@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 
-def load_image(file: Any, labels: dict[str, Any]) -> np.ndarray:
+def load_image(file: Any, labels: dict[str, Any]) -> Any:
     """Return (height, width, 3) uint8 RGB: upright, without transparency, and fitted into the model's frame."""
-    image, (height, width), how = Image.open(file), labels["size"], labels["resize"]
+    image: Image.Image = Image.open(file)
+    (height, width), how = labels["size"], labels["resize"]
     columns, rows = image.size[::-1] if image.getexif().get(0x0112, 1) >= 5 else image.size
     scale = (min if how == "pad" else max)(height / rows, width / columns)
     if image.format in ("JPEG", "MPO") and image.mode in (
@@ -41,7 +42,7 @@ def load_image(file: Any, labels: dict[str, Any]) -> np.ndarray:
     return framed
 
 
-def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(pixels: Any, height: int, width: int) -> Any:
     """Return the pixels averaged over areas where they shrink, else interpolated, as OpenCV does within one level."""
     rows, columns = pixels.shape[:2]
     how = "linear" if height * width >= rows * columns else "area" if height <= rows and width <= columns else "mixed"
@@ -49,7 +50,7 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.rint(np.einsum("hr,rck,wc->hwk", down, pixels, across, optimize=True)).astype(np.uint8)
 
 
-def weigh(old: int, new: int, how: str) -> np.ndarray:
+def weigh(old: int, new: int, how: str) -> Any:
     """Return (new, old) shares of a line's pixels in each pixel of the line when it is resized."""
     place, ends = np.arange(old), np.arange(new + 1) * old / new
     if how == "area":
@@ -59,7 +60,7 @@ def weigh(old: int, new: int, how: str) -> np.ndarray:
     return np.clip(1 - abs(np.clip(middle, 0, old - 1)[:, None] - place), 0, 1)
 
 
-def name_label(row: np.ndarray, labels: dict[str, Any]) -> str:
+def name_label(row: Any, labels: dict[str, Any]) -> str:
     """Return the label of one image from the model's outputs."""
     names = labels["class_names"]
     if labels["task"] == "regression":

@@ -29,7 +29,15 @@ from imagetune.tracking.content import (
     read_trial_metrics,
 )
 from imagetune.tracking.description import describe_run
-from imagetune.tracking.packing import ModelInfo, pack_model, read_model_info
+from imagetune.tracking.packing import (
+    ModelInfo,
+    has_model,
+    link_into_store,
+    list_own_files,
+    name_model,
+    pack_model,
+    read_model_info,
+)
 from imagetune.tracking.runs import build_run_tags
 from imagetune.tracking.state import TrackingState, write_state
 
@@ -39,7 +47,6 @@ if TYPE_CHECKING:
 # MLflow's server takes 100 parameters and 1000 metrics in a request; an epoch adds a few dozen before it is counted.
 PARAMETERS_PER_BATCH = 100
 METRICS_PER_BATCH = 900
-MODEL_NAME = "model"
 HASH_TAG = "imagetune.sha256"
 
 _FILES = (
@@ -198,11 +205,10 @@ def send_files(copy: Copy) -> int:
 
 
 def send_model(copy: Copy) -> int:
-    """Send model.keras as a logged model of the keras flavour, when the run has ended."""
-    path = copy.run_dir / run_files.KERAS_MODEL
-    if not copy.state.log_model or read_run_state(copy.run_dir) not in _FINAL_STATES or not path.exists():
+    """Send the model as a logged model, by name of its recipe and backbone, when the run has ended."""
+    if not copy.state.log_model or read_run_state(copy.run_dir) not in _FINAL_STATES or not has_model(copy.run_dir):
         return 0
-    digest = compute_file_sha256(path)
+    digest = compute_file_sha256(copy.run_dir / run_files.KERAS_MODEL)
     return copy.once("model", digest, lambda: _log_model(copy, digest))
 
 
@@ -312,7 +318,7 @@ def count_pending(run_dir: Path, state: TrackingState) -> int:
     lines = max(0, len(read_metric_lines(run_dir)) - state.lines_sent)
     files = sum(state.sent.get(f"file {name}") != compute_file_sha256(path) for name, path in list_files(run_dir))
     model = run_dir / run_files.KERAS_MODEL
-    waits = state.log_model and model.exists() and state.sent.get("model") != compute_file_sha256(model)
+    waits = state.log_model and has_model(run_dir) and state.sent.get("model") != compute_file_sha256(model)
     trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in read_trial_metrics(run_dir))
     rest = ("parameters" not in state.sent) + (state.sent.get("status") != read_run_state(run_dir))
     return lines + trials + files + waits + rest
@@ -347,10 +353,11 @@ def _find_model(copy: Copy, digest: str) -> Any:
 
 
 def _create_model(copy: Copy, digest: str) -> Any:
-    parameters = flatten_recipe(read_recipe(copy.run_dir))
+    recipe = read_recipe(copy.run_dir)
+    parameters = flatten_recipe(recipe)
     return copy.client.create_logged_model(
         copy.state.experiment_id or "0",
-        name=MODEL_NAME,
+        name=name_model(recipe),
         source_run_id=copy.run_id,
         tags={HASH_TAG: digest},
         params={name: value for name, value in parameters.items() if name.startswith("model.")},
@@ -361,21 +368,16 @@ def _create_model(copy: Copy, digest: str) -> Any:
 def _upload_model(copy: Copy, model: Any, info: ModelInfo) -> None:
     """Send the files of the MLflow model to the place that MLflow gave it."""
     with tempfile.TemporaryDirectory(prefix="imagetune-") as temporary:
-        folder = Path(temporary) / MODEL_NAME
-        pack_model(
-            copy.run_dir,
-            folder,
-            info,
-            model_id=model.model_id,
-            run_id=copy.run_id,
-            location=str(model.artifact_location),
-        )
-        # One file at a time: MLflow's thread pools would keep the process from ending when a server hangs.
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                where = path.relative_to(folder).parent.as_posix()
-                copy.client.log_model_artifact(model.model_id, str(path), None if where == "." else where)
-                copy.tick()
+        folder = Path(temporary) / "model"
+        location = str(model.artifact_location)
+        pack_model(copy.run_dir, folder, info, model_id=model.model_id, run_id=copy.run_id, location=location)
+        packed = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        # MLmodel last: what is there with it is complete.
+        for name, path in sorted({**packed, **dict(list_own_files(copy.run_dir))}.items(), reverse=True):
+            if not (path.is_relative_to(copy.run_dir) and link_into_store(path, location, name)):
+                # One at a time: MLflow's thread pools would keep the process from ending when a server hangs.
+                copy.client.log_model_artifact(model.model_id, str(path), name.rpartition("/")[0] or None)
+            copy.tick()
 
 
 def _mark(value: object) -> str:
