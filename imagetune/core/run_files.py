@@ -31,6 +31,7 @@ PLOTS = "plots"
 REPORT = "report.html"
 MODEL_CARD = "model_card.md"
 TRACKING = "tracking.json"
+SYSTEM = "system.jsonl"
 DEBUG_LOG = "debug.log"
 
 # What a search's folder has besides.

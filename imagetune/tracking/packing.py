@@ -58,16 +58,15 @@ def read_model_info(run_dir: Path) -> ModelInfo:
     """
     labels = read_json_object(run_dir / run_files.LABELS)
     height, width = labels["size"]
-    return ModelInfo(
-        str(labels["task"]), tuple(labels["class_names"]), (height, width), _list_requirements(_locked_versions(run_dir))
-    )
+    required = _list_requirements(_locked_versions(run_dir))
+    return ModelInfo(str(labels["task"]), tuple(labels["class_names"]), (height, width), required)
 
 
 def pack_model(run_dir: Path, folder: Path, info: ModelInfo, *, model_id: str, run_id: str, location: str) -> None:
     """Write the MLflow model of a run to ``folder``: pyfunc with encoded images in, and Keras's own flavour.
 
-    Keras isn't loaded: the model is the run's file, byte by byte, and MLflow is told the signature and requirements that
-    it would load the model for. So it takes half a second.
+    Keras isn't loaded: the model is the run's file, byte by byte, and MLflow is told the signature and requirements
+    that it would load the model for. So it takes half a second.
 
     Args:
         run_dir: The run folder, with `has_model`.

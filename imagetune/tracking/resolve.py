@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from imagetune.core import run_files
 from imagetune.errors import TrackingError
 from imagetune.tracking.address import redact_uri, resolve_uri
+from imagetune.tracking.model_step import HASH_TAG
 from imagetune.tracking.packing import ARTIFACTS, OWN_FOLDER
-from imagetune.tracking.steps import HASH_TAG
 from imagetune.tracking.store import is_absent, open_client, store_errors
 
 if TYPE_CHECKING:
