@@ -65,6 +65,7 @@ def _train(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
         until_epoch=task.epochs,
         continues=task.continues,
         compared=task.compared,
+        continued=shared.continues_trials,
     )
     trained = run_training(lesson, stop=stop)
     outcome = Outcome("completed", trained.objective, trained.epochs, trained.best_epoch)
