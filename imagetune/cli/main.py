@@ -36,6 +36,7 @@ COMMANDS = {
     "model": "List backbones and their layers.",
     "weights": "List, fetch and check pretrained weights.",
     "recipe": "List, copy, show, validate and compare recipes.",
+    "runs": "Free the disk of what ended runs no longer need.",
     "sync": "Send to MLflow what a run has not sent yet.",
     "ui": "Open MLflow's UI on the runs.",
 }

@@ -10,6 +10,7 @@ from imagetune.cli.render.lines import format_line
 from imagetune.cli.render.tables import format_table
 from imagetune.core import run_files
 from imagetune.core.text import format_count, format_duration, format_list
+from imagetune.run_folder.sizes import estimate_sizes
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
@@ -109,7 +110,20 @@ def format_plan(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
         yield format_line("folds", f"{recipe.evaluate.folds} more trainings of about the same length")
     peak = measure_peak_memory() / 2**30
     yield format_line("memory", f"{peak:.1f} GiB at batch size {recipe.train.batch_size}, without the data workers")
+    yield format_line("disk", _describe_disk(recipe, plans))
     yield format_line("dry run", "nothing was written")
+
+
+def _describe_disk(recipe: Recipe, plans: list[StagePlan]) -> str:
+    """Return what the run will take of the disk; each fold is a run of its own."""
+    trained = (0 if plan.stage.solve is True else plan.trainable_parameters for plan in plans)
+    sizes = estimate_sizes(plans[0].parameters, trained)
+    runs = 1 + (recipe.evaluate.folds or 0)
+    model, checkpoints = runs * sizes.model / 1e6, runs * sizes.checkpoints / 1e6
+    return (
+        f"about {model:,.0f} MB for the model, at most {checkpoints:,.0f} MB for checkpoints, "
+        "which `imagetune runs prune` removes afterwards"
+    )
 
 
 def _stage_lines(plan: StagePlan, label: str) -> Iterator[str]:

@@ -67,6 +67,7 @@ def _train(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
         until_epoch=task.epochs,
         continues=task.continues,
         compared=task.compared,
+        continued=shared.continues_trials,
     )
     trained = run_training(lesson, stop=stop)
     objective = trained.objective if task.probed is None else _add_gain(trained, task.probed)

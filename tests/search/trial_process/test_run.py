@@ -37,7 +37,8 @@ def recipe(images, tiny):
             "data": {"source": str(images), "image_size": 32, "workers": 0, "augmentation": "light"},
             "model": {"backbone": TINY, "weights": "random", "head": {"dropout": 0.2}},
             "train": {"batch_size": 8, "stages": [head(5)]},
-            "search": {"objective": "loss"},
+            # Its trials may be continued, so that they keep their checkpoints.
+            "search": {"objective": "loss", "algorithm": "hyperband"},
         }
     )
 
@@ -126,6 +127,15 @@ def test_a_trial_that_falls_behind_ends_early_and_keeps_what_it_has(shared, task
     assert outcome.objective == min(losses(tmp_path / "poor"))
     assert RunFolder(tmp_path / "poor").read_status()["state"] == "finished"
     assert list_checkpoints(tmp_path / "poor" / "checkpoints")
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_a_trial_that_nothing_goes_on_from_leaves_no_checkpoints(shared, task, tmp_path, folds):
+    config = shared.config.model_copy(update={"algorithm": "random", "folds": folds})
+    outcome = run_trial(replace(shared, config=config), task("alone", epochs=1))
+    assert outcome.status == "completed"
+    assert not list((tmp_path / "alone").rglob("*.npz"))
+    assert outcome.objective is not None
 
 
 def test_a_loss_that_is_no_number_is_a_failure_with_its_reason(shared, task):
