@@ -245,7 +245,11 @@ def predict(run: str | Path | FinishedRun, images: Images, **options: bool) -> l
 
 
 def evaluate(
-    run: str | Path | FinishedRun, data: str | Path | None = None, *, require: Sequence[str] = ()
+    run: str | Path | FinishedRun,
+    data: str | Path | None = None,
+    *,
+    require: Sequence[str] = (),
+    allow_seen: bool = False,
 ) -> EvaluationResult:
     """Return the result of a test of a run; short for ``load(run).evaluate(data)``.
 
@@ -253,10 +257,11 @@ def evaluate(
         run: As for `load`.
         data: Other labelled images, a folder of class folders or a table; by default the run's test split.
         require: Requirements besides those of the recipe, such as ``balanced_accuracy:lower_bound=0.85``.
+        allow_seen: Test on images that the run was trained or selected with, too; they meet no requirement.
 
     Raises:
         ModelFileError: It is no finished run.
-        DataError: There are no such images, or they can't be read.
+        DataError: There are no such images, they can't be read, or the run was trained or selected with some.
 
     Example:
         >>> import imagetune
@@ -266,7 +271,7 @@ def evaluate(
         >>> tested.missed
         ('test accuracy: its value ... is ... below the required 0.999',)
     """
-    return load(run).evaluate(data, require=require)
+    return load(run).evaluate(data, require=require, allow_seen=allow_seen)
 
 
 def compare(*runs: str | Path | FinishedRun, common: bool = False, metric: str | None = None) -> RunComparison:

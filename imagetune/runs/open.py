@@ -8,7 +8,7 @@ from imagetune.data.splits.splits import Splits, read_splits_csv
 from imagetune.model.manifest import LoadedModel, load_model
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.run_folder.folder import RunFolder, open_run_folder
-from imagetune.run_folder.reader import locate_images_root
+from imagetune.run_folder.reader import find_images_root
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 
@@ -43,5 +43,4 @@ def read_run_splits(folder: RunFolder, config: DataConfig, class_names: tuple[st
     Raises:
         DataError: splits.csv is missing or corrupted.
     """
-    root = locate_images_root(Path(config.source))
-    return read_splits_csv(folder.splits, root=root, class_names=class_names)
+    return read_splits_csv(folder.splits, root=find_images_root(config.source), class_names=class_names)

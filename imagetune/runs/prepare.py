@@ -25,12 +25,12 @@ from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, find_value_scale
 from imagetune.model.devices import find_device
 from imagetune.model.keras_settings import set_keras_settings
-from imagetune.model.load_weights import WeightsReport, is_run_folder, load_weights
+from imagetune.model.load_weights import WeightsReport, load_weights
 from imagetune.model.manifest import load_model
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.solving import find_solver_obstacle
 from imagetune.runs.checks.tasks import check_classes
-from imagetune.runs.lineage import count_seen_images, open_members
+from imagetune.runs.lineage import count_seen_images, list_ancestors, open_members
 from imagetune.runs.open import find_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 from imagetune.training.feature_cache.features import caches_features
@@ -283,7 +283,7 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
     """
     if recipe.data.audit.on_leak == "ignore":
         return
-    for where, run in _list_ancestors(recipe).items():
+    for where, run in list_ancestors(recipe).items():
         tested = open_holdout(splits)
         (ancestor,) = open_members([str(find_run(run, uri=recipe.tracking.uri).path)])
         # A model from a registry may have lost its run; that is a warning, as nothing shows a leak.
@@ -337,12 +337,3 @@ def _load_teacher(recipe: Recipe, class_names: tuple[str, ...]) -> Teacher | Non
         return None
     folder = find_run(config.run, uri=recipe.tracking.uri)
     return make_teacher(load_model(folder.model), class_names, config.temperature)
-
-
-def _list_ancestors(recipe: Recipe) -> dict[str, str]:
-    """Return the runs that this one builds on, teacher and source of the weights, by the recipe key that names them."""
-    teacher, weights = recipe.train.teacher, recipe.model.weights
-    found = {"train.teacher": teacher.run} if teacher is not None else {}
-    if is_mlflow_uri(weights) or is_run_folder(Path(weights)):
-        found["model.weights"] = weights
-    return found
