@@ -83,7 +83,15 @@ SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {
 # What a reviewer reads first; all else is one click away, or a link of the list at the top.
 _UNFOLDED = (
     *(f"{name.capitalize()} metrics" for name in SPLITS.values()),
-    *("Requirements", "Metrics per split", "Learning curves", "Confusion matrix", "Residuals", "Model soup", "Commands"),
+    *(
+        "Requirements",
+        "Metrics per split",
+        "Learning curves",
+        "Confusion matrix",
+        "Residuals",
+        "Model soup",
+        "Commands",
+    ),
 )
 MAX_CONFUSIONS = 6
 MAX_PATHS = 5

@@ -79,14 +79,16 @@ def test_a_link_of_the_list_opens_its_section(run_folder):
     opened = '[...document.querySelectorAll("details[open] h2")].map((heading) => heading.textContent)'
     with window(write_report(run_folder)) as page:
         assert page.ask(opened) == []
-        page.ask('[...document.querySelectorAll(".sections a")].find((a) => a.textContent === "Worst mistakes").click()')
+        page.ask(
+            '[...document.querySelectorAll(".sections a")].find((a) => a.textContent === "Worst mistakes").click()'
+        )
         assert page.ask(opened) == ["Worst mistakes"]
 
 
 @needs_browser
 @pytest.mark.parametrize("width", [390, 500])
 def test_the_test_column_is_in_sight_on_a_phone(run_folder, width):
-    table = 'document.querySelector("[aria-label=\'Metrics per split\']")'
+    table = "document.querySelector(\"[aria-label='Metrics per split']\")"
     with window(write_report(run_folder), width=width) as page:
         assert page.ask(f"{table}.scrollWidth - {table}.clientWidth") == 0
 
