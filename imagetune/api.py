@@ -62,6 +62,9 @@ def fit(
         >>> run.metrics["accuracy"].value > 0.5
         True
     """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():
         from imagetune.commands.fit import fit as run_fit
         from imagetune.commands.load import FinishedRun
@@ -125,6 +128,9 @@ def search(
         >>> found.best.metrics["accuracy"].value > 0.3, len({trial.trial.trial_id for trial in found.trials}) >= 2
         (True, True)
     """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():
         from imagetune.commands.load import FinishedSearch
         from imagetune.commands.progress import EpochListener, TrialWatcher

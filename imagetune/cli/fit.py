@@ -21,6 +21,9 @@ from imagetune.cli.quiet import quiet_start
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
     """Fine-tune a model as RECIPE says, test it once, and record all of it in a run folder with a report."""
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, overrides)
     # Imported inside the command: Keras takes seconds, for which `--help` and a wrong option need not wait.
     with quiet_start():
         from imagetune.commands.fit import fit, plan

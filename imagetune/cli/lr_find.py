@@ -33,6 +33,9 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
     A later stage is tested from the weights that training starts with. `learning_rate: auto` in the recipe does the
     same within a run, after the stages before it, and takes the valley.
     """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, overrides)
     with quiet_start():
         from imagetune.commands.lr_find import find_learning_rate
         from imagetune.training.setup.stopping import listen_for_stop

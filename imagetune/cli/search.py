@@ -22,8 +22,10 @@ from imagetune.cli.quiet import quiet_start
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Search the spaces of RECIPE for the best settings, train a model with them, and test it once."""
+    from imagetune.commands.early_checks import check_inputs
     from imagetune.commands.warm_up import start_trial_processes
 
+    check_inputs(recipe, overrides)
     # Before this process imports Keras: both imports take seconds, and they run side by side.
     start_trial_processes(recipe, overrides)
     with quiet_start():
