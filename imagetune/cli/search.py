@@ -55,6 +55,6 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
     echo_lines(format_files(found.folder, found.best.folder))
     # A resumed search that had ended already would otherwise look as if --resume had done something.
     if not found.best.fresh and not found.added:
-        click.echo(format_nothing_left(found.recipe.search.algorithm))
+        click.echo(format_nothing_left(found.recipe.search.algorithm, exhausted=found.exhausted))
     # Last, as its error ends the command: the files and the metrics are on the screen by then.
     enforce_requirements(found.best)

@@ -36,6 +36,7 @@ from imagetune.search.refit import Refit, build_refit_recipe, complete_refit, fi
 from imagetune.search.report.write import write_last_report
 from imagetune.search.results.findings import NO_FINDINGS, Findings, describe_plan, write_findings
 from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_images
+from imagetune.search.space import count_settings
 from imagetune.search.trial_process.folds import check_folds
 from imagetune.search.warm_start import load_warm_start, write_warm_start
 from imagetune.tracking.tracker import Tracker, start_tracking
@@ -56,6 +57,7 @@ class Search:
         best: The refit of the winner.
         added: How many trials this session has added to those of earlier ones.
         findings: Effects of a sweep's settings or a bake-off's backbones; empty for other algorithms.
+        settings: How many different settings the spaces have; None for any number.
     """
 
     folder: Path
@@ -66,6 +68,13 @@ class Search:
     best: Refit
     added: int
     findings: Findings = NO_FINDINGS
+    settings: int | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every setting of the spaces has been tried, so that more trials could only repeat some."""
+        tried = {tuple(result.trial.values.items()) for result in self.results if result.trial.phase == "search"}
+        return self.settings is not None and len(tried) >= self.settings
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,7 @@ def _search(
         best,
         len(results) - len(list_results(past)),
         findings,
+        count_settings(spaces),
     )
 
 
