@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Search the spaces of RECIPE for the best settings, train a model with them, and test it once."""
+    from imagetune.commands.early_checks import check_inputs
     from imagetune.commands.warm_up import start_trial_processes
 
+    check_inputs(recipe, overrides)
     # Before this process imports Keras: both imports take seconds, and they run side by side.
     start_trial_processes(recipe, overrides)
     with quiet_start():
@@ -67,6 +69,6 @@ def show_search(found: Search, recipe: Path) -> None:
     echo_lines(format_files(found.folder, found.best.folder))
     # A resumed search that had ended already would otherwise look as if --resume had done something.
     if not found.best.fresh and not found.added:
-        click.echo(format_nothing_left(found.recipe.search.algorithm))
+        click.echo(format_nothing_left(found.recipe.search.algorithm, exhausted=found.exhausted))
     # Last, as its error ends the command: the files and the metrics are on the screen by then.
     enforce_requirements(found.best)

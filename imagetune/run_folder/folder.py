@@ -303,7 +303,16 @@ def _build_occupied_error(folder: RunFolder) -> CheckpointError:
     if state == "running":
         held = "a run whose process has died"
     hint = "choose another --run-dir or an empty folder"
+    if state is not None and state != "finished":
+        hint = suggest_continuation(folder)
     return CheckpointError(f"the folder holds {held}", where=str(folder.path), hint=hint)
+
+
+def suggest_continuation(folder: RunFolder) -> str:
+    """Return how to go on with a run or a search that was stopped before its end, as a hint."""
+    if (folder.path / run_files.SEARCH).is_file():
+        return f"go on with it by the same command and --run-dir {folder.path} --resume"
+    return "a fit can't be gone on with: the same command with a new run folder begins again"
 
 
 def _find_writer(folder: RunFolder) -> int | None:

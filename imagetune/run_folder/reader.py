@@ -11,11 +11,11 @@ from typing import Any
 
 from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.data.sources.labels import build_label_rule
-from imagetune.data.sources.read import TABLE_SUFFIXES
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.source_kinds import TABLE_SUFFIXES
 from imagetune.run_folder.folder import RunFolder
 
 # The names of splits in files, and those on pages.
