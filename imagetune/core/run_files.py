@@ -31,6 +31,9 @@ MODEL_CARD = "model_card.md"
 TRACKING = "tracking.json"
 DEBUG_LOG = "debug.log"
 
+# Marks a folder that imagetune made and that has no recipe, such as one of explanations.
+WRITTEN = ".written-by-imagetune"
+
 # What a search's folder has besides.
 SEARCH = "search.json"
 JOURNAL = "journal.jsonl"
