@@ -71,7 +71,7 @@ def evaluate_model(
     recipe = load_recipe(folder.recipe).recipe
     unusable: dict[str, str] = {}
     if data:
-        records, unusable = read_labelled_records(data, recipe.data)
+        records, unusable = read_labelled_records(data, recipe.data, loaded.class_names)
     else:
         # From the run's own splits.csv: the source may have changed since, and split again it could bring images of the
         # training into the test.

@@ -20,7 +20,8 @@ PROBABILITIES = {"one": [0.9, 0.6, 0.4, 0.4], "two": [0.7, 0.2, 0.3, 0.1]}
 
 def member(name):
     recipe = Recipe.model_validate({"data": {"source": "x"}, "evaluate": {"bootstrap_samples": 100}})
-    return SimpleNamespace(name=name, recipe=recipe, splits="splits", hashes={"0.png": "f00"})
+    manifest = SimpleNamespace(class_names=("a", "b"))
+    return SimpleNamespace(name=name, recipe=recipe, splits="splits", hashes={"0.png": "f00"}, manifest=manifest)
 
 
 @pytest.fixture
@@ -42,7 +43,9 @@ def members(monkeypatch):
 
     monkeypatch.setattr(command, "open_members", lambda runs: members)
     monkeypatch.setattr(command, "open_holdout", lambda splits: RECORDS)
-    monkeypatch.setattr(command, "read_labelled_records", lambda path, config: (RECORDS, {"bad.png": "empty"}))
+    monkeypatch.setattr(
+        command, "read_labelled_records", lambda path, config, class_names: (RECORDS, {"bad.png": "empty"})
+    )
     monkeypatch.setattr(command, "hash_images", lambda records: {"0.png": "ba5e"})
     monkeypatch.setattr(command, "refuse_seen_images", lambda one, records, hashes: checked.append((one.name, hashes)))
     monkeypatch.setattr(command, "_predict", predict)
