@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
+from imagetune.cli.console import escape_unencodable_text
+from imagetune.core.environment import settle_process_environment
 from imagetune.core.text import find_similar_name
 from imagetune.core.version import read_version
 from imagetune.errors import ImagetuneError
@@ -20,6 +22,7 @@ from imagetune.errors import ImagetuneError
 # that `imagetune --help` imports none of them.
 COMMANDS = {
     "fit": "Fine-tune a model, test it once and record the run.",
+    "auto": "Find the best model for a folder of images in the time you have.",
     "search": "Try many settings of a recipe, refit the best one and test it once.",
     "soup": "Average the weights of several runs into one model.",
     "evaluate": "Test a run again, on its own test images or on others.",
@@ -33,6 +36,7 @@ COMMANDS = {
     "model": "List backbones and their layers.",
     "weights": "List, fetch and check pretrained weights.",
     "recipe": "List, copy, show, validate and compare recipes.",
+    "runs": "Free the disk of what ended runs no longer need.",
     "sync": "Send to MLflow what a run has not sent yet.",
     "ui": "Open MLflow's UI on the runs.",
 }
@@ -82,6 +86,8 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
+    settle_process_environment()
+    escape_unencodable_text()
     code = run(sys.argv[1:])
     # A Ctrl-C while Python shuts down ends it at once, without a traceback from within a library.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
+
+if TYPE_CHECKING:
+    from imagetune.search.session import Search
 
 
 @click.command(epilog="Example: imagetune search recipes/search.yaml -o search.trials=10")
@@ -27,13 +31,9 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
     # Before this process imports Keras: both imports take seconds, and they run side by side.
     start_trial_processes(recipe, overrides)
     with quiet_start():
-        from imagetune.commands.requirements import enforce_requirements
         from imagetune.commands.search import search
         from imagetune.training.setup.stopping import listen_for_stop
-    from imagetune.cli.render.evaluation import format_evaluation
-    from imagetune.cli.render.lines import echo_lines, screen_width
     from imagetune.cli.render.progress import Screen
-    from imagetune.cli.render.search import format_files, format_nothing_left, format_search
     from imagetune.cli.render.search_progress import SearchScreen
 
     screen = SearchScreen(Screen())
@@ -48,6 +48,20 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
             say=screen.say,
             stop=stop,
         )
+    show_search(found, recipe)
+
+
+def show_search(found: Search, recipe: Path) -> None:
+    """Print the result of a search: trials, winner, test and files.
+
+    Raises:
+        GateError: The winner's test missed a requirement.
+    """
+    from imagetune.cli.render.evaluation import format_evaluation
+    from imagetune.cli.render.lines import echo_lines, screen_width
+    from imagetune.cli.render.search import format_files, format_nothing_left, format_search
+    from imagetune.commands.requirements import enforce_requirements
+
     echo_lines(format_search(found, recipe_file=recipe, width=screen_width()))
     echo_lines(format_evaluation(found.best.evaluation or {}))
     echo_lines(format_files(found.folder, found.best.folder))

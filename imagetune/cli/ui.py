@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 
@@ -11,8 +13,11 @@ import click
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-def command(uri: str | None, host: str, port: int) -> int:
-    """Serve MLflow's UI for the store that runs are recorded in."""
+@click.option(
+    "--browser/--no-browser", default=None, help="Whether to open a browser; by default where a terminal shows this."
+)
+def command(uri: str | None, host: str, port: int, browser: bool | None) -> int:
+    """Serve MLflow's UI for the store that runs are recorded in: first the newest experiment's test metrics."""
     from imagetune.tracking.ui import run_ui
 
-    return run_ui(uri, host=host, port=port)
+    return run_ui(uri, host=host, port=port, open_browser=sys.stdout.isatty() if browser is None else browser)

@@ -122,7 +122,7 @@ def _read_source(source: RecipeSource) -> tuple[Document, Path]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         document = parse_document(_read_text(path), name=str(path))
-        document.root.setdefault("name", _build_default_name(path))
+        document.root.setdefault("name", build_name(path))
         return document, path.absolute().parent
     values = source.model_dump(mode="json") if isinstance(source, Recipe) else convert_to_plain_values(source, name="")
     if not isinstance(values, dict):
@@ -146,7 +146,8 @@ def _read_text(path: Path) -> str:
         raise RecipeError("is not UTF-8 text", where=str(path), hint="save it as UTF-8") from error
 
 
-def _build_default_name(path: Path) -> str:
+def build_name(path: Path) -> str:
+    """Return a name for a recipe from the name of a file or folder."""
     # It becomes part of the run folder's name, so only what every file system takes is kept.
     return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem)[:100] or "run"
 

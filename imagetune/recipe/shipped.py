@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib import resources
 from pathlib import Path
 
-from imagetune.core.files import convert_disk_errors
+from imagetune.core.files import convert_disk_errors, write_text
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import parse_document
 from imagetune.recipe.problems import suggest_known_word
@@ -25,7 +26,7 @@ def read_recipe_summary(path: Path) -> str:
 
 
 def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
-    """Copy a shipped recipe into ``folder``, with its images if it has any.
+    """Copy a shipped recipe into ``folder``, with its images if it has any; its MLflow experiment is the folder's name.
 
     Returns:
         Path of the new recipe, and of the new folder of images; None where the recipe has none.
@@ -46,11 +47,19 @@ def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
             raise RecipeError("is already there", where=str(path), hint="copy into another folder")
     with convert_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        # Else the runs of all projects that began with this recipe would land in one MLflow experiment.
+        project = json.dumps(_name_project(folder), ensure_ascii=False)
+        text = source.read_text(encoding="utf-8").rstrip("\n")
+        write_text(target, f"{text}\ntracking: {{experiment: {project}}}\n")
         if images and new_images:
             # Contents without permissions: an installed package may be read-only, while the copy is to be edited.
             shutil.copytree(images, new_images, copy_function=shutil.copyfile)
     return target, new_images
+
+
+def _name_project(folder: Path) -> str:
+    """Return what the runs of a folder are called together: the folder's name."""
+    return folder.resolve().name or "images"
 
 
 def _find_images(recipe: Path) -> Path | None:

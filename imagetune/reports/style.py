@@ -73,7 +73,10 @@ class Drawing:
 @contextmanager
 def drawing_style() -> Iterator[None]:
     """Set matplotlib's style to that of our plots inside the block, and restore the settings afterwards."""
-    with mpl.rc_context(_STYLE | {"font.family": list_font_families()}), warnings.catch_warnings():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # Nothing of the user's matplotlibrc: texts set by LaTeX, say, need programs that few machines have.
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE | {"font.family": list_font_families()})
         # A class name in a script that no font has is shown as boxes in PNG; in SVG the browser's fonts serve.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         yield

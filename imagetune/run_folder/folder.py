@@ -294,7 +294,7 @@ def _claim(folder: RunFolder) -> None:
 
 
 def _build_occupied_error(folder: RunFolder) -> CheckpointError:
-    if writer := _find_writer(folder):
+    if writer := find_writer(folder):
         return CheckpointError(
             f"process {writer} is writing this run", where=str(folder.path), hint="wait for it to end"
         )
@@ -306,8 +306,8 @@ def _build_occupied_error(folder: RunFolder) -> CheckpointError:
     return CheckpointError(f"the folder holds {held}", where=str(folder.path), hint=hint)
 
 
-def _find_writer(folder: RunFolder) -> int | None:
-    """Return the id of the process that is writing a run; None where there is none."""
+def find_writer(folder: RunFolder) -> int | None:
+    """Return the id of the process that is writing a run; None where there is none, or it has died."""
     status = folder.read_status()
     pid = status.get("pid")
     alive = status.get("state") == "running" and isinstance(pid, int) and psutil.pid_exists(pid)
@@ -320,7 +320,7 @@ def describe_state(folder: RunFolder) -> str:
     A process that was killed left ``running`` in status.json, so it is checked that the process still exists.
     """
     state = folder.read_status().get("state")
-    if state == "running" and not _find_writer(folder):
+    if state == "running" and not find_writer(folder):
         return "its process has died"
     return "it is no run folder" if state is None else f"its state is {state}"
 

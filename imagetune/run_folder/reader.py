@@ -11,6 +11,7 @@ from typing import Any
 
 from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.data.sources.labels import build_label_rule
+from imagetune.data.sources.read import TABLE_SUFFIXES
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe
@@ -66,9 +67,7 @@ class RunFiles:
     @property
     def images_root(self) -> Path:
         """The folder that relative paths of images start at."""
-        source = Path(self.recipe.data.source)
-        # By its suffix where the source is gone: a report must still be written when images have moved.
-        return source if source.is_dir() or not source.suffix else source.parent
+        return find_images_root(self.recipe.data.source)
 
     @cached_property
     def tested_predictions(self) -> Predictions | None:
@@ -80,6 +79,13 @@ class RunFiles:
         # Only multi_label has thresholds.
         thresholds = [found["threshold"] for found in classes if "threshold" in found]
         return read_predictions(path, rule=build_label_rule(self.recipe.data), thresholds=thresholds)
+
+
+def find_images_root(source: str) -> Path:
+    """Return the folder that relative paths of a run's images start at: the source itself, or that of its table."""
+    path = Path(source)
+    # By its suffix where the source is gone: the images may have moved, and the lock must still know their paths.
+    return path.parent if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir() else path
 
 
 def read_run(folder: Path) -> RunFiles:

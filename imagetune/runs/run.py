@@ -25,6 +25,7 @@ from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
 from imagetune.run_folder.folder import RunFolder, build_lock_document, create_run_folder
+from imagetune.run_folder.plain_model import write_plain_predict
 from imagetune.run_folder.recorder import RunRecorder, get_failure_state
 from imagetune.runs.pages import write_pages
 from imagetune.runs.prepare import Data, Training, prepare_training, refuse_inherited_leaks
@@ -242,6 +243,8 @@ def write_model(
 ) -> Predictions | None:
     """Write a run's model twice: ``model/`` for imagetune, and ``model.keras`` with every layer trainable.
 
+    Beside the latter lie predict.py and labels.json, by which it predicts the same without imagetune.
+
     The decision thresholds of multi_label are chosen here, on validation, as the manifest holds them.
 
     Args:
@@ -278,4 +281,5 @@ def write_model(
     # A kill or a full disk must not leave half a file under the name of the model.
     with replace_atomically(folder.keras_file) as temporary:
         model.save(temporary)
+    write_plain_predict(folder)
     return val

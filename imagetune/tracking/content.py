@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from imagetune.core import run_files
 from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.recipe.document import parse_document
@@ -28,6 +30,8 @@ _LEFT_OUT = ("tracking", "search", "card")
 # One value each: a nested list spread over dozens of numbered parameters says nothing.
 _WHOLE = ("data.augmentation", "data.classes", "evaluate.require")
 _KEY_LETTERS = re.compile(r"[^\w.\- ]")
+FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
+"""The states, by MLflow's names, of a run that has ended."""
 _STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
@@ -69,6 +73,13 @@ def read_recipe(run_dir: Path) -> dict[str, Any]:
 def convert_run_status(status: Mapping[str, Any]) -> str:
     """Return the run state in status.json by MLflow's name: RUNNING, FINISHED, FAILED or KILLED."""
     return _STATUS.get(str(status.get("state")), "RUNNING")
+
+
+def read_run_state(run_dir: Path) -> str:
+    """Return the run's state by MLflow's name; a run whose process is gone while it calls itself running was killed."""
+    status = read_json_object(run_dir / run_files.STATUS)
+    state, pid = convert_run_status(status), status.get("pid")
+    return "KILLED" if state == "RUNNING" and isinstance(pid, int) and not psutil.pid_exists(pid) else state
 
 
 def flatten_recipe(recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -1,75 +1,76 @@
-"""An MLflow model of the ``keras`` flavour, made from RUN/model.keras.
-
-`mlflow.keras.log_model` would load the model into Keras and write it again. The file is copied instead: the logged
-model is the run's own, byte by byte, and a process that only syncs needs no Keras.
-"""
+"""The MLflow model of a run: model.keras as it is, and what answers for it, packed by MLflow's own API."""
 
 from __future__ import annotations
 
-import json
+import io
 import os
-import platform
-import shutil
-import zipfile
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-import yaml
+from PIL import Image
 
 from imagetune.core import run_files
-from imagetune.core.files import read_json_object
+from imagetune.core.files import link_or_copy, read_json_object
 
 OWN_FOLDER = "imagetune_model"
 """Where RUN/model/ lies inside the MLflow model: what imagetune itself loads."""
+ARTIFACTS = "artifacts"
+"""Where MLflow puts the files that a model is made of, model.keras among them."""
 
-_REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
+_SCRIPT = Path(__file__).with_name("mlflow_model.py")
+_PARTS = {"model": run_files.KERAS_MODEL, "labels": run_files.LABELS, "predict": run_files.PREDICT_SCRIPT}
+_REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "pillow", "mlflow")
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Metadata of a Keras model for its MLmodel file.
+    """Metadata of a run's model for MLflow.
 
     Attributes:
-        input_shape: (height, width, channels) of an image; -1 is any.
-        class_names: In the order of the outputs; empty when unknown.
-        keras_version: The Keras that wrote the file.
+        task: What the model predicts.
+        class_names: In the order of the outputs.
+        size: (height, width) of its input in pixels.
         requirements: Pinned pip requirements for loading it.
     """
 
-    input_shape: tuple[int, ...]
+    task: str
     class_names: tuple[str, ...]
-    keras_version: str
+    size: tuple[int, int]
     requirements: tuple[str, ...]
 
 
+def has_model(run_dir: Path) -> bool:
+    """Return whether a run has written its model completely: model.keras and the two files beside it."""
+    return all((run_dir / name).is_file() for name in _PARTS.values())
+
+
 def read_model_info(run_dir: Path) -> ModelInfo:
-    """Read a model's metadata from model.keras, model/manifest.json, evaluation.json and lock.json.
+    """Read a model's metadata from labels.json and lock.json.
 
     Raises:
-        OSError, ValueError, KeyError: model.keras is no Keras file.
+        OSError, ValueError, KeyError: The files aren't those that imagetune writes.
     """
-    with zipfile.ZipFile(run_dir / run_files.KERAS_MODEL) as archive:
-        config = json.loads(archive.read("config.json"))
-        version = json.loads(archive.read("metadata.json"))["keras_version"]
-    return ModelInfo(
-        input_shape=_input_shape(config),
-        class_names=_class_names(run_dir),
-        keras_version=version,
-        requirements=_requirements(_locked_versions(run_dir), version),
-    )
+    labels = read_json_object(run_dir / run_files.LABELS)
+    height, width = labels["size"]
+    required = _list_requirements(_locked_versions(run_dir))
+    return ModelInfo(str(labels["task"]), tuple(labels["class_names"]), (height, width), required)
 
 
 def pack_model(run_dir: Path, folder: Path, info: ModelInfo, *, model_id: str, run_id: str, location: str) -> None:
-    """Write the MLflow model of a run to ``folder``.
+    """Write the MLflow model of a run to ``folder``: pyfunc with encoded images in, and Keras's own flavour.
 
-    The signature is (-1, height, width, 3) uint8, RGB 0..255, to (-1, classes) float32 probabilities.
+    Keras isn't loaded: the model is the run's file, byte by byte, and MLflow is told the signature and requirements
+    that it would load the model for. So it takes half a second.
 
     Args:
-        run_dir: The run folder, with model.keras.
-        folder: Empty folder.
+        run_dir: The run folder, with `has_model`.
+        folder: A folder that doesn't exist yet.
         info: Metadata of the model, from `read_model_info`.
         model_id: MLflow's id of the logged model.
         run_id: MLflow's id of the run.
@@ -78,99 +79,90 @@ def pack_model(run_dir: Path, folder: Path, info: ModelInfo, *, model_id: str, r
     from mlflow import pyfunc
     from mlflow.models import Model
 
-    (folder / "data").mkdir(parents=True)
-    shutil.copyfile(run_dir / run_files.KERAS_MODEL, folder / "data" / run_files.KERAS_MODEL)
-    # `mlflow.keras` reads here which module loads the model.
-    (folder / "data" / "keras_module.txt").write_text("keras", encoding="utf-8")
+    described = {"class_names": list(info.class_names), "input": "image files, as bytes or in base64"}
+    model = Model(artifact_path=location, run_id=run_id, model_id=model_id, model_uuid=model_id)
+    # `mlflow.keras.load_model` opens the same file, for training on or for arrays of pixels.
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    version = next(line.partition("==")[2] for line in info.requirements if line.startswith("keras=="))
+    model.add_flavor("keras", data=ARTIFACTS, keras_version=version, keras_backend=backend, save_exported_model=False)
+    pyfunc.save_model(
+        str(folder),
+        python_model=str(_SCRIPT),
+        artifacts={name: str(run_dir / file) for name, file in _PARTS.items()},
+        signature=_build_signature(info),
+        input_example=_draw_example(info.size),
+        pip_requirements=list(info.requirements),
+        metadata=described,
+        mlflow_model=model,
+    )
+
+
+def list_own_files(run_dir: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the run's files that are in its MLflow model as they are, by their path in it."""
+    yield f"{ARTIFACTS}/{run_files.KERAS_MODEL}", run_dir / run_files.KERAS_MODEL
     # So that `imagetune predict models:/...` has manifest and thresholds, which the Keras file lacks.
-    if (run_dir / run_files.MODEL).is_dir():
-        shutil.copytree(run_dir / run_files.MODEL, folder / OWN_FOLDER)
-    # Stated as well: to infer the requirements takes MLflow 5 to 8 seconds.
-    _write_environment(folder, info.requirements)
-    model = Model(
-        artifact_path=location,
-        run_id=run_id,
-        model_id=model_id,
-        model_uuid=model_id,
-        # Stated, as MLflow can't infer it: an `input_example` fails for Keras models (mlflow#16183).
-        signature=_signature(info),
-        metadata={"class_names": list(info.class_names), "pixels": "RGB, 0..255"},
-        model_size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-    )
-    model.add_flavor(
-        "keras",
-        data="data",
-        keras_version=info.keras_version,
-        keras_backend=os.environ.get("KERAS_BACKEND", "tensorflow"),
-        save_exported_model=False,
-    )
-    pyfunc.add_to_model(model, loader_module="mlflow.keras", conda_env="conda.yaml", python_env="python_env.yaml")
-    model.save(str(folder / "MLmodel"))
+    for path in sorted((run_dir / run_files.MODEL).glob("*")):
+        yield f"{OWN_FOLDER}/{path.name}", path
 
 
-def _signature(info: ModelInfo) -> Any:
-    import numpy as np
+def name_model(recipe: Mapping[str, Any]) -> str:
+    """Return the name of a run's logged model: recipe and backbone, in letters that MLflow takes."""
+    parts = (str(recipe.get("name") or "model"), str((recipe.get("model") or {}).get("backbone") or ""))
+    # MLflow refuses / : . % " and ' in a model's name.
+    return re.sub(r"[^\w-]+", "-", "-".join(part for part in parts if part)).strip("-")[:200] or "model"
+
+
+def link_into_store(path: Path, location: str, name: str) -> bool:
+    """Link a file into a store of this machine, so that its weights lie on the disk once, and return whether it was.
+
+    Args:
+        path: The file.
+        location: MLflow's artifact location of the logged model.
+        name: The file's path in the model.
+    """
+    if not location.startswith("file:"):
+        return False
+    place = Path(url2pathname(urlsplit(location).path)) / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # What a copy that broke off has left.
+    place.unlink(missing_ok=True)
+    link_or_copy(path, place)
+    return True
+
+
+def _build_signature(info: ModelInfo) -> Any:
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import Schema, TensorSpec
+    from mlflow.types.schema import ColSpec, DataType, Map, Schema
 
-    classes = len(info.class_names) or -1
+    answer = (DataType.double, "value") if info.task == "regression" else (Map(DataType.double), "probabilities")
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *info.input_shape))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema([ColSpec(DataType.string, "label"), ColSpec(*answer)]),
     )
 
 
-def _input_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
-    for layer in config["config"]["layers"]:
-        if layer["class_name"] == "InputLayer":
-            # Older Keras files say batch_input_shape.
-            shape = layer["config"].get("batch_shape") or layer["config"]["batch_input_shape"]
-            return tuple(-1 if size is None else int(size) for size in shape[1:])
-    raise ValueError("the model has no input layer")
+def _draw_example(size: tuple[int, int]) -> Any:
+    """Return a table of one grey image: none of the user's own images leaves the machine for an example."""
+    import pandas as pd
 
-
-def _class_names(run_dir: Path) -> tuple[str, ...]:
-    for path in (run_dir / run_files.MODEL / "manifest.json", run_dir / run_files.EVALUATION):
-        names = read_json_object(path).get("class_names")
-        if isinstance(names, list):
-            return tuple(str(name) for name in names)
-    return ()
+    content = io.BytesIO()
+    Image.new("RGB", size[::-1], (128, 128, 128)).save(content, "PNG")
+    return pd.DataFrame({"image": [content.getvalue()]})
 
 
 def _locked_versions(run_dir: Path) -> dict[str, str]:
-    lock = read_json_object(run_dir / run_files.LOCK)
-    for key in ("versions", "packages"):
-        if isinstance(lock.get(key), dict):
-            return {str(name).lower().replace("_", "-"): str(version) for name, version in lock[key].items()}
-    return {}
+    versions = read_json_object(run_dir / run_files.LOCK).get("versions") or {}
+    return {str(name).lower().replace("_", "-"): str(version) for name, version in versions.items()}
 
 
-def _requirements(locked: Mapping[str, str], keras_version: str) -> tuple[str, ...]:
-    found = {"keras": keras_version}
-    for name in _REQUIRED:
-        # The versions that trained the model, as lock.json has them, before those of the machine that only syncs.
-        if version := found.get(name) or locked.get(name) or _installed(name):
-            found[name] = version
-    return tuple(f"{name}=={version}" for name, version in found.items())
+def _list_requirements(locked: dict[str, str]) -> tuple[str, ...]:
+    # The versions that trained the model, as lock.json has them, before those of the machine that only syncs.
+    found = {name: locked.get(name) or _find_version(name) for name in _REQUIRED}
+    return tuple(f"{name}=={version}" for name, version in found.items() if version)
 
 
-def _installed(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _write_environment(folder: Path, requirements: tuple[str, ...]) -> None:
-    """Write the three files from which MLflow builds an environment that can serve the model."""
-    python = platform.python_version()
-    pip = {"pip": list(requirements)}
-    conda = {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip", pip]}
-    virtual = {
-        "python": python,
-        "build_dependencies": ["pip", "setuptools", "wheel"],
-        "dependencies": ["-r requirements.txt"],
-    }
-    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    (folder / "conda.yaml").write_text(yaml.safe_dump(conda, sort_keys=False), encoding="utf-8")
-    (folder / "python_env.yaml").write_text(yaml.safe_dump(virtual, sort_keys=False), encoding="utf-8")

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from imagetune.core import run_files
 from imagetune.errors import TrackingError
 from imagetune.tracking.address import redact_uri, resolve_uri
-from imagetune.tracking.packing import OWN_FOLDER
-from imagetune.tracking.steps import HASH_TAG
+from imagetune.tracking.model_step import HASH_TAG
+from imagetune.tracking.packing import ARTIFACTS, OWN_FOLDER
 from imagetune.tracking.store import is_absent, open_client, store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_RUN = re.compile(r"runs:/(?P<run>[\w-]+)(/model)?/?")
+_RUN = re.compile(r"runs:/(?P<run>[\w-]+)(/[^/]+)?/?")
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)/?")
 _ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[\w-]+)/?")
 _LOGGED = re.compile(r"models:/(?P<model>m-[0-9a-f]+)/?")
-_EXPECTED = "expected runs:/ID, runs:/ID/model, models:/NAME/VERSION or models:/NAME@ALIAS"
+_EXPECTED = "expected runs:/ID, runs:/ID/MODEL, models:/NAME/VERSION or models:/NAME@ALIAS"
 _ENDING = "MLmodel"
 
 
@@ -51,7 +51,7 @@ def resolve_run(run: str, *, uri: str | None = None, cache: Path | None = None) 
     """Download a run or a model from MLflow, and return the folder that holds it.
 
     Args:
-        run: ``runs:/ID``, ``runs:/ID/model``, ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``models:/m-ID``.
+        run: ``runs:/ID``, ``runs:/ID/MODEL``, ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``models:/m-ID``.
         uri: The store; None means $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder.
         cache: Folder that keeps downloads, by default `locate_default_cache`; a model is downloaded once.
 
@@ -151,6 +151,6 @@ def _fetch_model(model: Any, folder: Path, store: str, uri: str) -> None:
         # What a download that broke off between the moves has left: `replace` takes no folder with files in it.
         shutil.rmtree(folder / run_files.MODEL, ignore_errors=True)
         (fetched / OWN_FOLDER).replace(folder / run_files.MODEL)
-        (fetched / "data" / run_files.KERAS_MODEL).replace(folder / run_files.KERAS_MODEL)
+        (fetched / ARTIFACTS / run_files.KERAS_MODEL).replace(folder / run_files.KERAS_MODEL)
         # It comes last and marks the model as complete.
         (fetched / _ENDING).replace(folder / _ENDING)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imagetune.core import run_files
 from imagetune.core.version import read_version
 from imagetune.errors import TrackingError
+from imagetune.recipe.metrics import METRICS
 from imagetune.tracking.address import redact_uri
 from imagetune.tracking.content import clean_tags
 from imagetune.tracking.description import read_verdict_title
@@ -26,15 +27,14 @@ PARENT_TAG = "mlflow.parentRunId"
 # Without it MLflow's pages show what is for language models: traces, judges, prompts.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _VIEW = "imagetune"
-# MLflow's run table starts without a single metric. This is a view as its "share" button saves it.
+VIEW_TAG = f"mlflow.sharedViewState.{_VIEW}"
+"""The tag of an experiment that has the view."""
+# MLflow's run table starts without a single metric. This is a view as its "share" button saves it. Attributes stand
+# before metrics whatever their order here, so that each one pushes a metric off the screen.
 _VIEW_STATE = {
     "selectedColumns": [
         "attributes.`Created`",
-        "attributes.`Duration`",
-        "attributes.`Models`",
-        "metrics.`test/accuracy`",
-        "metrics.`test/f1`",
-        "metrics.`val/f1`",
+        *(f"metrics.`test/{name}`" for name, metric in METRICS.items() if metric.cards),
         "params.`model.backbone`",
         "tags.`imagetune.verdict`",
     ],
@@ -60,6 +60,11 @@ def ensure_run(client: MlflowClient, run_dir: Path, uri: str, state: TrackingSta
         [state.experiment_id], f"tags.`{KEY_TAG}` = '{state.key}'", max_results=1, order_by=["attribute.start_time"]
     )
     state.run_id = found[0].info.run_id if found else _create_run(client, run_dir, state)
+
+
+def build_view_page(experiment_id: str) -> str:
+    """Return the address, below the server's, of an experiment's run list with the columns of imagetune's view."""
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
 
 
 def build_run_tags(
@@ -125,9 +130,9 @@ def _ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
 
 def _describe_experiment(client: MlflowClient, experiment_id: str) -> str:
     """Give a new experiment a table view with the headline metrics, and a description that links to it."""
-    link = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
+    link = build_view_page(experiment_id)
     text = f"Image models fine-tuned with imagetune. [**Show the test metrics of all runs**]({link})"
-    client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{_VIEW}", json.dumps(_VIEW_STATE))
+    client.set_experiment_tag(experiment_id, VIEW_TAG, json.dumps(_VIEW_STATE))
     client.set_experiment_tag(experiment_id, "mlflow.note.content", text)
     return experiment_id
 

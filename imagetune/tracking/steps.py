@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from imagetune.core import run_files
 from imagetune.core.files import compute_file_sha256, read_json_object
 from imagetune.tracking.content import (
+    FINAL_STATES,
     MAX_TAG,
-    convert_run_status,
     flatten_recipe,
     list_epoch_metrics,
     list_fold_metrics,
@@ -26,21 +21,21 @@ from imagetune.tracking.content import (
     read_image_set,
     read_metric_lines,
     read_recipe,
+    read_run_state,
     read_trial_metrics,
 )
 from imagetune.tracking.description import describe_run
-from imagetune.tracking.packing import ModelInfo, pack_model, read_model_info
+from imagetune.tracking.model_step import send_model
+from imagetune.tracking.one_copy import Copy
+from imagetune.tracking.packing import has_model
+from imagetune.tracking.parameters import sort_parameters
 from imagetune.tracking.runs import build_run_tags
-from imagetune.tracking.state import TrackingState, write_state
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from imagetune.tracking.state import TrackingState
+from imagetune.tracking.system import list_samples
 
 # MLflow's server takes 100 parameters and 1000 metrics in a request; an epoch adds a few dozen before it is counted.
 PARAMETERS_PER_BATCH = 100
 METRICS_PER_BATCH = 900
-MODEL_NAME = "model"
-HASH_TAG = "imagetune.sha256"
 
 _FILES = (
     run_files.RECIPE,
@@ -58,6 +53,8 @@ _FILES = (
     run_files.REPORT,
     run_files.MODEL_CARD,
     run_files.LABEL_ERRORS,
+    run_files.LABELS,
+    run_files.PREDICT_SCRIPT,
     f"{run_files.EXPLANATIONS}/*.jpg",
     f"{run_files.ROBUSTNESS}/*.jpg",
     f"{run_files.PREDICTIONS}/*.csv",
@@ -65,60 +62,14 @@ _FILES = (
 )
 # They grow with every epoch, and an artifact is sent whole: they wait for the end of the run.
 _FINAL_FILES = (run_files.METRICS, run_files.STAGES, run_files.JOURNAL)
-_FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
-
-
-@dataclass(frozen=True)
-class Copy:
-    """A run folder on its way to an MLflow run.
-
-    Attributes:
-        run_dir: The run folder.
-        state: What is in MLflow already; steps change and save it.
-        client: The connection.
-        tick: Called after everything that came through.
-    """
-
-    run_dir: Path
-    state: TrackingState
-    client: MlflowClient
-    tick: Callable[[], None]
-
-    @property
-    def run_id(self) -> str:
-        """Id of the MLflow run."""
-        return self.state.run_id or ""
-
-    def save(self) -> None:
-        """Write the tracking state to tracking.json, and report progress."""
-        write_state(self.run_dir, self.state)
-        self.tick()
-
-    def once(self, name: str, mark: str, send: Callable[[], object]) -> int:
-        """Call ``send`` unless the same content was sent before, and return how many records were sent.
-
-        Args:
-            name: What is sent: ``tags``, ``file recipe.yaml``, ...
-            mark: Fingerprint of its content.
-            send: Sends it.
-
-        Returns:
-            1, or 0 where ``mark`` is what was sent last under this name.
-        """
-        if self.state.sent.get(name) == mark:
-            return 0
-        send()
-        # Noted after it was sent: a kill in between sends it twice, which changes nothing, and never leaves it out.
-        self.state.sent[name] = mark
-        self.save()
-        return 1
 
 
 def send_parameters(copy: Copy) -> int:
     """Send the recipe's values as MLflow parameters, 100 at a time."""
     from mlflow.entities import Param
 
-    parameters = flatten_recipe(read_recipe(copy.run_dir))
+    # Those that someone has set come first, as MLflow shows parameters in the order in which they came.
+    parameters = sort_parameters(flatten_recipe(read_recipe(copy.run_dir)))
 
     def send() -> None:
         # MLflow's parameters can't change; those that are there stay as they are.
@@ -195,20 +146,15 @@ def send_files(copy: Copy) -> int:
     return count
 
 
-def send_model(copy: Copy) -> int:
-    """Send model.keras as a logged model of the keras flavour, when the run has ended."""
-    path = copy.run_dir / run_files.KERAS_MODEL
-    if not copy.state.log_model or read_run_state(copy.run_dir) not in _FINAL_STATES or not path.exists():
-        return 0
-    digest = compute_file_sha256(path)
-    return copy.once("model", digest, lambda: _log_model(copy, digest))
-
-
 def send_metrics(copy: Copy) -> int:
-    """Send the test metrics as metrics of the run and of its logged model, and a trial's objective."""
+    """Send the test metrics as metrics of the run and of its logged model, and a trial's objective.
+
+    A search has those of its winner: in a list of runs it stands beside trainings.
+    """
     from mlflow.entities import Metric
 
-    path = copy.run_dir / run_files.EVALUATION
+    searched = (copy.run_dir / run_files.SEARCH).exists()
+    path = copy.run_dir / (run_files.BEST if searched else "") / run_files.EVALUATION
     values = {**copy.state.metrics, **name_test_metrics(list_test_metrics(read_json_object(path)))}
     if not values:
         return 0
@@ -262,12 +208,28 @@ def send_trials(copy: Copy) -> int:
     return len(new)
 
 
+def send_system(copy: Copy) -> int:
+    """Send the system metrics that were sampled since."""
+    from mlflow.entities import Metric
+
+    there = int(copy.state.sent.get("system", "0"))
+    new = list_samples(copy.run_dir, there)
+    # A quarter of a batch, as each sample has four metrics.
+    for start in range(0, len(new), METRICS_PER_BATCH // 4):
+        part = new[start : start + METRICS_PER_BATCH // 4]
+        metrics = [Metric(name, value, when, step) for step, values, when in part for name, value in values.items()]
+        copy.client.log_batch(copy.run_id, metrics=metrics)
+        copy.state.sent["system"] = str(part[-1][0] + 1)
+        copy.save()
+    return len(new)
+
+
 def send_status(copy: Copy) -> int:
     """Send the run's state, as the last step: a run that MLflow calls finished is there completely."""
     state = read_run_state(copy.run_dir)
 
     def send() -> None:
-        if state in _FINAL_STATES:
+        if state in FINAL_STATES:
             # When the run ended, not when this copy of it did.
             ended = int((copy.run_dir / run_files.STATUS).stat().st_mtime * 1000)
             copy.client.set_terminated(copy.run_id, state, ended)
@@ -287,20 +249,14 @@ STEPS: tuple[Callable[[Copy], int], ...] = (
     send_metrics,
     send_folds,
     send_trials,
+    send_system,
     send_status,
 )
 
 
-def read_run_state(run_dir: Path) -> str:
-    """Return the run's state by MLflow's name; a run whose process is gone while it calls itself running was killed."""
-    status = read_json_object(run_dir / run_files.STATUS)
-    state, pid = convert_run_status(status), status.get("pid")
-    return "KILLED" if state == "RUNNING" and isinstance(pid, int) and not psutil.pid_exists(pid) else state
-
-
 def list_files(run_dir: Path) -> list[tuple[str, Path]]:
     """Return artifact path and path of every file of the run folder that MLflow gets at this moment."""
-    patterns = _FILES + (_FINAL_FILES if read_run_state(run_dir) in _FINAL_STATES else ())
+    patterns = _FILES + (_FINAL_FILES if read_run_state(run_dir) in FINAL_STATES else ())
     found = [path for pattern in patterns for path in sorted(run_dir.glob(pattern)) if path.is_file()]
     return [(path.relative_to(run_dir).as_posix(), path) for path in found]
 
@@ -310,7 +266,7 @@ def count_pending(run_dir: Path, state: TrackingState) -> int:
     lines = max(0, len(read_metric_lines(run_dir)) - state.lines_sent)
     files = sum(state.sent.get(f"file {name}") != compute_file_sha256(path) for name, path in list_files(run_dir))
     model = run_dir / run_files.KERAS_MODEL
-    waits = state.log_model and model.exists() and state.sent.get("model") != compute_file_sha256(model)
+    waits = state.log_model and has_model(run_dir) and state.sent.get("model") != compute_file_sha256(model)
     trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in read_trial_metrics(run_dir))
     rest = ("parameters" not in state.sent) + (state.sent.get("status") != read_run_state(run_dir))
     return lines + trials + files + waits + rest
@@ -318,62 +274,6 @@ def count_pending(run_dir: Path, state: TrackingState) -> int:
 
 def _uploader(copy: Copy, path: Path, folder: str | None) -> Callable[[], None]:
     return lambda: copy.client.log_artifact(copy.run_id, str(path), folder)
-
-
-def _log_model(copy: Copy, digest: str) -> None:
-    from mlflow.entities import LoggedModelOutput
-
-    info = read_model_info(copy.run_dir)
-    model = _find_model(copy, digest) or _create_model(copy, digest)
-    # An interrupted copy has left the model pending: its files are sent again, into the same model.
-    if str(model.status) != "READY":
-        _upload_model(copy, model, info)
-        copy.client.finalize_logged_model(model.model_id, "READY")
-    outputs = copy.client.get_run(copy.run_id).outputs
-    if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else ())]:
-        step = len(read_metric_lines(copy.run_dir))
-        copy.client.log_outputs(copy.run_id, [LoggedModelOutput(model.model_id, step)])
-    copy.state.sent["model id"] = model.model_id
-
-
-def _find_model(copy: Copy, digest: str) -> Any:
-    """Return the logged model that an interrupted copy left, finished or not; None without one."""
-    found = copy.client.search_logged_models(
-        [copy.state.experiment_id or "0"], filter_string=f"source_run_id = '{copy.run_id}'"
-    )
-    return next((model for model in found if model.tags.get(HASH_TAG) == digest), None)
-
-
-def _create_model(copy: Copy, digest: str) -> Any:
-    parameters = flatten_recipe(read_recipe(copy.run_dir))
-    return copy.client.create_logged_model(
-        copy.state.experiment_id or "0",
-        name=MODEL_NAME,
-        source_run_id=copy.run_id,
-        tags={HASH_TAG: digest},
-        params={name: value for name, value in parameters.items() if name.startswith("model.")},
-        model_type="image classifier",
-    )
-
-
-def _upload_model(copy: Copy, model: Any, info: ModelInfo) -> None:
-    """Send the files of the MLflow model to the place that MLflow gave it."""
-    with tempfile.TemporaryDirectory(prefix="imagetune-") as temporary:
-        folder = Path(temporary) / MODEL_NAME
-        pack_model(
-            copy.run_dir,
-            folder,
-            info,
-            model_id=model.model_id,
-            run_id=copy.run_id,
-            location=str(model.artifact_location),
-        )
-        # One file at a time: MLflow's thread pools would keep the process from ending when a server hangs.
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                where = path.relative_to(folder).parent.as_posix()
-                copy.client.log_model_artifact(model.model_id, str(path), None if where == "." else where)
-                copy.tick()
 
 
 def _mark(value: object) -> str:

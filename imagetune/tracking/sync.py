@@ -14,9 +14,10 @@ from imagetune.errors import TrackingError
 from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
 from imagetune.tracking.content import read_metric_lines, read_recipe
+from imagetune.tracking.one_copy import Copy
 from imagetune.tracking.runs import ensure_run
 from imagetune.tracking.state import LOCK_NAME, TrackingState, hold_file_lock, read_state, write_state
-from imagetune.tracking.steps import STEPS, Copy, count_pending
+from imagetune.tracking.steps import STEPS, count_pending
 from imagetune.tracking.store import open_client, store_errors
 
 if TYPE_CHECKING:

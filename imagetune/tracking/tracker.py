@@ -16,6 +16,7 @@ from imagetune.tracking.address import redact_uri, resolve_uri
 from imagetune.tracking.plugin_trackers import PluginTrackers
 from imagetune.tracking.state import read_state, write_state
 from imagetune.tracking.sync import Children, Syncer, build_first_state, run_lock
+from imagetune.tracking.system import SystemSampler
 
 logger = logging.getLogger("imagetune.tracking")
 
@@ -57,11 +58,14 @@ def start_tracking(
     """
     plugins = PluginTrackers(run_dir, config.plugin_trackers, warn)
     syncer = _start_copying(run_dir, config, recipe_name, parent_run_id, children, warn) if config.to_mlflow else None
-    tracker = Tracker(syncer, warn, plugins)
+    sampler = SystemSampler(run_dir) if syncer is not None else None
+    tracker = Tracker(syncer, warn, plugins, sampler)
     if syncer is not None and config.required:
         tracker.wait_until_connected(REQUIRED_WITHIN_SECONDS)
     # After the required server has answered: a run that doesn't begin has nothing to tell them.
     plugins.start()
+    if sampler is not None:
+        sampler.start()
     return tracker
 
 
@@ -93,11 +97,17 @@ class Tracker:
         syncer: What copies; None does nothing.
         warn: Gets a line when the store stops or begins to answer.
         plugins: Plug-in trackers of the same run.
+        sampler: What samples processor and memory meanwhile.
     """
 
     def __init__(
-        self, syncer: Syncer | None, warn: Callable[[str], None], plugins: PluginTrackers | None = None
+        self,
+        syncer: Syncer | None,
+        warn: Callable[[str], None],
+        plugins: PluginTrackers | None = None,
+        sampler: SystemSampler | None = None,
     ) -> None:
+        self._sampler = sampler
         self._plugins = plugins
         self._syncer = syncer
         self._warn = warn
@@ -178,6 +188,9 @@ class Tracker:
         Returns:
             What was not sent and how to send it later; None when everything was.
         """
+        # Before the last copy, which takes the last sample along.
+        if self._sampler is not None:
+            self._sampler.stop()
         plugins = self._plugins.finish(timeout_seconds) if self._plugins is not None else None
         left = [message for message in (self._finish_copying(timeout_seconds), plugins) if message]
         return "; ".join(left) or None

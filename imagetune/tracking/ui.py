@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -14,16 +15,18 @@ import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 from imagetune.errors import RecipeError, TrackingError
 from imagetune.tracking.address import is_http, redact_text, redact_uri, resolve_uri, sqlite_path
+from imagetune.tracking.runs import VIEW_TAG, build_view_page
 from imagetune.tracking.store import locate_artifact_root, prepare_environment
 
 PAGE = "#/experiments?workflowType=machine_learning"
 """Where the runs are: MLflow's first page is about language models."""
 STOP_SECONDS = 8.0
 _LOOK_SECONDS = 0.1
+_ANSWER_SECONDS = 10.0
 # The last line of a Python traceback.
 _ERROR_LINE = re.compile(r"^[\w.]+(?:Error|Exception): (.*)$", re.MULTILINE)
 
@@ -59,7 +62,8 @@ def run_ui(uri: str | None, *, host: str = "127.0.0.1", port: int = 5000, open_b
         server = _start(store, host, port, log)
         try:
             if _wait_until_up(server, host, port, stopped):
-                _announce(f"http://{_reachable(host)}:{port}/{PAGE}", "MLflow's UI:", open_browser)
+                address = f"http://{_reachable(host)}:{port}"
+                _announce(f"{address}/{_find_page(address)}", "MLflow's UI:", open_browser)
             while not stopped and server.poll() is None:
                 time.sleep(_LOOK_SECONDS)
         finally:
@@ -132,6 +136,23 @@ def _wait_until_up(server: subprocess.Popen[bytes], host: str, port: int, stoppe
         except OSError:
             time.sleep(_LOOK_SECONDS)
     return False
+
+
+def _find_page(address: str) -> str:
+    """Return the run list of the experiment that changed last, with the columns of imagetune's view.
+
+    MLflow's own list opens without a single metric. Where no experiment is ours: the list of experiments.
+    """
+    import requests
+
+    query: Any = {"max_results": 20, "order_by": ["last_update_time DESC"]}
+    with contextlib.suppress(requests.RequestException, ValueError):
+        search = f"{address}/api/2.0/mlflow/experiments/search"
+        found = requests.post(search, json=query, timeout=_ANSWER_SECONDS).json()
+        for experiment in found.get("experiments", ()):
+            if VIEW_TAG in [tag["key"] for tag in experiment.get("tags", ())]:
+                return build_view_page(experiment["experiment_id"])
+    return PAGE
 
 
 def _died(server: subprocess.Popen[bytes], store: str, log: IO[bytes]) -> TrackingError:

@@ -115,6 +115,7 @@ def test_a_dry_run_leaves_nothing_behind(recipe, workplace, imagetune):
     assert "stage 2/2   top: unfreeze last 1 blocks" in outcome.out
     assert "features of pooling" in outcome.out  # the head's stage computes them once, which its estimate knows
     assert " of it for features" in outcome.out
+    assert "MB for the model, at most" in outcome.out
     assert "nothing was written" in outcome.out
     assert sorted(workplace.rglob("*")) == before
 

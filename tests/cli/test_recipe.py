@@ -43,6 +43,8 @@ def test_copy_brings_the_images_along_and_never_overwrites(workplace, imagetune)
     assert len(list((workplace / "here/clipart").glob("*/*.png"))) == 420
     assert (workplace / "here/clipart/SOURCE.md").exists()
     assert imagetune("recipe", "validate", "here/quickstart.yaml").code == 0
+    # Else the runs of all projects would share one experiment in MLflow.
+    assert "experiment: here\n" in imagetune("recipe", "show", "here/quickstart.yaml").out
     outcome = imagetune("recipe", "copy", "quickstart", "here")
     assert outcome.code == 2
     assert "is already there" in outcome.err

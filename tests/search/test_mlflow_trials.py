@@ -210,6 +210,17 @@ def test_the_metric_of_a_search_falls_where_other_seeds_are_less_lucky(scene, st
     assert found(store)["search"][0].data.metrics["objective"] == pytest.approx(0.6)
 
 
+def test_a_search_has_the_test_metrics_of_its_winner(scene, store):
+    scene.open()
+    scene.end(scene.start("001"), 0.8)
+    (scene.folder / "best").mkdir()
+    metrics = {"accuracy": {"value": 0.75, "low": 0.5, "high": 0.9}}
+    write_json(scene.folder / "best" / "evaluation.json", {"splits": {"test": {"metrics": metrics}}})
+    scene.close()
+    found_metrics = found(store)["search"][0].data.metrics
+    assert (found_metrics["test/accuracy"], found_metrics["objective"]) == (0.75, 0.8)
+
+
 def test_an_interrupted_trial_ends_as_killed_and_its_next_attempt_is_a_new_run(scene, store, tmp_path):
     scene.open()
     scene.start("001")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from imagetune.run_folder.plain_model import SCRIPT
 from imagetune.tracking.store import prepare_environment
 
 # The helpers are found whichever way pytest imports its files.
@@ -28,6 +29,9 @@ def own_place(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     prepare_environment()
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
 
 
 @pytest.fixture
@@ -54,11 +58,14 @@ def keras_file(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run_with_model(run_dir, keras_file) -> Path:
-    """A finished run with model.keras and model/."""
+    """A finished run with its model and all that belongs to it."""
     (run_dir / "model.keras").write_bytes(keras_file.read_bytes())
     (run_dir / "model").mkdir()
     (run_dir / "model" / "manifest.json").write_text(json.dumps({"class_names": CLASSES}))
     (run_dir / "model" / "model.weights.h5").write_bytes(b"weights")
+    shutil.copyfile(SCRIPT, run_dir / "predict.py")
+    labels = {"task": "single_label", "class_names": CLASSES, "size": [32, 32], "resize": "pad", "background": [0] * 3}
+    (run_dir / "labels.json").write_text(json.dumps(labels))
     return run_dir
 
 

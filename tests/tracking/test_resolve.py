@@ -23,7 +23,14 @@ def registered(store, run_with_model):
 
 
 @pytest.mark.parametrize(
-    "address", ["runs:/{run}", "runs:/{run}/model", "models:/signs/1", "models:/signs@best", "models:/{model}"]
+    "address",
+    [
+        "runs:/{run}",
+        "runs:/{run}/clipart-efficientnet_lite0",
+        "models:/signs/1",
+        "models:/signs@best",
+        "models:/{model}",
+    ],
 )
 def test_every_address_gives_a_run_folder(registered, run_with_model, address):
     folder = resolve_run(address.format(run=registered.run_id, model=registered.sent["model id"]))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import sqlite3
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 from tracking_helpers import CLASSES, add_epoch, end_run, evaluation, set_state, start_run
 
 from imagetune.errors import TrackingError
@@ -161,25 +164,70 @@ def test_a_run_whose_process_is_gone_was_killed(store, run_dir):
     assert run_of(store, run_dir).info.status == "KILLED"
 
 
-def test_the_logged_model_predicts_what_the_file_predicts(store, run_with_model):
+def encode_pictures(count: int) -> tuple[np.ndarray, list[bytes]]:
+    """Return images of the model's size, and the same as PNG files."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    files = []
+    for image in pixels:
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, "PNG")
+        files.append(content.getvalue())
+    return pixels, files
+
+
+def test_the_logged_model_takes_image_files_and_answers_by_name(store, run_with_model):
     import keras
     import mlflow
+    import pandas as pd
 
     sync_run(run_with_model)
     mlflow.set_tracking_uri(store)
-    run_id, model_id = read_state(run_with_model).run_id, read_state(run_with_model).sent["model id"]
-    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    expected = keras.saving.load_model(run_with_model / "model.keras").predict(images, verbose=0)
-    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
-    np.testing.assert_array_equal(loaded.predict(images), expected)
-    model = mlflow.keras.load_model(f"runs:/{run_id}/model")
-    np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
-    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 32, 32, 3)
-    assert loaded.metadata.signature.outputs.inputs[0].shape == (-1, 3)
+    state = read_state(run_with_model)
+    pixels, files = encode_pictures(4)
+    expected = keras.saving.load_model(run_with_model / "model.keras").predict(pixels, verbose=0)
+    loaded = mlflow.pyfunc.load_model(f"models:/{state.sent['model id']}")
+    # Bytes and base64, side by side.
+    images = [*files[:2], *(base64.b64encode(file).decode() for file in files[2:])]
+    answers = loaded.predict(pd.DataFrame({"image": images}))
+    assert [answer["label"] for answer in answers] == [CLASSES[index] for index in expected.argmax(axis=1)]
+    for answer, row in zip(answers, expected, strict=True):
+        assert answer["probabilities"] == pytest.approx(dict(zip(CLASSES, row.tolist(), strict=True)), abs=1e-6)
     assert loaded.metadata.metadata["class_names"] == CLASSES
-    logged = MlflowClient(store).get_logged_model(model_id)
-    assert logged.status == "READY"
+    # For training on, or for arrays of pixels.
+    model = mlflow.keras.load_model(f"runs:/{state.run_id}/clipart-efficientnet_lite0")
+    np.testing.assert_array_equal(model.predict(pixels, verbose=0), expected)
+
+
+def test_a_server_answers_the_example_of_the_logged_model(store, run_with_model):
+    import mlflow
+    from mlflow.pyfunc import scoring_server
+
+    sync_run(run_with_model)
+    logged = MlflowClient(store).get_logged_model(read_state(run_with_model).sent["model id"])
+    place = Path(logged.artifact_location.removeprefix("file://"))
+    loaded = mlflow.pyfunc.load_model(str(place))
+    # As `mlflow models serve` does with a request.
+    example = (place / "serving_input_example.json").read_text()
+    sent = scoring_server.invocations(example, "application/json", loaded, loaded.metadata.get_input_schema())
+    (answer,) = json.loads(sent.response)["predictions"]
+    assert answer["label"] in CLASSES
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_logged_model_has_a_name_and_the_metrics_of_the_test(store, run_with_model):
+    sync_run(run_with_model)
+    logged = MlflowClient(store).get_logged_model(read_state(run_with_model).sent["model id"])
+    assert (logged.name, str(logged.status)) == ("clipart-efficientnet_lite0", "READY")
     assert {metric.key: metric.value for metric in logged.metrics}["test/accuracy"] == 0.875
+
+
+def test_a_store_on_this_machine_keeps_no_second_copy_of_the_weights(store, run_with_model):
+    sync_run(run_with_model)
+    logged = MlflowClient(store).get_logged_model(read_state(run_with_model).sent["model id"])
+    place = Path(logged.artifact_location.removeprefix("file://"))
+    for ours, theirs in (("model.keras", "artifacts/model.keras"), ("model/model.weights.h5", "imagetune_model/*.h5")):
+        (found,) = place.glob(theirs)
+        assert found.samefile(run_with_model / ours)
 
 
 def test_an_interrupted_upload_of_the_model_goes_on_with_the_same_model(store, run_with_model):

@@ -42,6 +42,7 @@ def test_a_tracked_run_is_complete_when_it_ends(store, tmp_path):
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.parentRunId"] == "abc123"
     assert steps_in(store, run_dir) == [1, 2, 3]
+    assert run.data.metrics["system/process_memory_usage_megabytes"] > 10
     assert sync_run(run_dir).sent == 0
 
 

@@ -9,8 +9,11 @@ import sys
 import psutil
 import pytest
 import requests
+from mlflow import MlflowClient
 
 from imagetune.errors import RecipeError, TrackingError
+from imagetune.tracking import ui
+from imagetune.tracking.sync import sync_run
 from imagetune.tracking.ui import PAGE, build_server_command, build_server_environment, run_ui
 
 
@@ -27,6 +30,14 @@ def test_the_ui_serves_the_store_and_ends_cleanly(store, free_port, number):
         assert not [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     finally:
         process.kill()
+
+
+def test_the_ui_opens_with_the_test_metrics_of_the_newest_experiment(server, run_dir):
+    sync_run(run_dir, uri=server.uri, experiment="newest")
+    number = MlflowClient(server.uri).get_experiment_by_name("newest").experiment_id
+    assert ui._find_page(server.uri) == (
+        f"#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey=imagetune"
+    )
 
 
 def test_no_store_yet_is_said(tmp_path):

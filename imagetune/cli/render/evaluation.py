@@ -10,6 +10,7 @@ from imagetune.cli.render.lines import format_line
 from imagetune.cli.render.tables import format_table
 from imagetune.core import run_files
 from imagetune.core.text import format_count, format_duration, format_list
+from imagetune.run_folder.sizes import estimate_sizes
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
@@ -28,6 +29,7 @@ def format_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
     if unusable := document.get("unusable"):
         reasons = format_list((f"{path} ({why})" for path, why in unusable.items()), most=3)
         yield format_line("left out", f"{format_count(len(unusable), 'image')} that can't be used: {reasons}")
+    yield from _seen_lines(document.get("seen"))
     yield from _averaged_lines(document)
     # The errors of a regression have its units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
@@ -77,6 +79,17 @@ def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
     yield from format_table(rows)
 
 
+def _seen_lines(seen: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield how many of the test images a run was trained or selected with, and what could not be checked."""
+    if seen is None:
+        return
+    if seen["images"] != 0:
+        many = "an unknown number" if seen["images"] is None else format_count(seen["images"], "image")
+        near = f" ({seen['near_duplicates']} near-duplicates)" if seen["near_duplicates"] else ""
+        yield format_line("seen", f"{many}{near} in training or validation: the metrics say nothing about new images")
+    yield from (format_line("note", note) for note in seen["notes"])
+
+
 def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the runs or the test-time augmentation that each prediction is the mean of, if any."""
     members = document.get("members", [])
@@ -109,7 +122,20 @@ def format_plan(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
         yield format_line("folds", f"{recipe.evaluate.folds} more trainings of about the same length")
     peak = measure_peak_memory() / 2**30
     yield format_line("memory", f"{peak:.1f} GiB at batch size {recipe.train.batch_size}, without the data workers")
+    yield format_line("disk", _describe_disk(recipe, plans))
     yield format_line("dry run", "nothing was written")
+
+
+def _describe_disk(recipe: Recipe, plans: list[StagePlan]) -> str:
+    """Return what the run will take of the disk; each fold is a run of its own."""
+    trained = (0 if plan.stage.solve is True else plan.trainable_parameters for plan in plans)
+    sizes = estimate_sizes(plans[0].parameters, trained)
+    runs = 1 + (recipe.evaluate.folds or 0)
+    model, checkpoints = runs * sizes.model / 1e6, runs * sizes.checkpoints / 1e6
+    return (
+        f"about {model:,.0f} MB for the model, at most {checkpoints:,.0f} MB for checkpoints, "
+        "which `imagetune runs prune` removes afterwards"
+    )
 
 
 def _stage_lines(plan: StagePlan, label: str) -> Iterator[str]:

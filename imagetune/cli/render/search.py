@@ -22,6 +22,8 @@ from imagetune.recipe.sections.search import Value
 from imagetune.search.proposers.bakeoff import select_compared
 from imagetune.search.proposers.finalists import get_direction
 from imagetune.search.results.axes import format_value, shorten_names
+from imagetune.search.results.bakeoff import find_deciding_metric
+from imagetune.search.results.decision import describe_decision
 
 if TYPE_CHECKING:
     from imagetune.search.proposers.finalists import Candidate
@@ -57,6 +59,9 @@ def format_search(search: Search, *, recipe_file: Path, width: int | None = None
     winner = search.candidates[0]
     yield format_line("winner", f"trial {winner.trial.trial_id}, {format_metric(winner, objective)}")
     yield format_line("settings", format_settings(winner.trial.values, names))
+    hours = search.recipe.search.budget.hours
+    if hours is not None:
+        yield format_line("time", f"{format_duration(search.seconds)} of {format_duration(3600 * hours)}")
 
 
 def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
@@ -64,7 +69,10 @@ def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
     if findings.effects:
         yield from format_sweep(findings.effects, objective, get_direction(objective), str(recipe_file))
     if findings.backbones:
-        yield from format_bakeoff(findings.backbones, objective)
+        yield from format_bakeoff(findings.backbones, objective, find_deciding_metric(search.recipe))
+        yield format_line(
+            "decision", describe_decision(findings.backbones, search.candidates[0].trial, search.recipe.search)
+        )
 
 
 def format_nothing_left(algorithm: str) -> str:

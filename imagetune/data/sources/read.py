@@ -90,8 +90,11 @@ def find_images(paths: Sequence[str], *, say: Say = say_nothing) -> tuple[str, .
         elif path.exists() or path.is_symlink():
             found[str(path)] = None
         elif glob.has_magic(word):
+            # Only what was typed is a pattern, not the name of the working folder.
+            typed = Path(word).expanduser()
+            pattern = str(typed) if typed.is_absolute() else f"{glob.escape(str(Path.cwd()))}/{typed}"
             # Path.glob accepts no absolute pattern.
-            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+            matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
             found.update(dict.fromkeys(_list_glob_images(matches, walk)))
         else:
             raise _build_path_error(path)

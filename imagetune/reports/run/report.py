@@ -275,7 +275,7 @@ def _list_commands(run: RunFiles) -> list[tuple[str, str]]:
         ("Predict new images", f"imagetune predict {folder} image.jpg folder/ --csv predictions.csv"),
         ("Evaluate on other labelled images", f"imagetune evaluate {folder} --data other/"),
         ("Review all runs in MLflow", "imagetune ui"),
-        ("Use the model without imagetune", f'keras.models.load_model("{run.folder.name}/model.keras")'),
+        ("Use the model without imagetune, by Keras and Pillow alone", f"python {folder}/predict.py image.jpg"),
     ]
 
 

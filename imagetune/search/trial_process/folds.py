@@ -104,6 +104,7 @@ def _lesson(shared: Shared, task: Task, splits: Splits, number: int) -> TrialTra
         objective=shared.config.objective,
         until_epoch=task.epochs,
         continues=None if task.continues is None else task.continues / locate_fold(number),
+        continued=shared.continues_trials,
     )
 
 

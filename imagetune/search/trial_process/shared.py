@@ -19,3 +19,8 @@ class Shared:
 
     data: Data
     config: SearchConfig
+
+    @property
+    def continues_trials(self) -> bool:
+        """Whether a trial may go on from the checkpoints of an earlier one, as the rungs of hyperband do."""
+        return self.config.algorithm == "hyperband"

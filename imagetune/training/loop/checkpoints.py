@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.files import compute_file_sha256, convert_disk_errors, write_json
+from imagetune.core.files import compute_file_sha256, convert_disk_errors, link_or_copy, write_json
 from imagetune.errors import CheckpointError
 from imagetune.training.loop.state import TrainingState
 
@@ -88,7 +88,7 @@ def copy_checkpoint(path: Path, folder: Path) -> Path:
         raise CheckpointError("there is no checkpoint", where=str(path))
     with _commit_folder(folder / path.name) as temporary:
         for file in path.iterdir():
-            _link(file, temporary / file.name)
+            link_or_copy(file, temporary / file.name)
     return folder / path.name
 
 
@@ -103,7 +103,7 @@ def link_initial_weights(path: Path, model: keras.Model) -> InitialWeights:
     # The first checkpoint is soon pruned; its file has to outlive it.
     beside = path.parent / INITIAL
     beside.unlink(missing_ok=True)
-    _link(path / INITIAL, beside)
+    link_or_copy(path / INITIAL, beside)
     return InitialWeights(beside, expected, tuple(_hash_value(_read_value(weight)) for weight in model.weights))
 
 
@@ -186,7 +186,7 @@ def _write(folder: Path, model: keras.Model, state: TrainingState, initial: Init
             folder / INITIAL, {str(at): _read_value(weight) for at, weight in enumerate(model.weights)}
         )
     else:
-        _link(initial.file, folder / INITIAL)
+        link_or_copy(initial.file, folder / INITIAL)
         digest = initial.sha256
         # To write frozen weights as well took 0.25 to 0.6 s an epoch of a head, not 0.01 (docs/performance.md).
         positions = state.learned or range(len(model.weights))
@@ -243,14 +243,6 @@ def _read_value(weight: keras.Variable) -> NDArray[Any]:
 
 def _hash_value(value: NDArray[Any]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(value).tobytes()).digest()
-
-
-def _link(source: Path, target: Path) -> None:
-    """Link a file to a second name, or copy it where the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _sync(path: Path) -> None:

@@ -324,3 +324,9 @@ def test_a_link_to_the_source_brings_no_images_of_other_classes(class_folders: P
     (loops,) = [finding for finding in catalog.findings if finding.code == "link-loop"]
     assert loops.paths == (str(class_folders / "cat" / "again"), str(class_folders / "dog" / "further up"))
     assert loops.title == "2 symbolic links left out that lead back to a folder above"
+
+
+def test_a_pattern_is_what_was_typed_and_not_the_name_of_the_working_folder(class_folders: Path, monkeypatch) -> None:
+    folder = class_folders.rename(class_folders.with_name("images[1] 50%?"))
+    monkeypatch.chdir(folder)
+    assert find_images(["cat/0[01].png"]) == (str(folder / "cat/00.png"), str(folder / "cat/01.png"))

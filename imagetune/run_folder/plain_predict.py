@@ -1,0 +1,85 @@
+"""Predict images with model.keras as imagetune does, by Keras and Pillow alone: python predict.py IMAGE..."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def load_image(file: Any, labels: dict[str, Any]) -> Any:
+    """Return (height, width, 3) uint8 RGB: upright, without transparency, and fitted into the model's frame."""
+    image: Image.Image = Image.open(file)
+    (height, width), how = labels["size"], labels["resize"]
+    columns, rows = image.size[::-1] if image.getexif().get(0x0112, 1) >= 5 else image.size
+    scale = (min if how == "pad" else max)(height / rows, width / columns)
+    if image.format in ("JPEG", "MPO") and image.mode in (
+        "L",
+        "RGB",
+    ):  # decoded at 1/2, 1/4 or 1/8 where that is enough
+        less = next((factor for factor in (8, 4, 2) if factor * scale <= 1), 1)
+        image.draft(None, (image.width // less, image.height // less))
+    if image.mode[0] in "IF":
+        raise ValueError(f"{file}: more than 8 bits a pixel; `imagetune predict` reads it")
+    image = ImageOps.exif_transpose(image).convert("RGBA" if image.has_transparency_data else "RGB")
+    pixels, background = np.asarray(image).astype(int), np.array(labels["background"])
+    if pixels.shape[2] == 4:
+        pixels = (pixels[..., :3] * pixels[..., 3:] + background * (255 - pixels[..., 3:]) + 127) // 255
+    rows, columns = pixels.shape[:2]
+    if how == "squash":
+        return resize(pixels, height, width)
+    scale = (min if how == "pad" else max)(height / rows, width / columns)
+    if how == "crop":
+        high, wide = min(rows, max(1, round(height / scale))), min(columns, max(1, round(width / scale)))
+        top, left = (rows - high) // 2, (columns - wide) // 2
+        return resize(pixels[top : top + high, left : left + wide], height, width)
+    high, wide = min(height, max(1, round(rows * scale))), min(width, max(1, round(columns * scale)))
+    top, left = (height - high) // 2, (width - wide) // 2
+    framed = np.full((height, width, 3), background, np.uint8)
+    framed[top : top + high, left : left + wide] = resize(pixels, high, wide)
+    return framed
+
+
+def resize(pixels: Any, height: int, width: int) -> Any:
+    """Return the pixels averaged over areas where they shrink, else interpolated, as OpenCV does within one level."""
+    rows, columns = pixels.shape[:2]
+    how = "linear" if height * width >= rows * columns else "area" if height <= rows and width <= columns else "mixed"
+    down, across = weigh(rows, height, how), weigh(columns, width, how)
+    return np.rint(np.einsum("hr,rck,wc->hwk", down, pixels, across, optimize=True)).astype(np.uint8)
+
+
+def weigh(old: int, new: int, how: str) -> Any:
+    """Return (new, old) shares of a line's pixels in each pixel of the line when it is resized."""
+    place, ends = np.arange(old), np.arange(new + 1) * old / new
+    if how == "area":
+        return np.clip(np.minimum(ends[1:, None], place + 1) - np.maximum(ends[:-1, None], place), 0, 1) * new / old
+    over = np.arange(1, new + 1) - (np.floor(ends[:-1]) + 1) * new / old
+    middle = np.floor(ends[:-1]) + np.maximum(over, 0) % 1 if how == "mixed" else (ends[:-1] + ends[1:] - 1) / 2
+    return np.clip(1 - abs(np.clip(middle, 0, old - 1)[:, None] - place), 0, 1)
+
+
+def name_label(row: Any, labels: dict[str, Any]) -> str:
+    """Return the label of one image from the model's outputs."""
+    names = labels["class_names"]
+    if labels["task"] == "regression":
+        return f"{row[0]:.9g}"
+    if labels["task"] == "multi_label":
+        given = [name for name, share, least in zip(names, row, labels["thresholds"], strict=True) if share >= least]
+        return str(labels["separator"].join(sorted(given)))
+    # Of ordered classes the median one, which is off by the fewest ranks; of others the most probable one.
+    best = np.sum(np.cumsum(row) < 0.5) if labels["task"] == "ordinal" else np.argmax(row)
+    return str(names[min(int(best), len(names) - 1)])
+
+
+if __name__ == "__main__":
+    import keras
+
+    folder = Path(__file__).parent
+    about = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    model = keras.models.load_model(folder / "model.keras")
+    for name in sys.argv[1:]:
+        outputs = model.predict(load_image(name, about)[None], verbose=0)[0].astype(float)
+        shares = "  ".join(f"{label} {share:.4f}" for label, share in zip(about["class_names"], outputs, strict=True))
+        print(f"{name}\t{name_label(outputs, about)}\t{shares}")

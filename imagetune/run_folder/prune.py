@@ -1,0 +1,135 @@
+"""What of ended runs can be removed to free the disk, and its removal.
+
+A run that is being written is left alone with all that is below it, and so is whatever resuming needs: the checkpoints
+of a run that failed or was stopped, and those of a search that has not finished. A finished run's model goes only when
+that is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imagetune.core import run_files
+from imagetune.core.files import convert_disk_errors
+from imagetune.errors import ModelFileError
+from imagetune.run_folder.folder import RunFolder, find_writer
+
+What = Literal["checkpoints", "interrupted attempts", "model", "whole run"]
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that can be removed.
+
+    Attributes:
+        run: The run folder that it belongs to.
+        what: What it is, in words.
+        paths: Its files and folders.
+    """
+
+    run: Path
+    what: What
+    paths: tuple[Path, ...]
+
+
+def find_removals(place: Path, *, models: bool = False, unfinished: bool = False) -> list[Removal]:
+    """Return what can be removed of the runs in a folder, or of one run, in the order of their paths.
+
+    Args:
+        place: A run folder, the folder of a search, or a folder with such folders, at any depth.
+        models: Also the models of finished runs; their metrics, predictions and reports stay.
+        unfinished: Also runs that failed or were stopped and have no model, as a whole.
+
+    Raises:
+        ModelFileError: There is no such folder.
+    """
+    if not place.is_dir():
+        hint = "name a run folder, or a folder with runs"
+        raise ModelFileError("there is no such folder", where=str(place), hint=hint)
+    return list(_search(place.absolute(), models=models, unfinished=unfinished, inside=None))
+
+
+def compute_freed_bytes(removals: Sequence[Removal]) -> list[int]:
+    """Return how many bytes each removal frees; a file that keeps another name, as in MLflow's store, frees none.
+
+    What several removals share counts for the first of them.
+    """
+    names: Counter[tuple[int, int]] = Counter()
+    sizes: list[dict[tuple[int, int], os.stat_result]] = []
+    for removal in removals:
+        found = {}
+        for status in _list_files(removal.paths):
+            names[status.st_dev, status.st_ino] += 1
+            found[status.st_dev, status.st_ino] = status
+        sizes.append(found)
+    counted: set[tuple[int, int]] = set()
+    freed = []
+    for found in sizes:
+        gone = {key: status for key, status in found.items() if names[key] >= status.st_nlink and key not in counted}
+        counted |= gone.keys()
+        freed.append(sum(status.st_size for status in gone.values()))
+    return freed
+
+
+def remove(removals: Iterable[Removal]) -> None:
+    """Remove what `find_removals` has found.
+
+    Raises:
+        ResourceError: A folder can't be written.
+    """
+    for removal in removals:
+        for path in removal.paths:
+            with convert_disk_errors(path):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def _search(place: Path, *, models: bool, unfinished: bool, inside: str | None) -> Iterator[Removal]:
+    """Yield the removals in a folder; ``inside`` is the state of the run or search that it lies in."""
+    run = RunFolder(place)
+    if run.status.is_file() and run.recipe.is_file():
+        if find_writer(run) is not None:
+            return
+        state = str(run.read_status().get("state"))
+        if unfinished and inside is None and _is_worthless(run, state):
+            yield Removal(place, "whole run", (place,))
+            return
+        yield from _look_at(run, state, models=models, inside=inside)
+        inside = state
+    for path in sorted(place.iterdir()):
+        # A link may lead to anywhere, to images for example.
+        if path.is_dir() and not path.is_symlink() and path.name not in (run_files.CHECKPOINTS, run_files.MODEL):
+            yield from _search(path, models=models, unfinished=unfinished, inside=inside)
+
+
+def _look_at(run: RunFolder, state: str, *, models: bool, inside: str | None) -> Iterator[Removal]:
+    """Yield what can be removed of one run that has ended."""
+    # A trial failed or not: what resumes it, if anything does, is its search.
+    ended = state == "finished" if inside is None else inside == "finished"
+    for path, what in ((run.checkpoints, "checkpoints"), (run.path / run_files.INTERRUPTED, "interrupted attempts")):
+        if ended and path.is_dir() and not path.is_symlink():
+            yield Removal(run.path, what, (path,))  # type: ignore[arg-type]  # both are texts of What
+    if models and state == "finished" and (held := [path for path in (run.keras_file, run.model) if path.exists()]):
+        yield Removal(run.path, "model", tuple(held))
+
+
+def _is_worthless(run: RunFolder, state: str) -> bool:
+    """Return whether a run ended without a model and holds no other run, as a search or one with folds does."""
+    if state == "finished" or run.model.exists() or run.keras_file.exists():
+        return False
+    return not any((run.path / name).exists() for name in (run_files.SEARCH, run_files.TRIALS, run_files.FOLDS))
+
+
+def _list_files(paths: Iterable[Path]) -> Iterator[os.stat_result]:
+    for path in paths:
+        for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
+            if not file.is_dir():
+                yield file.lstat()

@@ -1,0 +1,105 @@
+"""What pruning finds in folders of runs, and what it must never take."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from imagetune.core.files import write_json
+from imagetune.errors import ModelFileError
+from imagetune.run_folder.folder import RunFolder
+from imagetune.run_folder.prune import compute_freed_bytes, find_removals, remove
+
+MB = 1_000_000
+
+
+def make_run(folder, state="finished", *, model=True, checkpoints=2, pid=None):
+    """A run folder whose checkpoints share their start by hard links, as real ones do."""
+    run = RunFolder(folder)
+    folder.mkdir(parents=True)
+    run.recipe.write_text("name: drawn\n")
+    run.write_status(state)
+    if pid is not None:
+        write_json(run.status, {"state": state, "pid": pid})
+    for number in range(checkpoints):
+        place = run.checkpoints / f"step-{number:08d}"
+        place.mkdir(parents=True)
+        if number:
+            os.link(run.checkpoints / "step-00000000" / "start.npz", place / "start.npz")
+        else:
+            (place / "start.npz").write_bytes(b"0" * MB)
+    if model:
+        run.model.mkdir()
+        (run.model / "manifest.json").write_text("{}")
+        (run.model / "model.weights.h5").write_bytes(b"1" * MB)
+        run.keras_file.write_bytes(b"2" * MB)
+    run.report.write_text("<h1>report</h1>")
+    return run
+
+
+def names(removals, root):
+    return [(removal.run.relative_to(root).as_posix(), removal.what) for removal in removals]
+
+
+def test_checkpoints_of_finished_runs_go_and_everything_else_stays(tmp_path):
+    run = make_run(tmp_path / "runs" / "a")
+    found = find_removals(tmp_path)
+    assert names(found, tmp_path) == [("runs/a", "checkpoints")]
+    # The two checkpoints share their start.
+    assert compute_freed_bytes(found) == [MB]
+    remove(found)
+    left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    assert left == {
+        *("recipe.yaml", "status.json", "report.html", "model.keras"),
+        *("model/manifest.json", "model/model.weights.h5"),
+    }
+    assert find_removals(tmp_path) == []
+
+
+@pytest.mark.parametrize("state", ["failed", "killed"])
+def test_what_resuming_a_run_needs_stays_until_it_is_given_up(tmp_path, state):
+    make_run(tmp_path / "runs" / "a", state, model=False)
+    assert find_removals(tmp_path, models=True) == []
+    assert names(find_removals(tmp_path, unfinished=True), tmp_path) == [("runs/a", "whole run")]
+
+
+def test_a_run_in_progress_is_left_alone_with_its_trials(tmp_path):
+    make_run(tmp_path / "search", "running", pid=os.getpid())
+    make_run(tmp_path / "search" / "trials" / "trial-001")
+    assert find_removals(tmp_path, models=True, unfinished=True) == []
+
+
+def test_models_go_only_when_that_is_asked_for(tmp_path):
+    run = make_run(tmp_path / "a", checkpoints=0)
+    make_run(tmp_path / "b", "killed", checkpoints=0)
+    assert find_removals(tmp_path, unfinished=True) == []
+    found = find_removals(tmp_path, models=True)
+    assert names(found, tmp_path) == [("a", "model")]
+    # As in a store of MLflow that refers to the file.
+    os.link(run.keras_file, tmp_path / "mlflow.keras")
+    assert compute_freed_bytes(found) == [MB + 2]
+
+
+def test_trials_are_pruned_when_their_search_has_finished(tmp_path):
+    search = make_run(tmp_path / "search", "killed", model=False, checkpoints=0)
+    (search.path / "search.json").write_text("{}")
+    make_run(search.path / "trials" / "trial-001", "failed", model=False)
+    make_run(search.path / "interrupted" / "trial-001-1", "killed", model=False)
+    assert find_removals(tmp_path, unfinished=True) == []
+    search.write_status("finished")
+    assert names(find_removals(tmp_path), tmp_path)[0] == ("search", "interrupted attempts")
+    assert ("search/trials/trial-001", "checkpoints") in names(find_removals(tmp_path), tmp_path)
+
+
+def test_links_and_folders_that_are_no_runs_are_not_touched(tmp_path):
+    make_run(tmp_path / "elsewhere" / "a")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "images" / "checkpoints").mkdir(parents=True)
+    assert find_removals(tmp_path / "runs") == []
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ModelFileError, match="there is no such folder"):
+        find_removals(tmp_path / "nowhere")
