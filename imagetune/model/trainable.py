@@ -159,6 +159,8 @@ def set_trainable(
     for block in blocks:
         for layer in block.layers:
             frozen = isinstance(layer, keras.layers.BatchNormalization) and batch_norm == "frozen"
+            # Only a change reaches the layer's variables, of which an earlier stage may have frozen some.
+            layer.trainable = False
             layer.trainable = layer.name in chosen and not frozen
         _silence_dropout(block, silent=not any(layer.name in chosen for layer in block.layers))
     if adapt != "all" and chosen:
