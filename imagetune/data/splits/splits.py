@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagetune.core.files import write_csv
+from imagetune.core.files import find_spelling, write_csv
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
 from imagetune.data.sources.catalog import Catalog
@@ -130,7 +130,7 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
             if not set(_COLUMNS) <= set(table.fieldnames or ()):
                 raise KeyError(_COLUMNS)
             for row in table:
-                absolute, split = str(root / row["path"]), row["split"]
+                absolute, split = find_spelling(str(root / row["path"])), row["split"]
                 slices = tuple((name, value) for name, value in row.items() if name not in _COLUMNS)
                 sides[split].append(Record(absolute, row["label"], split, row["group"] or None, slices))
     except OSError as error:
