@@ -72,8 +72,11 @@ def command(
     pretrained weights are on this machine is judged by linear probes at several image sizes, the best are fine-tuned,
     and the winner is refit and tested. The recipe of the winner is best.yaml in the run folder.
     """
+    from imagetune.commands.early_checks import check_inputs
     from imagetune.search.trial_process.forkserver import start_trial_forkserver
 
+    if not resume:
+        check_inputs(source, overrides)
     # Before this process imports Keras: both imports take seconds, and they run side by side.
     start_trial_forkserver()
     with quiet_start():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.messages import Say, say_nothing
 from imagetune.data.sources.read import find_images
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
@@ -20,7 +21,7 @@ from imagetune.runs.lineage import Member, SeenImages, check_seen_images, hash_i
 from imagetune.runs.test import list_groups, predict_labelled, read_labelled_records
 
 
-def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePrediction]:
+def predict_ensemble(runs: Sequence[str], paths: Sequence[str], *, say: Say = say_nothing) -> Iterator[ImagePrediction]:
     """Yield the mean of several runs' predicted probabilities for each image in files, folders and patterns.
 
     Each run gets the image in its own size and applies its own test-time augmentation.
@@ -28,6 +29,7 @@ def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[Imag
     Args:
         runs: Run folders, or runs:/ or models:/ addresses.
         paths: Files, folders and patterns.
+        say: Receives what was passed over in folders, and why.
 
     Raises:
         ModelFileError: The runs' classes differ.
@@ -35,7 +37,7 @@ def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[Imag
     """
     members = open_members(runs)
     # Before the models: a path without images is found in a moment, loading takes seconds.
-    images = find_images(paths)
+    images = find_images(paths, say=say)
     models = [load_model(member.folder.model) for member in members]
     together = combine_models(models)
     # All models stay loaded, so that the first line comes after one batch and not after all images.
@@ -91,7 +93,7 @@ def _read_records(
         records = open_holdout(first.splits)
         hashes = first.hashes
     else:
-        records, unusable = read_labelled_records(data, first.recipe.data)
+        records, unusable = read_labelled_records(data, first.recipe.data, first.manifest.class_names)
         hashes = hash_images(records)
         # Other images may be among any run's training images, the first one's too.
         others = [*members]

@@ -81,7 +81,7 @@ def evaluate_model(
     unusable: dict[str, str] = {}
     seen: SeenImages | None = None
     if data:
-        records, unusable = read_labelled_records(data, recipe.data)
+        records, unusable = read_labelled_records(data, recipe.data, loaded.class_names)
         member = Member(str(folder.path), folder, read_manifest(folder.model))
         seen = check_seen_images([member], records, hash_images(records), allow=allow_seen)
     else:

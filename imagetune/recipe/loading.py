@@ -13,10 +13,11 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from imagetune.core import run_files
+from imagetune.core.files import find_spelling
 from imagetune.errors import RecipeError
 from imagetune.recipe.conditions import check_conditions, settle_conditions
 from imagetune.recipe.document import Document, NodePath, get_value, parse_document, parse_value
-from imagetune.recipe.plain_values import convert_to_plain_values
+from imagetune.recipe.plain_values import convert_to_plain_values, normalize_texts
 from imagetune.recipe.presets import StagesError, expand_stages
 from imagetune.recipe.problems import build_recipe_error, format_path, format_value
 from imagetune.recipe.schema import Recipe
@@ -168,7 +169,7 @@ def build_name(path: Path) -> str:
 
 def _validate(document: Document, folder: Path) -> Recipe:
     try:
-        recipe = Recipe.model_validate(document.root)
+        recipe = Recipe.model_validate(normalize_texts(document.root))
     except ValidationError as error:
         raise build_recipe_error(error, document, Recipe) from error
     return _with_absolute_paths(recipe, document, folder)
@@ -211,7 +212,7 @@ def _normalise_path(path: Path) -> str:
             parts.pop()
         elif part != "..":
             parts.append(part)
-    return str(Path(*parts))
+    return find_spelling(str(Path(*parts)))
 
 
 def _parse_overrides(overrides: Overrides) -> Iterator[tuple[NodePath, Any, str]]:

@@ -21,7 +21,7 @@ def load_image(file: Any, labels: dict[str, Any]) -> Any:
     ):  # decoded at 1/2, 1/4 or 1/8 where that is enough
         less = next((factor for factor in (8, 4, 2) if factor * scale <= 1), 1)
         image.draft(None, (image.width // less, image.height // less))
-    if image.mode[0] in "IF":
+    if image.mode[0] in "IF" or ";16" in str(image.tile):
         raise ValueError(f"{file}: more than 8 bits a pixel; `imagetune predict` reads it")
     image = ImageOps.exif_transpose(image).convert("RGBA" if image.has_transparency_data else "RGB")
     pixels, background = np.asarray(image).astype(int), np.array(labels["background"])

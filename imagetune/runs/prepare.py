@@ -14,6 +14,7 @@ import numpy as np
 
 from imagetune.core.messages import Say
 from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
+from imagetune.data.audit.bit_depth import settle_bit_depth
 from imagetune.data.loading.image_cache import ImageCaches
 from imagetune.data.loading.targets import ValueScale, compute_value_scale
 from imagetune.data.sources.catalog import Catalog
@@ -153,6 +154,8 @@ def prepare_training(
         WeightsError: The weights are not to be had.
         BadImageError: An image can no longer be read.
     """
+    # First: every model of these images is built, measured and saved with the depth of all of them.
+    recipe = recipe.model_copy(update={"data": settle_bit_depth(recipe.data, data.audit.statistics)})
     # The trials of a batch size need the GPU's memory, which this process holds once it has a model.
     recipe = resolve_batch_size(recipe, data.images(recipe), say=say)
     with convert_memory_errors(recipe.train.pass_size):

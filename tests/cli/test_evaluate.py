@@ -101,6 +101,15 @@ def test_other_images_that_cannot_be_used_are_left_out_and_named(fitted, new_ima
     assert "16 of 16 images can't be used" in outcome.err
 
 
+def test_images_of_classes_that_the_model_does_not_know_are_named(fitted, new_images, workplace, imagetune):
+    shutil.copytree(new_images, workplace / "other")
+    shutil.copytree(new_images / "red", workplace / "other" / "wolf")
+    document = imagetune("evaluate", fitted[1], "--data", "other", "--json").json()
+    assert document["splits"]["test"]["images"] == 15
+    assert len(document["unusable"]) == 5
+    assert set(document["unusable"].values()) == {"the model doesn't know the class 'wolf'"}
+
+
 def test_corrupted_files_of_a_run_are_named(fitted, workplace, imagetune):
     run = workplace / "run"
     shutil.copytree(fitted[1], run)

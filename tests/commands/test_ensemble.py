@@ -21,7 +21,8 @@ PROBABILITIES = {"one": [0.9, 0.6, 0.4, 0.4], "two": [0.7, 0.2, 0.3, 0.1]}
 
 def member(name):
     recipe = Recipe.model_validate({"data": {"source": "x"}, "evaluate": {"bootstrap_samples": 100}})
-    return SimpleNamespace(name=name, recipe=recipe, splits="splits", hashes={"0.png": "f00"})
+    manifest = SimpleNamespace(class_names=("a", "b"))
+    return SimpleNamespace(name=name, recipe=recipe, splits="splits", hashes={"0.png": "f00"}, manifest=manifest)
 
 
 @pytest.fixture
@@ -43,7 +44,9 @@ def members(monkeypatch):
 
     monkeypatch.setattr(command, "open_members", lambda runs: members)
     monkeypatch.setattr(command, "open_holdout", lambda splits: RECORDS)
-    monkeypatch.setattr(command, "read_labelled_records", lambda path, config: (RECORDS, {"bad.png": "empty"}))
+    monkeypatch.setattr(
+        command, "read_labelled_records", lambda path, config, class_names: (RECORDS, {"bad.png": "empty"})
+    )
     monkeypatch.setattr(command, "hash_images", lambda records: {"0.png": "ba5e"})
 
     def check(members, records, hashes, allow):

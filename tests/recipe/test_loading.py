@@ -1,4 +1,6 @@
 import json
+import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -324,3 +326,12 @@ def test_binary_is_not_a_recipe(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xff\xd8\xff\xe0" * 10)
     assert "is not UTF-8 text" in errors_of(path)[0]
+
+
+def test_names_in_both_normal_forms_are_the_same_and_paths_are_those_of_the_files(tmp_path):
+    decomposed, composed = (unicodedata.normalize(form, "käse") for form in ("NFD", "NFC"))
+    (tmp_path / decomposed).mkdir()
+    (tmp_path / "r.yaml").write_text(f"data: {{source: {composed}, classes: [{decomposed}, brot]}}\n", encoding="utf-8")
+    data = load_recipe(tmp_path / "r.yaml").recipe.data
+    assert data.classes == (composed, "brot")
+    assert Path(data.source).is_dir()
