@@ -17,6 +17,7 @@ import psutil
 
 from imagetune.core import run_files
 from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
+from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import format_recipe
 from imagetune.recipe.schema import Recipe
@@ -26,7 +27,7 @@ RUNS = "runs"
 State = Literal["running", "finished", "failed", "killed"]
 # Packages whose versions can change what a run computes; lock.json records those that are installed.
 _PACKAGES = (
-    "imagetune",
+    DISTRIBUTION,
     "keras",
     "tensorflow",
     "jax",
