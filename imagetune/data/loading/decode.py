@@ -8,6 +8,7 @@ animations. Pillow also gives the reason where the others fail.
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ Image.MAX_IMAGE_PIXELS = None
 # The version of the package that reads HEIC photos, which is optional: its wheels bring libraries under the LGPL.
 HEIC_VERSION = register_heic_reader()
 
+# An uncompressed image of the default `max_pixels` with 16 bits in four channels has 0.8 GB.
+_MAX_FILE_BYTES = 2 << 30
 _ORIENTATION = 0x0112
 # From this EXIF orientation on, rows and columns are swapped.
 _TRANSPOSED = 5
@@ -84,9 +87,15 @@ def read_image_file(path: str) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
-        BadImageError: The file doesn't exist, is empty or can't be read.
+        BadImageError: The file doesn't exist, is empty, too large or no regular file, or can't be read.
     """
     try:
+        found = Path(path).stat()
+        # A pipe would be waited for, and /dev/zero never ends.
+        if not stat.S_ISREG(found.st_mode):
+            raise BadImageError("is a folder, pipe or device, not a file", where=path)
+        if found.st_size > _MAX_FILE_BYTES:
+            raise BadImageError(f"has {found.st_size / 1e9:.1f} GB, more than any image that is read", where=path)
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
         what = "is a symbolic link to a file that does not exist" if Path(path).is_symlink() else "no such file"
