@@ -132,6 +132,13 @@ def test_a_mapping_with_six_mistakes_reports_all_six_by_their_keys():
         assert any(line.startswith(f"error[recipe] {key}: ") for line in lines)
 
 
+def test_compare_takes_several_runs_or_a_list_of_them(run):
+    for runs in ((run,), ([run],), ((str(run.folder),),)):
+        with pytest.raises(imagetune.RecipeError) as caught:
+            imagetune.compare(*runs)
+        assert "1 given; from 2 to" in str(caught.value)
+
+
 def test_errors_say_where_what_and_what_to_do(run, images, tmp_path):
     with pytest.raises(imagetune.RecipeError) as caught:
         imagetune.fit(small(images), train__batch_sise=3)
