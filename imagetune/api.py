@@ -8,11 +8,10 @@ is installed and the process is never ended. Messages go to the logger ``imagetu
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from imagetune.core.quiet import hide_library_warnings, import_keras_quietly
 
@@ -45,7 +44,8 @@ def fit(
     Ctrl-C is a KeyboardInterrupt as in any other code; the run's status is then ``killed``.
 
     Args:
-        recipe: A recipe file, or its content as a mapping, whose relative paths start at the working directory.
+        recipe: A recipe file; its content as a mapping, whose relative paths start at the working directory; or a
+            folder of images or a table, which get the defaults.
         run_dir: The run folder; one is named and made under runs/ by default.
         progress: True shows a bar and a line an epoch, in notebooks as well. A function is called with the
             `EpochRecord` of each epoch. A listener (`imagetune.training.setup.events.Listener`) hears of everything.
@@ -63,6 +63,9 @@ def fit(
         >>> run.metrics["accuracy"].value > 0.5
         True
     """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():
         from imagetune.commands.fit import fit as run_fit
         from imagetune.commands.load import FinishedRun
@@ -126,6 +129,9 @@ def search(
         >>> found.best.metrics["accuracy"].value > 0.3, len({trial.trial.trial_id for trial in found.trials}) >= 2
         (True, True)
     """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():
         from imagetune.commands.load import FinishedSearch
         from imagetune.commands.progress import EpochListener, TrialWatcher
@@ -160,6 +166,41 @@ def search(
         if callable(progress):
             return searched(EpochListener(progress), TrialWatcher(progress), _log)
         return searched(None, progress, _log)
+
+
+def auto(
+    source: str | Path,
+    *,
+    seconds: float = 1800.0,
+    prefer: Literal["accuracy", "speed", "size"] = "accuracy",
+    max_latency_ms: float | None = None,
+    **options: Any,
+) -> FinishedSearch:
+    """Return the best model for a folder of images that the time allows, tested once, with all that was tried.
+
+    Args:
+        source: A folder with a folder for each class, or a table, as ``data.source`` of a recipe.
+        seconds: Time from the start to the tested model.
+        prefer: What decides between backbones that are equally good.
+        max_latency_ms: Largest latency of one image on this machine.
+        **options: ``run_dir``, ``resume``, ``progress``, ``stop`` and keys of the recipe, as for `search`.
+
+    Raises:
+        WeightsError: No backbone has pretrained weights on this machine.
+        ImagetuneError: As for `search`.
+
+    Example:
+        >>> import imagetune
+        >>> found = imagetune.auto("holiday/", seconds=600)  # doctest: +SKIP
+        >>> found.best.metrics["accuracy"]  # doctest: +SKIP
+    """
+    with import_keras_quietly():
+        from imagetune.commands.auto import AutoOptions, find_auto_recipe
+
+    place = None if options.get("run_dir") is None else Path(options["run_dir"])
+    wanted = AutoOptions(seconds, prefer, max_latency_ms)
+    recipe = find_auto_recipe(source, wanted, run_dir=place, resume=bool(options.get("resume")))
+    return search(recipe, **options)
 
 
 def load(run: str | Path | FinishedRun) -> FinishedRun:
@@ -211,7 +252,11 @@ def predict(run: str | Path | FinishedRun, images: Images, **options: bool) -> l
 
 
 def evaluate(
-    run: str | Path | FinishedRun, data: str | Path | None = None, *, require: Sequence[str] = ()
+    run: str | Path | FinishedRun,
+    data: str | Path | None = None,
+    *,
+    require: Sequence[str] = (),
+    allow_seen: bool = False,
 ) -> EvaluationResult:
     """Return the result of a test of a run; short for ``load(run).evaluate(data)``.
 
@@ -219,10 +264,11 @@ def evaluate(
         run: As for `load`.
         data: Other labelled images, a folder of class folders or a table; by default the run's test split.
         require: Requirements besides those of the recipe, such as ``balanced_accuracy:lower_bound=0.85``.
+        allow_seen: Test on images that the run was trained or selected with, too; they meet no requirement.
 
     Raises:
         ModelFileError: It is no finished run.
-        DataError: There are no such images, or they can't be read.
+        DataError: There are no such images, they can't be read, or the run was trained or selected with some.
 
     Example:
         >>> import imagetune
@@ -232,14 +278,18 @@ def evaluate(
         >>> tested.missed
         ('test accuracy: its value ... is ... below the required 0.999',)
     """
-    return load(run).evaluate(data, require=require)
+    return load(run).evaluate(data, require=require, allow_seen=allow_seen)
 
 
-def compare(*runs: str | Path | FinishedRun, common: bool = False, metric: str | None = None) -> RunComparison:
+def compare(
+    *runs: str | Path | FinishedRun | Sequence[str | Path | FinishedRun],
+    common: bool = False,
+    metric: str | None = None,
+) -> RunComparison:
     """Return which of several runs is better on the same test images, and whether that is more than chance.
 
     Args:
-        *runs: Two or more, each as for `load`.
+        *runs: Two or more, each as for `load`; or one list of them.
         common: Compare on the common part where the test images differ.
         metric: The metric that decides; by default the task's first.
 
@@ -258,7 +308,8 @@ def compare(*runs: str | Path | FinishedRun, common: bool = False, metric: str |
         from imagetune.commands.compare import compare as compare_runs
         from imagetune.commands.load import FinishedRun
 
-    names = [str(run.folder) if isinstance(run, FinishedRun) else str(run) for run in runs]
+    listed = [each for run in runs for each in (run if isinstance(run, (list, tuple)) else [run])]
+    names = [str(run.folder) if isinstance(run, FinishedRun) else str(run) for run in listed]
     return compare_runs(names, common=common, metric=metric)
 
 
@@ -274,11 +325,8 @@ def _log(topic: str, text: str, /) -> None:
 
 @contextmanager
 def _keras_left_alone() -> Iterator[None]:
-    """Give Keras its number format back in the end, and keep TensorFlow's notes on many models to itself."""
-    keras = sys.modules["keras"]
-    policy = keras.config.dtype_policy()
-    try:
-        with hide_library_warnings():
-            yield
-    finally:
-        keras.config.set_dtype_policy(policy)
+    """Give Keras its settings back in the end, and keep TensorFlow's notes on many models to itself."""
+    from imagetune.model.keras_settings import keras_left_alone
+
+    with keras_left_alone(), hide_library_warnings():
+        yield

@@ -37,11 +37,11 @@ def _memory_returned():
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
 
 
-def draw_images(folder: Path, *, count: int = 10, size: int = 32, colours=COLOURS) -> Path:
+def draw_images(folder: Path, *, count: int = 10, size: int = 32, colours=COLOURS, seed: int = 0) -> Path:
     """Write ``count`` noisy PNGs a class into class folders, each different from all others."""
     import cv2
 
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     for name, colour in colours.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -57,6 +57,13 @@ def draw_images(folder: Path, *, count: int = 10, size: int = 32, colours=COLOUR
 def images(tmp_path_factory):
     """A folder of three easily told classes, 32 pixels a side; nobody changes it."""
     return made_once(tmp_path_factory, "images", lambda folder: draw_images(folder / "colours")) / "colours"
+
+
+@pytest.fixture(scope="session")
+def new_images(tmp_path_factory):
+    """Other images of the same classes, five a class, which no run was trained on; nobody changes them."""
+    made = made_once(tmp_path_factory, "new", lambda folder: draw_images(folder / "new", count=5, seed=1))
+    return made / "new"
 
 
 @pytest.fixture(scope="session")

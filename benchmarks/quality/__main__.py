@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.packages import SetMissingError
 from benchmarks.quality.results import Outcome, Task, append_result, pending, read_results
-from benchmarks.quality.rows import ROWS, find_row
+from benchmarks.quality.rows import BASELINE, ROWS, find_row
 from benchmarks.quality.runner import code_of, run_task
 from benchmarks.quality.sets import SETS, find_set
 from benchmarks.quality.table import write_tables
@@ -96,13 +96,18 @@ def _measure(tasks: list[Task], arguments: argparse.Namespace) -> None:
             return
         if task.set_name in missing:
             continue
+        baseline = done.get(Task(task.set_name, task.split, BASELINE))
+        if baseline is None and find_row(task.row).kind == "auto":
+            print(f"{task.set_name} split {task.split}: {task.row} is left out until {BASELINE} has run", flush=True)
+            continue
         try:
-            outcome = run_task(task, arguments.work)
+            outcome = run_task(task, arguments.work, baseline)
         except SetMissingError as error:
             print(f"{task.set_name}: left out: {error}", flush=True)
             missing.add(task.set_name)
             continue
         append_result(arguments.results, outcome)
+        done[task] = outcome
         metric = outcome.error or f"{outcome.accuracy:.3f}  {outcome.seconds:5.0f} s"
         print(f"{number}/{len(todo)}  {task.set_name:<15} split {task.split}  {task.row:<32} {metric}", flush=True)
 

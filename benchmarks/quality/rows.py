@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["plain", "probe", "neighbours", "one_cycle", "soup", "fit"]
+Kind = Literal["plain", "probe", "neighbours", "one_cycle", "soup", "fit", "auto"]
 BASELINE = "plain script"
 PEERS, OURS = "peers", "imagetune"
 
@@ -18,12 +18,13 @@ class Row:
 
     Attributes:
         name: Short name, unique.
-        kind: The program: one of the peers, or ``fit`` for `imagetune fit`.
+        kind: The program: one of the peers, or ``fit`` and ``auto`` for the commands of imagetune.
         changes: For ``fit``: values of the recipe by dotted path; everything else has its default.
         backbone: Name of the backbone in a recipe.
         image_size: In pixels.
         repeats: Trainings a split; their metrics are averaged.
         epochs: For ``plain``: of the head, then of everything.
+        times: For ``auto``: its ``--time``, in times of the plain script on the same split.
     """
 
     name: str
@@ -33,11 +34,12 @@ class Row:
     image_size: int = 160
     repeats: int = 1
     epochs: tuple[int, int] = (10, 10)
+    times: float = 3.0
 
     @property
     def group(self) -> str:
         """Heading in the table."""
-        return OURS if self.kind == "fit" else PEERS
+        return OURS if self.kind in ("fit", "auto") else PEERS
 
     def recipe(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """Return the whole recipe of a ``fit`` row from what all of a split share."""
@@ -60,6 +62,9 @@ ROWS = (
     Row("probe", "probe"),
     Row("nearest neighbours", "neighbours"),
     Row("auto, the default", "fit", {"train.stages": "auto"}),
+    # The backbone and the image size are its own choice; that of the others is one.
+    Row("imagetune auto, three times the script's time", "auto"),
+    Row("auto at 288 pixels", "fit", {"train.stages": "auto"}, image_size=288),
     Row("linear_probe", "fit", {"train.stages": "linear_probe"}),
     Row("head_then_top, the head trained", "fit", {"train.stages": "head_then_top", "train.solve": False}),
     Row("linear_probe, the head trained", "fit", {"train.stages": "linear_probe", "train.solve": False}),

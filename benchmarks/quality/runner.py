@@ -22,7 +22,7 @@ from benchmarks.quality.rows import Row, find_row
 from benchmarks.quality.scoring import read_peer, read_run, score
 from benchmarks.quality.splits import provide_folders, provide_split
 from imagetune.core.files import write_text
-from imagetune.core.run_files import EVALUATION, PREDICTIONS
+from imagetune.core.run_files import BEST, EVALUATION, PREDICTIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,8 +36,17 @@ class Usage:
     cpu_seconds: float
 
 
-def run_task(task: Task, work: Path) -> Outcome:
+# Processor seconds of the plain script in a second of the clock, with the two cores for itself.
+SCRIPT_CORES = 1.2
+
+
+def run_task(task: Task, work: Path, baseline: Outcome | None = None) -> Outcome:
     """Make a run and return its outcome; one that fails is an outcome, too, and its output stays in ``logs``.
+
+    Args:
+        task: The run.
+        work: Folder of packages, images and logs.
+        baseline: The plain script's outcome on the same split, from which `imagetune auto` has its time.
 
     Raises:
         SetMissingError: A package that carries the set can't be had.
@@ -54,6 +63,10 @@ def run_task(task: Task, work: Path) -> Outcome:
     try:
         if row.kind == "fit":
             usage, metrics = _fit(row, task, table, folder, log)
+        elif row.kind == "auto":
+            if baseline is None:
+                raise ValueError("the time of this row is a multiple of the plain script's")
+            usage, metrics = _search(row, task, table, folder, log, seconds=baseline.cpu_seconds / SCRIPT_CORES)
         else:
             usage, metrics = _run_peer(row, task, table, folder, log)
     finally:
@@ -71,7 +84,7 @@ def run_task(task: Task, work: Path) -> Outcome:
 
 def code_of(row: Row) -> str:
     """Return the digest of the source files that a row runs."""
-    return imagetune_digest() if row.kind == "fit" else peers_digest()
+    return imagetune_digest() if row.kind in ("fit", "auto") else peers_digest()
 
 
 def _fit(row: Row, task: Task, table: Path, folder: Path, log: Path) -> tuple[Usage, dict[str, Any]]:
@@ -94,6 +107,17 @@ def _fit(row: Row, task: Task, table: Path, folder: Path, log: Path) -> tuple[Us
     found = score(*read_run(run / PREDICTIONS / "test.csv"))
     document = json.loads((run / EVALUATION).read_text(encoding="utf-8"))
     return usage, {**found, "baselines": _read_baselines(document)}
+
+
+def _search(
+    row: Row, task: Task, table: Path, folder: Path, log: Path, *, seconds: float
+) -> tuple[Usage, dict[str, Any]]:
+    run = folder / "run"
+    keys = ("data.audit.on_leak=warn", "tracking.enabled=false", f"seed={100 * (task.repeat - 1) + task.split}")
+    command = [sys.executable, "-m", "imagetune", "auto", str(table.absolute()), "--run-dir", str(run)]
+    command += ["--time", f"{row.times * seconds:.0f}s", *(f"-o{key}" for key in keys)]
+    usage = run_process(command, log, {"IMAGETUNE_CACHE": str(folder / "cache")})
+    return usage, {} if usage.status else score(*read_run(run / BEST / PREDICTIONS / "test.csv"))
 
 
 def _run_peer(row: Row, task: Task, table: Path, folder: Path, log: Path) -> tuple[Usage, dict[str, Any]]:

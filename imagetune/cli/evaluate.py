@@ -21,6 +21,12 @@ from imagetune.cli.render.lines import print_progress
 )
 @with_option
 @click.option(
+    "--allow-seen",
+    is_flag=True,
+    help="Test on images that a run was trained or selected with, too, which are refused otherwise. No requirement is"
+    " met then.",
+)
+@click.option(
     "--robustness",
     is_flag=True,
     help="Test on corrupted versions of the test images instead, and add the result to the run's evaluation and report,"
@@ -35,11 +41,18 @@ from imagetune.cli.render.lines import print_progress
 )
 @json_option
 def command(
-    run: str, data: Path | None, others: tuple[str, ...], robustness: bool, requirements: tuple[str, ...], as_json: bool
+    run: str,
+    data: Path | None,
+    others: tuple[str, ...],
+    allow_seen: bool,
+    robustness: bool,
+    requirements: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Test RUN, a run folder or a runs:/ or models:/ address, on its test images.
 
-    The exit code is 10 if a requirement of the recipe's evaluate.require is missed, also with --data.
+    The exit code is 10 if a requirement of the recipe's evaluate.require is missed, also with --data; it is 3 if other
+    images are among those that a run was trained or selected with, or near-duplicates of them.
 
     With --robustness the test images are corrupted: by the 15 common corruptions, rotation, JPEG compression and low
     resolution, or by those of the recipe's evaluate.robustness. Each corruption and severity takes a forward pass over
@@ -61,6 +74,7 @@ def command(
         others=others,
         data=data,
         require=require,
+        allow_seen=allow_seen,
         robustness=robustness,
         say=print_progress,
         progress=build_tenth_callback(print_progress),

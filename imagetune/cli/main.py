@@ -12,14 +12,17 @@ from typing import Any
 import click
 
 import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
+from imagetune.cli.console import escape_unencodable_text
+from imagetune.core.environment import settle_process_environment
 from imagetune.core.text import find_similar_name
-from imagetune.core.version import read_version
+from imagetune.core.version import read_version, refuse_namesake
 from imagetune.errors import ImagetuneError
 
 # The order is that in which people meet the commands. The help texts stand here, and not in the commands' modules, so
 # that `imagetune --help` imports none of them.
 COMMANDS = {
     "fit": "Fine-tune a model, test it once and record the run.",
+    "auto": "Find the best model for a folder of images in the time you have.",
     "search": "Try many settings of a recipe, refit the best one and test it once.",
     "soup": "Average the weights of several runs into one model.",
     "evaluate": "Test a run again, on its own test images or on others.",
@@ -83,6 +86,8 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
+    settle_process_environment()
+    escape_unencodable_text()
     code = run(sys.argv[1:])
     # A Ctrl-C while Python shuts down ends it at once, without a traceback from within a library.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -97,6 +102,7 @@ def run(arguments: list[str]) -> int:
     # Click would take a group's option only before the command.
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        refuse_namesake()
         outcome: Any = cli.main(arguments, prog_name="imagetune", standalone_mode=False)
     except ImagetuneError as error:
         return _failed(error.lines(), error.exit_code, debug=debug)

@@ -74,6 +74,6 @@ def command(
         predict_to_csv(run, paths, csv_file, rules, others=others, say=print_progress)
         return
     # Printed as they come: a long list shows its first lines, and `head` may end it.
-    for prediction in predict(run, paths, rules, others=others):
+    for prediction in predict(run, paths, rules, others=others, say=print_progress):
         json_line = json.dumps(describe_prediction(prediction), ensure_ascii=False) if as_json else None
         click.echo(json_line or format_prediction(prediction))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.text import format_count, format_set_difference
+from imagetune.data.audit.near_duplicates import find_near_duplicates
 from imagetune.data.sources.labels import build_label_rule
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.comparison.compare import compare_predictions
@@ -172,7 +173,7 @@ class _Shared:
     Attributes:
         keys: Images that every run was tested on, in the first run's order.
         relabelled: Those whose label is not the same in all runs.
-        seen: Those that some run was trained or selected with, as a copy in its training or validation split.
+        seen: Those of which a copy or near-duplicate is in some run's training or validation split.
         learned: For each run the number of the others' test images that it was trained or selected with.
         identities: The identities of all images.
     """
@@ -225,16 +226,27 @@ def _find_shared(members: Sequence[_Member], identities: _Identities) -> _Shared
         {key: member.labels[place] for key, place in places.items()}
         for member, places in zip(members, identities.tested, strict=True)
     ]
+    alike = _find_near_duplicates(members, identities, keys)
     # The test images of all runs, its own among them: a copy in its training split makes its own metrics too good.
     everything = {identity for places in identities.tested for identity, _ in places}
     return _Shared(
         keys=keys,
         relabelled=frozenset(key for key in keys if len({known[key] for known in labels}) > 1),
         # An image that one run has learned is left out for all: the test is paired, image by image.
-        seen=frozenset(key for key in keys if any(key[0] in learned for learned in identities.learned)),
+        seen=frozenset(key for key in keys if key in alike or any(key[0] in learned for learned in identities.learned)),
         learned=tuple(len(everything & learned) for learned in identities.learned),
         identities=identities,
     )
+
+
+def _find_near_duplicates(members: Sequence[_Member], identities: _Identities, keys: Sequence[Key]) -> frozenset[Key]:
+    """Return the shared test images that look like an image that some run was trained or selected with."""
+    # The audit before a training keeps near-duplicates of its own test images out of it, but not of another's.
+    if len(set(identities.learned)) == 1:
+        return frozenset()
+    paths = {members[0].paths[identities.tested[0][key]]: key for key in keys}
+    found = (find_near_duplicates(list(paths), member.learned, member.files.recipe.data) for member in members)
+    return frozenset(paths[path] for near in found for path in near.paths)
 
 
 def _require_same_task(first: _Member, other: _Member) -> None:
@@ -271,7 +283,8 @@ def _require_same_images(members: Sequence[_Member], shared: _Shared) -> None:
             if seen
         ]
     elif shared.seen:
-        problems.append(f"some run was trained on copies of {format_count(len(shared.seen), 'test image')}")
+        seen = format_count(len(shared.seen), "test image")
+        problems.append(f"some run was trained on copies or near-duplicates of {seen}")
     if shared.relabelled:
         problems.append(f"{format_count(len(shared.relabelled), 'common image')} with different labels")
     if not problems:
@@ -280,7 +293,7 @@ def _require_same_images(members: Sequence[_Member], shared: _Shared) -> None:
     hint = (
         f"add --common to compare on the {usable} that are new to all of them"
         if usable
-        else "fit them with the same data and seed, or on a table with a split column"
+        else "fit them with the same data and data.split.seed, as `seed` alone moves the split, or give a split column"
     )
     raise DataError("; ".join(problems), where=" ".join(member.name for member in members), hint=hint)
 
@@ -365,7 +378,7 @@ def _list_notes(members: Sequence[_Member], shared: _Shared, compared: int) -> I
         yield f"the test images differ ({each}); the comparison is on {compared} that all have in common"
     if shared.seen:
         seen = format_count(len(shared.seen), "image")
-        yield f"{seen} left out: a copy is in some run's training or validation split"
+        yield f"{seen} left out: a copy or near-duplicate is in some run's training or validation split"
     if shared.relabelled:
         yield f"{format_count(len(shared.relabelled), 'image')} left out: the runs have different labels for them"
     if unknown := len(shared.usable) - compared:

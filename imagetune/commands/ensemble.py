@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.messages import Say, say_nothing
 from imagetune.data.sources.read import find_images
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
@@ -16,11 +17,11 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
 from imagetune.recipe.requirements import add_requirements
 from imagetune.recipe.sections.evaluate import Requirement
-from imagetune.runs.lineage import Member, hash_images, open_members, refuse_seen_images
+from imagetune.runs.lineage import Member, SeenImages, check_seen_images, hash_images, open_members
 from imagetune.runs.test import list_groups, predict_labelled, read_labelled_records
 
 
-def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePrediction]:
+def predict_ensemble(runs: Sequence[str], paths: Sequence[str], *, say: Say = say_nothing) -> Iterator[ImagePrediction]:
     """Yield the mean of several runs' predicted probabilities for each image in files, folders and patterns.
 
     Each run gets the image in its own size and applies its own test-time augmentation.
@@ -28,6 +29,7 @@ def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[Imag
     Args:
         runs: Run folders, or runs:/ or models:/ addresses.
         paths: Files, folders and patterns.
+        say: Receives what was passed over in folders, and why.
 
     Raises:
         ModelFileError: The runs' classes differ.
@@ -35,7 +37,7 @@ def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[Imag
     """
     members = open_members(runs)
     # Before the models: a path without images is found in a moment, loading takes seconds.
-    images = find_images(paths)
+    images = find_images(paths, say=say)
     models = [load_model(member.folder.model) for member in members]
     together = combine_models(models)
     # All models stay loaded, so that the first line comes after one batch and not after all images.
@@ -44,7 +46,11 @@ def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[Imag
 
 
 def evaluate_ensemble(
-    runs: Sequence[str], *, data: Path | None = None, require: Sequence[Requirement] = ()
+    runs: Sequence[str],
+    *,
+    data: Path | None = None,
+    require: Sequence[Requirement] = (),
+    allow_seen: bool = False,
 ) -> dict[str, Any]:
     """Return the metrics of the mean of several runs, as `imagetune.commands.evaluate.evaluate` does for one run.
 
@@ -52,9 +58,11 @@ def evaluate_ensemble(
         runs: The first one's test split is used, and its ``evaluate`` section.
         data: Other labelled images instead.
         require: Requirements besides those of the first run's recipe.
+        allow_seen: Test on images that a run was trained or selected with, too; requirements are missed then.
 
     Returns:
-        The document, with ``members``: each run's name and its TTA transforms; and ``unusable`` as for one run.
+        The document, with ``members``: each run's name and its TTA transforms; ``unusable`` and ``seen`` as for one
+        run.
 
     Raises:
         ModelFileError: The runs' classes differ.
@@ -62,19 +70,22 @@ def evaluate_ensemble(
     """
     members = open_members(runs)
     first = members[0]
-    records, unusable = _unseen_records(members, data)
+    records, unusable, seen = _read_records(members, data, allow_seen=allow_seen)
     # One model after the other, so that only one of them needs memory.
     predictions = average_predictions([_predict(member, records) for member in members])
     evaluation = evaluate_split(
         predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=list_groups(records)
     )
-    document = build_evaluation_document({"test": evaluation}, config=add_requirements(first.recipe.evaluate, require))
+    config = add_requirements(first.recipe.evaluate, require)
+    document = build_evaluation_document({"test": evaluation}, config=config, seen=seen.to_dict())
     described = [{"run": member.name, "tta": list(member.recipe.evaluate.tta)} for member in members]
     return document | {"members": described} | ({"unusable": unusable} if unusable else {})
 
 
-def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple[Record, ...], dict[str, str]]:
-    """Return the images to test on, none of which a member learned from, and those that can't be used."""
+def _read_records(
+    members: Sequence[Member], data: Path | None, *, allow_seen: bool
+) -> tuple[tuple[Record, ...], dict[str, str], SeenImages]:
+    """Return the images to test on, those that can't be used, and those that some member has seen."""
     first, *others = members
     unusable: dict[str, str] = {}
     if data is None:
@@ -82,13 +93,11 @@ def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple
         records = open_holdout(first.splits)
         hashes = first.hashes
     else:
-        records, unusable = read_labelled_records(data, first.recipe.data)
+        records, unusable = read_labelled_records(data, first.recipe.data, first.manifest.class_names)
         hashes = hash_images(records)
         # Other images may be among any run's training images, the first one's too.
         others = [*members]
-    for member in others:
-        refuse_seen_images(member, records, hashes)
-    return records, unusable
+    return records, unusable, check_seen_images(others, records, hashes, allow=allow_seen)
 
 
 def _predict(member: Member, records: Sequence[Record]) -> Predictions:

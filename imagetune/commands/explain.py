@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core import run_files
+from imagetune.core.files import write_text
 from imagetune.data.loading.decode import load_image, resize_image
 from imagetune.data.loading.targets import compute_median_class
 from imagetune.data.sources.read import build_unreadable_error, find_images, require_no_overwrite
@@ -112,6 +115,9 @@ def explain_images(
     output = _find_output(loaded, target)
     split = split_for_saliency(loaded.model)
     sources = _list_sources(loaded, images, out)
+    if not out.exists():
+        # A folder of one's own images is never marked: they would vanish from the next training.
+        write_text(out / run_files.WRITTEN, "imagetune doesn't read the images of this folder as data.\n")
     for first in range(0, len(sources), PASS_SIZE):
         yield from _explain_batch(loaded, split, sources[first : first + PASS_SIZE], output)
 
@@ -141,6 +147,8 @@ def _find_output(loaded: LoadedModel, target: str | None) -> int | None:
     """
     if target is None:
         return None
+    # As class names are written, whichever way the shell spells an umlaut.
+    target = unicodedata.normalize("NFC", target)
     if loaded.task == "regression":
         if target not in DIRECTIONS:
             hint = f"this run predicts numbers: use {' or '.join(DIRECTIONS)}"

@@ -197,21 +197,27 @@ class FinishedRun:
             # Inside the block, since the generator predicts only while the list is filled.
             return list(found)
 
-    def evaluate(self, data: str | Path | None = None, *, require: Sequence[str] = ()) -> EvaluationResult:
+    def evaluate(
+        self, data: str | Path | None = None, *, require: Sequence[str] = (), allow_seen: bool = False
+    ) -> EvaluationResult:
         """Return the result of a test on other labelled images, or once more on the run's own test split.
 
         Args:
             data: A folder of class folders, or a table; by default the run's test split.
             require: Requirements besides those of the recipe, such as ``balanced_accuracy:lower_bound=0.85``.
+            allow_seen: Test on images that the run was trained or selected with, too; they meet no requirement.
 
         Raises:
-            DataError: There are no such images, or they can't be read.
+            DataError: There are no such images, they can't be read, or the run was trained or selected with some.
             RecipeError: A requirement can't be read.
         """
         place = None if data is None else Path(data)
         requirements = [parse_requirement(text) for text in require]
         with hide_library_warnings():
-            return EvaluationResult(evaluate_model(self._files, self._loaded, data=place, require=requirements))
+            document = evaluate_model(
+                self._files, self._loaded, data=place, require=requirements, allow_seen=allow_seen
+            )
+            return EvaluationResult(document)
 
     def explain(self, images: Images, *, out: str | Path, target: str | None = None) -> list[Explanation]:
         """Return an explanation of each image, and write a JPEG for each: the image, Grad-CAM and occlusion.

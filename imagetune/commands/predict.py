@@ -21,6 +21,7 @@ def predict(
     rules: DecisionRules = NO_DECISION_RULES,
     *,
     others: Sequence[str] = (),
+    say: Say = say_nothing,
 ) -> Iterator[ImagePrediction]:
     """Yield a prediction for each image in files, folders and patterns, in their order.
 
@@ -29,6 +30,7 @@ def predict(
         paths: Files, folders and patterns.
         rules: Which decision rules of the model's manifest are applied to its predictions.
         others: More runs; the probabilities of all runs are averaged.
+        say: Receives what was passed over in folders, and why.
 
     Raises:
         RecipeError: The decision rules exclude each other, or there are several runs, whose manifests may differ.
@@ -37,7 +39,7 @@ def predict(
     """
     _check_rules(rules, others)
     # This function is no generator itself, so that wrong options raise at the call and not at the first prediction.
-    return _require_readable(_predict(run, paths, rules, others))
+    return _require_readable(_predict(run, paths, rules, others, say))
 
 
 def predict_to_csv(
@@ -57,7 +59,7 @@ def predict_to_csv(
         file: The CSV file.
         rules: Which decision rules of the model's manifest are applied to its predictions.
         others: More runs; the probabilities of all runs are averaged.
-        say: Receives how many rows were written.
+        say: Receives what was passed over in folders, and how many rows were written.
 
     Raises:
         ImagetuneError: As from `predict`; also a DataError where the file is one of the images.
@@ -65,7 +67,7 @@ def predict_to_csv(
     _check_rules(rules, others)
     # The table's file may lie among the images that a pattern names.
     require_no_overwrite([file], find_images(paths))
-    rows, unread = write_prediction_table(_predict(run, paths, rules, others), file)
+    rows, unread = write_prediction_table(_predict(run, paths, rules, others, say), file)
     say("written", f"{file}: {format_count(rows, 'image')}" + (f", {unread:,} of them can't be read" if unread else ""))
     # Each row has its error; that not one image could be read is an exit code as well.
     if unread == rows:
@@ -83,11 +85,13 @@ def _check_rules(rules: DecisionRules, others: Sequence[str]) -> None:
         raise RecipeError(what, where="--with", hint="leave it out")
 
 
-def _predict(run: str, paths: Sequence[str], rules: DecisionRules, others: Sequence[str]) -> Iterator[ImagePrediction]:
+def _predict(
+    run: str, paths: Sequence[str], rules: DecisionRules, others: Sequence[str], say: Say
+) -> Iterator[ImagePrediction]:
     if others:
-        return predict_ensemble((run, *others), paths)
+        return predict_ensemble((run, *others), paths, say=say)
     _, loaded = open_run(run)
-    return predict_images(loaded, find_images(paths), rules)
+    return predict_images(loaded, find_images(paths, say=say), rules)
 
 
 def _require_readable(predictions: Iterable[ImagePrediction]) -> Iterator[ImagePrediction]:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,6 +152,36 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").split("\n")
     # A complete line ends in a line break, so whatever follows the last break was cut short, or is empty.
     return [json.loads(line) for line in lines[:-1] if line]
+
+
+def is_utf8(path: str) -> bool:
+    """Return whether a path can be written as UTF-8: one that can't has surrogates for the bytes that aren't."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def format_path(path: str) -> str:
+    r"""Return a path as text that screens, JSON and CSV files can hold: ``caf\xe9.png`` for a name in Latin-1."""
+    return path if is_utf8(path) else os.fsencode(path).decode(errors="backslashreplace")
+
+
+def find_spelling(path: str) -> str:
+    """Return the path of an existing file whose names differ from a path's only in Unicode's normal form.
+
+    macOS writes ä as two code points and other systems as one, so an archive or a table from there names the same file
+    in other bytes. A path that exists, or has no such file, comes back as it is.
+    """
+    if path.isascii() or os.path.lexists(path):
+        return path
+    found = Path(path).anchor
+    for part in Path(path).parts[1 if found else 0 :]:
+        spellings = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        existing = (name for name in spellings if os.path.lexists(Path(found, name)))
+        found = str(Path(found, next(existing, part)))
+    return found if os.path.lexists(found) else path
 
 
 def compute_file_sha256(path: Path) -> str:

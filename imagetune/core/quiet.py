@@ -9,7 +9,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from imagetune.core.environment import settle_backend
+from imagetune.core.version import refuse_namesake
 
 
 @contextmanager
@@ -63,17 +66,24 @@ def hide_library_warnings() -> Iterator[None]:
 
 @contextmanager
 def import_keras_quietly() -> Iterator[None]:
-    """Hide messages and pause garbage collection while a program imports Keras for the first time.
+    """Settle the backend, hide messages and pause garbage collection while a program imports Keras for the first time.
 
     The collection takes a quarter of the time of the import.
+
+    Raises:
+        RecipeError: The Keras backend that is set is none that imagetune runs on.
+        ResourceError: The other program of our name is installed here.
     """
+    refuse_namesake()
+    settle_backend()
     if "keras" in sys.modules:
-        yield
+        with _matplotlib_backend_kept():
+            yield
         return
     collected = gc.isenabled()
     gc.disable()
     try:
-        with hide_import_messages(), _tqdm_hidden():
+        with hide_import_messages(), _tqdm_hidden(), _matplotlib_backend_kept():
             yield
     finally:
         if collected:
@@ -85,3 +95,22 @@ def _tqdm_hidden() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
         yield
+
+
+@contextmanager
+def _matplotlib_backend_kept() -> Iterator[None]:
+    """Let matplotlib be imported in the block although $MPLBACKEND names a backend that isn't installed.
+
+    We draw without a backend. The name is given to matplotlib afterwards, for the program's own plots.
+    """
+    if "matplotlib" in sys.modules or "MPLBACKEND" not in os.environ:
+        yield
+        return
+    named = os.environ.pop("MPLBACKEND")
+    try:
+        yield
+    finally:
+        os.environ["MPLBACKEND"] = named
+        if "matplotlib" in sys.modules:
+            with suppress(ValueError):
+                sys.modules["matplotlib"].rcParams["backend"] = named

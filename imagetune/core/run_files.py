@@ -34,6 +34,9 @@ TRACKING = "tracking.json"
 SYSTEM = "system.jsonl"
 DEBUG_LOG = "debug.log"
 
+# Marks a folder that imagetune made and that has no recipe, such as one of explanations.
+WRITTEN = ".written-by-imagetune"
+
 # What a search's folder has besides.
 SEARCH = "search.json"
 JOURNAL = "journal.jsonl"

@@ -6,8 +6,9 @@ Settings that OpenCV, albumentations and Grain read when they are first imported
 import logging
 import os
 
-# A second limit behind the check of each header in `decode`; OpenCV reads it once, at import.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
+# A second limit behind the check of each header in `decode`; OpenCV reads it once, at import. Always ours: a smaller
+# one refuses images that are fine, and OpenCV ends the whole process over a value that is no number.
+os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(2**28)
 # albumentations would ask the network for a newer version at import.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 # Grain logs at every import that it has no JAX profiler, which nobody here uses.

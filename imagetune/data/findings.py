@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from imagetune.core.text import format_list
+
 Severity = Literal["error", "warning", "note"]
 Policy = Literal["error", "warn", "ignore"]
 
@@ -31,6 +33,9 @@ CODES: dict[str, Code] = {
     "corrupt-image": Code("warning", "an image that was decoded despite corruption in its file"),
     "wrong-suffix": Code("note", "a file name suffix that doesn't match the content"),
     "many-frames": Code("note", "an animation or a file of several pages, of which only the first is used"),
+    "bit-depth": Code("note", "images with more than 8 bits a channel, and how many of them are used"),
+    "mixed-bit-depth": Code("warning", "images that use fewer of their bits than others of the same source"),
+    "extra-band": Code("note", "a fourth band that isn't transparency, such as infrared, and is left out"),
     "identical-images": Code("note", "exact copies of a file"),
     "near-duplicates": Code("note", "near-duplicates of an image"),
     "leak": Code("error", "leakage: copies or near-duplicates of an image in two given splits", "data.audit.on_leak"),
@@ -45,6 +50,7 @@ CODES: dict[str, Code] = {
     "odd-size": Code("note", "an outlier in size: far fewer or far more pixels than the other images"),
     "odd-aspect": Code("note", "an outlier in aspect ratio: far longer or narrower than the other images"),
     "tiny-class": Code("warning", "a class with too few images for training or for the test"),
+    "no-split": Code("error", "images that can't be split into training, validation and test"),
     "class-imbalance": Code("note", "class imbalance: the largest class has many times the images of the smallest"),
     "lookalike-labels": Code("warning", "labels that differ only in spelling, such as Dog and dog"),
     "shortcut-size": Code("warning", "a shortcut: the image size alone predicts the label"),
@@ -59,10 +65,13 @@ CODES: dict[str, Code] = {
     "folder-left-out": Code("warning", "a folder of the source that is neither a class nor a split"),
     "stray-image": Code("warning", "an image outside the class folders, which has no label"),
     "not-an-image": Code("note", "a file that is not an image"),
+    "own-output": Code("note", "a folder that imagetune wrote, such as that of a run"),
     "link-loop": Code("warning", "a symbolic link to a folder that contains it"),
     "unreadable-folder": Code("warning", "a folder without read permission"),
-    "name-not-utf8": Code("warning", "a file name that is not valid UTF-8"),
+    "name-not-utf8": Code("warning", "an image whose name is not valid UTF-8"),
     "class-left-out": Code("note", "classes that are not in data.classes"),
+    "no-header": Code("note", "a table without a header whose columns can only be path and label"),
+    "line-left-out": Code("note", "empty lines and comments of the table"),
     "repeated-row": Code("note", "a repeated row of the table"),
 }
 
@@ -92,6 +101,11 @@ class Finding:
     groups: tuple[tuple[str, ...], ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+
+    def name_images(self, *, most: int = 3) -> str:
+        """Return the images that have a reason each as text to follow the title: ``: a.jpg (why)``; "" without any."""
+        named = [f"{path} ({why})" for path, why in self.reasons.items()]
+        return f": {format_list(named, most=most)}" if named else ""
 
     def to_dict(self) -> dict[str, object]:
         """Return the finding as plain JSON values."""

@@ -50,7 +50,11 @@ def evaluate_split(
 
 
 def build_evaluation_document(
-    evaluations: Mapping[str, Evaluation], *, config: EvaluateConfig, course: TrainingCourse | None = None
+    evaluations: Mapping[str, Evaluation],
+    *,
+    config: EvaluateConfig,
+    course: TrainingCourse | None = None,
+    seen: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of evaluation.json: plain JSON values, null and a reason where a metric is not defined.
 
@@ -78,7 +82,8 @@ def build_evaluation_document(
                   for regression in the labels' units, with share_of_error and without discordant
          "verdict": {"code": "close", "title": "...", "text": "...", "advice": "..."} | null,
          "requirements": [{"metric": "f1", "lower_bound": 0.8, "upper_bound": null, "value": null, "found": 0.85,
-                           "met": true, "message": ""}]}    message: by how much the requirement is missed
+                           "met": true, "message": ""}],    message: by how much the requirement is missed
+         "seen": {"images": 0 | null, "near_duplicates": 0, "paths": [], "notes": []}}    with evaluate --data or --with
 
     Averaged metrics are macro: each class counts the same. log_loss is in nats. A gap is the first split's metric minus
     that of the second. ``bootstrap`` is how images were resampled; ``method`` is how each interval was made
@@ -93,6 +98,9 @@ def build_evaluation_document(
         evaluations: By split: train, val or test.
         config: The recipe's evaluate section, for the TTA transforms and the requirements that the test must reach.
         course: How the model was trained, for the verdict.
+        seen: Which test images the model was trained or selected with, as JSON values whose ``images`` is their number,
+            None where nobody knows; by default this was not looked for, as in a run's own test split. With any, no
+            requirement is met.
     """
     some = next(iter(evaluations.values()))
     document: dict[str, Any] = {
@@ -105,6 +113,9 @@ def build_evaluation_document(
         "splits": {name: describe_split(split) for name, split in evaluations.items()},
         "gaps": describe_gaps({name: split.metrics for name, split in evaluations.items()}),
     }
+    if seen is not None:
+        # Before the requirements, which ask for it.
+        document["seen"] = dict(seen)
     if "test" in evaluations and (power := _analyse_power(evaluations["test"])) is not None:
         document["power"] = power
     # After the power analysis, as the verdict quotes it.
@@ -127,6 +138,9 @@ def list_failed_requirements(document: Mapping[str, Any], require: Iterable[Requ
 
 def _describe_shortfall(document: Mapping[str, Any], requirement: Requirement) -> str:
     """Return by how much the test misses a requirement; empty where it reaches it."""
+    # What a model has learned proves nothing about new images, however good the metric.
+    if seen := _describe_seen(document):
+        return f"test {requirement.metric} meets no requirement: {seen}"
     kind, needed = requirement.threshold
     found, name = _get_compared_value(document, requirement), kind.replace("_", " ")
     # A bound that doesn't exist can't be reached, so it counts as missed: a test without images must not pass.
@@ -140,6 +154,16 @@ def _describe_shortfall(document: Mapping[str, Any], requirement: Requirement) -
     # Labels' units may be large or small, so four decimals could show nothing or far too much.
     digits = ".6g" if METRICS[requirement.metric].has_units else ".4f"
     return f"test {requirement.metric}: its {name} {found:{digits}} is {short:{digits}} {side} the required {needed:g}"
+
+
+def _describe_seen(document: Mapping[str, Any]) -> str:
+    """Return that the model was trained or selected with test images; empty where it wasn't."""
+    seen, tested = document.get("seen", {"images": 0}), document["splits"].get("test", {}).get("images", 0)
+    if seen["images"] is None:
+        return "nobody knows which of the test images a run was trained on"
+    if not seen["images"]:
+        return ""
+    return f"{seen['images']} of {tested} test images are among the training or validation images"
 
 
 def _get_compared_value(document: Mapping[str, Any], requirement: Requirement) -> float | None:

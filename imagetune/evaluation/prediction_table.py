@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imagetune.core.files import replace_atomically
+from imagetune.core.files import format_path, replace_atomically
+from imagetune.data.sources.labels import name_class_column
 from imagetune.evaluation.predict import ImagePrediction
 
 # Not a comma, which separates the columns.
@@ -18,7 +19,7 @@ _OPTIONAL = ("value", "predictions", "interval", "out_of_distribution", "out_of_
 
 def describe_prediction(prediction: ImagePrediction) -> dict[str, Any]:
     """Return a prediction as plain JSON values, without the optional keys that it has no value for."""
-    document = asdict(prediction)
+    document = asdict(prediction) | {"path": format_path(prediction.path)}
     return {name: value for name, value in document.items() if value is not None or name not in _OPTIONAL}
 
 
@@ -37,12 +38,11 @@ def write_prediction_table(predictions: Iterable[ImagePrediction], path: Path) -
     sets = _set_columns(rows)
     with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label", *names, *sets, "error"])
+        writer.writerow(["path", "label", *map(name_class_column, names), *sets, "error"])
         for row in rows:
             values: list[object] = [row.probabilities.get(name, "") for name in names]
-            writer.writerow(
-                [row.path, row.label or "", *values, *(cell(row) for cell in sets.values()), row.error or ""]
-            )
+            cells = [*values, *(cell(row) for cell in sets.values()), row.error or ""]
+            writer.writerow([format_path(row.path), row.label or "", *cells])
     return len(rows), sum(row.error is not None for row in rows)
 
 

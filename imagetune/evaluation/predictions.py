@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from imagetune.core.files import write_csv
 from imagetune.data.loading.targets import compute_median_class, encode_targets
-from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule, format_exact_number, join_labels, parse_number
+from imagetune.data.sources.labels import (
+    SINGLE_LABEL,
+    LabelRule,
+    format_exact_number,
+    join_labels,
+    name_class_column,
+    parse_class_column,
+    parse_number,
+)
 from imagetune.data.splits.splits import format_relative_path
 from imagetune.errors import DataError
 
@@ -189,7 +197,7 @@ def write_predictions(predictions: Predictions, path: Path, *, root: Path | None
     images = zip(predictions.paths, predictions.texts(), predictions.probabilities, strict=True)
     # Nine digits give back every float32 exactly.
     rows = ([make_relative_path(path, root), *texts, *(f"{p:.9g}" for p in outputs)] for path, texts, outputs in images)
-    write_csv(path, [*HEADER, *names], rows)
+    write_csv(path, [*HEADER, *map(name_class_column, names)], rows)
 
 
 def read_predictions(
@@ -219,8 +227,7 @@ def read_predictions(
         raise DataError(
             f"starts with the columns {header[:4]}; expected path,label,predicted and classes", where=str(path)
         )
-    # By position, as a class may have the name of one of the first columns.
-    names = tuple(header[3:])
+    names = tuple(map(parse_class_column, header[3:]))
     found = build_predictions(
         [row[0] for row in rows],
         [row[1] for row in rows],

@@ -16,6 +16,7 @@ from imagetune.model.backbones.naming import renumber_layers
 from imagetune.model.backbones.preprocessing import add_preprocessing
 from imagetune.model.backbones.table import Backbone, find_size_problem, get_backbone
 from imagetune.model.backbones.vision_transformer import build_vision_transformer
+from imagetune.model.keras_settings import keras_settings
 from imagetune.recipe.sections.model import HeadConfig, ModelConfig
 from imagetune.recipe.tasks import Task
 
@@ -26,6 +27,7 @@ PROBABILITIES = "probabilities"
 VALUE = "value"
 
 
+@keras_settings()
 def build_model(
     config: ModelConfig,
     *,
@@ -86,6 +88,7 @@ def _wants_class_token(backbone: Backbone, head: HeadConfig) -> bool:
     return head.pooling == "token"
 
 
+@keras_settings()
 def build_backbone(backbone: Backbone, image_size: tuple[int, int], *, class_token: bool = False) -> keras.Model:
     """Return the backbone alone, with random weights and without preprocessing.
 

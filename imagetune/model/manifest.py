@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +26,7 @@ from imagetune.errors import DivergedError, ModelFileError, RecipeError, Resourc
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, find_value_scale
 from imagetune.model.decision_rules import ConformalRule, OperatingPoint
+from imagetune.model.keras_settings import keras_settings
 from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
 from imagetune.model.test_time_augmentation import find_unfit_tta
 from imagetune.model.trainable import list_leaf_layers
@@ -256,7 +256,7 @@ def load_model(folder: Path) -> LoadedModel:
     size = (manifest.image.height, manifest.image.width)
     try:
         _require_plausible(manifest, weights.stat().st_size)
-        with _precision_policy(manifest.precision):
+        with keras_settings(manifest.precision):
             model = build_model(
                 manifest.config,
                 num_classes=len(manifest.class_names),
@@ -374,13 +374,3 @@ def _precision(model: keras.Model) -> Literal["float32", "mixed_bfloat16", "mixe
     # Preprocessing and logits are always float32; the first layer with weights has the model's own format.
     inner = next(layer for layer in list_leaf_layers(model) if layer.weights)
     return inner.dtype_policy.name  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _precision_policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -6,7 +6,7 @@ import fnmatch
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import keras
@@ -17,6 +17,9 @@ from imagetune.model.backbones.table import Backbone
 from imagetune.recipe.unfreeze import Unfreeze, parse_unfreeze
 
 WHERE = "unfreeze"
+Adapt: TypeAlias = Literal["all", "norm", "bias"]
+_NORMALISATIONS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization)
+_SHIFTS = ("bias", "beta")
 # Dropout rates as the layers were built with; the layers are silenced while their block is frozen.
 _built_rates: WeakKeyDictionary[keras.layers.Layer, float] = WeakKeyDictionary()
 
@@ -125,6 +128,7 @@ def set_trainable(
     *,
     batch_norm: Literal["frozen", "train"],
     freeze_head: bool = False,
+    adapt: Adapt = "all",
 ) -> TrainableSummary:
     """Set the layers named by ``unfreeze``, and the head, trainable and freeze all others; return what is trainable.
 
@@ -139,9 +143,10 @@ def set_trainable(
         unfreeze: Trainable part of the backbone, as in a stage of the recipe.
         batch_norm: ``train`` makes the BatchNorm layers of unfrozen blocks trainable too.
         freeze_head: Whether the head stays frozen.
+        adapt: Which parameters of the unfrozen layers are trained.
 
     Raises:
-        RecipeError: A name matches nothing, or there are fewer blocks than asked for.
+        RecipeError: A name matches nothing, there are fewer blocks than asked for, or ``adapt`` leaves nothing.
     """
     chosen = find_unfrozen_layers(model, backbone, unfreeze)
     network = _find_network(model, backbone)
@@ -154,9 +159,30 @@ def set_trainable(
     for block in blocks:
         for layer in block.layers:
             frozen = isinstance(layer, keras.layers.BatchNormalization) and batch_norm == "frozen"
+            # Only a change reaches the layer's variables, of which an earlier stage may have frozen some.
+            layer.trainable = False
             layer.trainable = layer.name in chosen and not frozen
         _silence_dropout(block, silent=not any(layer.name in chosen for layer in block.layers))
+    if adapt != "all" and chosen:
+        _keep_adapted([layer for block in blocks for layer in block.layers], adapt, batch_norm)
     return _summarise(model, blocks)
+
+
+def _keep_adapted(layers: Sequence[keras.layers.Layer], adapt: Adapt, batch_norm: str) -> None:
+    """Freeze what ``adapt`` leaves out, variable by variable.
+
+    Setting ``trainable`` of a layer sets it on all its variables, so that the next stage begins anew.
+    """
+    for layer in layers:
+        for weight in layer.trainable_weights:
+            shift = len(weight.shape) <= 1 and weight.name in _SHIFTS
+            weight.trainable = shift if adapt == "bias" else isinstance(layer, _NORMALISATIONS)
+    if not any(layer.trainable_weights for layer in layers):
+        frozen = batch_norm == "frozen" and any(isinstance(one, keras.layers.BatchNormalization) for one in layers)
+        hint = (
+            "set batch_norm: train, as BatchNorm stays frozen otherwise" if frozen else "unfreeze more, or adapt: all"
+        )
+        raise RecipeError(f"adapt: {adapt} leaves nothing of the unfrozen layers to train", where="adapt", hint=hint)
 
 
 def find_trainable_positions(model: keras.Model) -> frozenset[int]:

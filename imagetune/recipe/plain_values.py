@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,3 +48,12 @@ def _key(key: Any, name: str) -> str:
     if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
         return str(key)
     raise RecipeError(f"{format_value(key)} can't be a key: expected text", where=name or "recipe")
+
+
+def normalize_texts(value: Any) -> Any:
+    """Return a copy of plain values whose texts, keys too, are in Unicode's normal form C, as class names are."""
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, dict):
+        return {normalize_texts(key): normalize_texts(inner) for key, inner in value.items()}
+    return [*map(normalize_texts, value)] if isinstance(value, list) else value

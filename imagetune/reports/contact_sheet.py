@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from imagetune.data.loading.preview import PreviewRow
+from imagetune.reports.fonts import draw_text, measure_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,24 +42,23 @@ def draw_contact_sheet(
     name = augmentation if isinstance(augmentation, str) else ", ".join(next(iter(entry)) for entry in augmentation)
     left = f"as the model gets it ({settings.width} x {settings.height}, {settings.resize})"
     copies = len(rows[0].copies)
-    font = ImageFont.load_default(size=_TEXT)
     # Small images are enlarged by whole steps, so that their pixels stay what they are.
     zoom = max(1, -(-_MIN_CELL // settings.width))
     width, height = settings.width * zoom, settings.height * zoom
     columns = _columns(left, f"augmented: {name}", copies, width)
-    titles = max(1, *(len(_wrapped(title, font, space)) for title, space in columns))
+    titles = max(1, *(len(_wrapped(title, space)) for title, space in columns))
     top = _GAP + titles * _LINE + _GAP
     across = _GAP + width + (_APART - _GAP if copies else 0) + copies * (width + _GAP) + _GAP
     sheet = Image.new("RGB", (across, top + len(rows) * (_LINE + height + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     # Without copies there is no right side, and one title only.
     for (title, space), at in zip(columns, (_GAP, _GAP + width + _APART), strict=False):
-        for line, words in enumerate(_wrapped(title, font, space)):
-            draw.text((at, _GAP + line * _LINE), words, _FAINT, font)
+        for line, words in enumerate(_wrapped(title, space)):
+            draw_text(draw, (at, _GAP + line * _LINE), words, _FAINT, _TEXT)
     for place, row in enumerate(rows):
         y = top + place * (_LINE + height + _GAP)
         # Rows have room for one line, so that a long label ends where the sheet does.
-        draw.text((_GAP, y), _wrapped(row.label, font, across)[0], _INK, font)
+        draw_text(draw, (_GAP, y), _wrapped(row.label, across)[0], _INK, _TEXT)
         for column, image in enumerate((row.image, *row.copies)):
             x = _GAP + column * (width + _GAP) + (_APART - _GAP if column else 0)
             cell = Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST)
@@ -72,12 +72,12 @@ def _columns(left: str, right: str, copies: int, width: int) -> list[tuple[str, 
     return titles + ([(right, copies * (width + _GAP))] if copies else [])
 
 
-def _wrapped(text: str, font: Any, space: int) -> list[str]:
+def _wrapped(text: str, space: int) -> list[str]:
     """Break text into lines that fit, at least one."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > space:
+        if lines[-1] and measure_text(longer, _TEXT) > space:
             lines.append(word)
         else:
             lines[-1] = longer

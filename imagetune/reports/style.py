@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from imagetune.core.files import replace_atomically
+from imagetune.reports.fonts import list_font_families
 
 INK, MUTED, GRID, BAND = "#1b2430", "#5d6b7c", "#d5dbe3", "#eef1f5"
 TRAIN, VAL, RATE = "#0072b2", "#d55e00", "#007f5f"
@@ -40,8 +41,6 @@ _STYLE = {
     "svg.fonttype": "none",
     # Without a salt the ids are random, and the same figure would give other bytes.
     "svg.hashsalt": "imagetune",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": MUTED,
@@ -74,8 +73,11 @@ class Drawing:
 @contextmanager
 def drawing_style() -> Iterator[None]:
     """Set matplotlib's style to that of our plots inside the block, and restore the settings afterwards."""
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # A class name in a script that the font lacks is shown as boxes in PNG; in SVG the browser's fonts serve.
+    with mpl.rc_context(), warnings.catch_warnings():
+        # Nothing of the user's matplotlibrc: texts set by LaTeX, say, need programs that few machines have.
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE | {"font.family": list_font_families()})
+        # A class name in a script that no font has is shown as boxes in PNG; in SVG the browser's fonts serve.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         yield
 

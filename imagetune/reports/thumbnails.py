@@ -10,7 +10,7 @@ import cv2
 
 from imagetune.data.loading.decode import load_image
 from imagetune.errors import BadImageError
-from imagetune.recipe.sections.data import DataConfig, ImageSettings
+from imagetune.recipe.sections.data import DataConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ def make_thumbnail(path: str | Path, config: DataConfig, *, pixels: int) -> tupl
     Returns:
         The address and an empty text; or None and what is wrong with the file.
     """
-    size = ImageSettings(height=pixels, width=pixels, background=config.background)
+    size = config.image.model_copy(update={"height": pixels, "width": pixels, "resize": "pad"})
     try:
         image = load_image(str(path), size, max_pixels=config.max_pixels)
     # The file may have vanished or changed since the run: the page then says so in the image's place.

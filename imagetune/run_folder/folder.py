@@ -17,6 +17,7 @@ import psutil
 
 from imagetune.core import run_files
 from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
+from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import format_recipe
 from imagetune.recipe.schema import Recipe
@@ -26,7 +27,7 @@ RUNS = "runs"
 State = Literal["running", "finished", "failed", "killed"]
 # Packages whose versions can change what a run computes; lock.json records those that are installed.
 _PACKAGES = (
-    "imagetune",
+    DISTRIBUTION,
     "keras",
     "tensorflow",
     "jax",
@@ -303,7 +304,16 @@ def _build_occupied_error(folder: RunFolder) -> CheckpointError:
     if state == "running":
         held = "a run whose process has died"
     hint = "choose another --run-dir or an empty folder"
+    if state is not None and state != "finished":
+        hint = suggest_continuation(folder)
     return CheckpointError(f"the folder holds {held}", where=str(folder.path), hint=hint)
+
+
+def suggest_continuation(folder: RunFolder) -> str:
+    """Return how to go on with a run or a search that was stopped before its end, as a hint."""
+    if (folder.path / run_files.SEARCH).is_file():
+        return f"go on with it by the same command and --run-dir {folder.path} --resume"
+    return "a fit can't be gone on with: the same command with a new run folder begins again"
 
 
 def _find_writer(folder: RunFolder) -> int | None:

@@ -15,6 +15,7 @@ from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.source_kinds import TABLE_SUFFIXES
 from imagetune.run_folder.folder import RunFolder
 
 # The names of splits in files, and those on pages.
@@ -68,9 +69,7 @@ class RunFiles:
     @property
     def images_root(self) -> Path:
         """The folder that relative paths of images start at."""
-        source = Path(self.recipe.data.source)
-        # By its suffix where the source is gone: a report must still be written when images have moved.
-        return source if source.is_dir() or not source.suffix else source.parent
+        return find_images_root(self.recipe.data.source)
 
     @cached_property
     def tested_predictions(self) -> Predictions | None:
@@ -82,6 +81,13 @@ class RunFiles:
         # Only multi_label has thresholds.
         thresholds = [found["threshold"] for found in classes if "threshold" in found]
         return read_predictions(path, rule=build_label_rule(self.recipe.data), thresholds=thresholds)
+
+
+def find_images_root(source: str) -> Path:
+    """Return the folder that relative paths of a run's images start at: the source itself, or that of its table."""
+    path = Path(source)
+    # By its suffix where the source is gone: the images may have moved, and the lock must still know their paths.
+    return path.parent if path.suffix.lower() in TABLE_SUFFIXES and not path.is_dir() else path
 
 
 def read_run(folder: Path) -> RunFiles:

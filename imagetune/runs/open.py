@@ -8,6 +8,7 @@ from imagetune.data.splits.splits import Splits, read_splits_csv
 from imagetune.model.manifest import LoadedModel, load_model
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.run_folder.folder import RunFolder, open_run_folder
+from imagetune.run_folder.reader import find_images_root
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 
@@ -42,7 +43,4 @@ def read_run_splits(folder: RunFolder, config: DataConfig, class_names: tuple[st
     Raises:
         DataError: splits.csv is missing or corrupted.
     """
-    source = Path(config.source)
-    # Paths in a table are relative to the table's folder.
-    root = source if source.is_dir() else source.parent
-    return read_splits_csv(folder.splits, root=root, class_names=class_names)
+    return read_splits_csv(folder.splits, root=find_images_root(config.source), class_names=class_names)

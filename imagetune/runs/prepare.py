@@ -14,6 +14,7 @@ import numpy as np
 
 from imagetune.core.messages import Say
 from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
+from imagetune.data.audit.bit_depth import settle_bit_depth
 from imagetune.data.loading.image_cache import ImageCaches
 from imagetune.data.loading.targets import ValueScale, compute_value_scale
 from imagetune.data.sources.catalog import Catalog
@@ -24,12 +25,13 @@ from imagetune.errors import DataError, ResourceError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, find_value_scale
 from imagetune.model.devices import find_device
-from imagetune.model.load_weights import WeightsReport, is_run_folder, load_weights
+from imagetune.model.keras_settings import set_keras_settings
+from imagetune.model.load_weights import WeightsReport, load_weights
 from imagetune.model.manifest import load_model
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.solving import find_solver_obstacle
 from imagetune.runs.checks.tasks import check_classes
-from imagetune.runs.lineage import count_seen_images, open_members
+from imagetune.runs.lineage import count_seen_images, list_ancestors, open_members
 from imagetune.runs.open import find_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 from imagetune.training.feature_cache.features import caches_features
@@ -126,7 +128,8 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
         say("note", note)
     for finding in audit.findings:
         hint = f"; {finding.hint}" if finding.hint else ""
-        say(finding.severity, f"{finding.title}{hint} [{finding.code}]")
+        named = finding.name_images() if finding.severity != "note" else ""
+        say(finding.severity, f"{finding.title}{named}{hint} [{finding.code}]")
     return Data(catalog, audit, splits, ImageCaches(audit.hashes))
 
 
@@ -151,6 +154,8 @@ def prepare_training(
         WeightsError: The weights are not to be had.
         BadImageError: An image can no longer be read.
     """
+    # First: every model of these images is built, measured and saved with the depth of all of them.
+    recipe = recipe.model_copy(update={"data": settle_bit_depth(recipe.data, data.audit.statistics)})
     # The trials of a batch size need the GPU's memory, which this process holds once it has a model.
     recipe = resolve_batch_size(recipe, data.images(recipe), say=say)
     with convert_memory_errors(recipe.train.pass_size):
@@ -168,8 +173,8 @@ def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tup
     # A process may build many models, as trials do: names and memory of earlier ones must not reach this one.
     keras.backend.clear_session()
     keras.utils.set_random_seed(recipe.seed)
-    # It is global: without this, the precision of the model that was built before would stay.
-    keras.config.set_dtype_policy(recipe.train.precision)
+    # They are global: without this, the precision of the model that was built before would stay.
+    set_keras_settings(recipe.train.precision)
     image, config = recipe.data.image, recipe.model
     # From the training labels alone, as the scale becomes part of the model.
     scale = compute_value_scale(images.train_labels) if recipe.data.task == "regression" else None
@@ -282,7 +287,7 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
     """
     if recipe.data.audit.on_leak == "ignore":
         return
-    for where, run in _list_ancestors(recipe).items():
+    for where, run in list_ancestors(recipe).items():
         tested = open_holdout(splits)
         (ancestor,) = open_members([str(find_run(run, uri=recipe.tracking.uri).path)])
         # A model from a registry may have lost its run; that is a warning, as nothing shows a leak.
@@ -291,7 +296,9 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
         elif seen := count_seen_images(ancestor, tested, hashes):
             what = f"{run} was trained on {seen} of this run's {len(tested)} test images"
             if recipe.data.audit.on_leak == "error":
-                hint = "use the same split as that run (the same seed, or data.split: {method: hash} for both)"
+                hint = (
+                    "use the same split as that run (the same data.split.seed, or data.split: {method: hash} for both)"
+                )
                 raise DataError(what, where=where, hint=f"{hint}, or set data.audit.on_leak: warn")
             say("warning", f"{where}: {what}: the test metrics are too good")
 
@@ -336,12 +343,3 @@ def _load_teacher(recipe: Recipe, class_names: tuple[str, ...]) -> Teacher | Non
         return None
     folder = find_run(config.run, uri=recipe.tracking.uri)
     return make_teacher(load_model(folder.model), class_names, config.temperature)
-
-
-def _list_ancestors(recipe: Recipe) -> dict[str, str]:
-    """Return the runs that this one builds on, teacher and source of the weights, by the recipe key that names them."""
-    teacher, weights = recipe.train.teacher, recipe.model.weights
-    found = {"train.teacher": teacher.run} if teacher is not None else {}
-    if is_mlflow_uri(weights) or is_run_folder(Path(weights)):
-        found["model.weights"] = weights
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from imagetune.core.files import read_json_lines
 from imagetune.core.messages import Say
 from imagetune.core.text import format_count, format_list
 from imagetune.data.audit.inspection import inspect_images
+from imagetune.data.findings import Finding
 from imagetune.data.sources.labels import build_label_rule
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
@@ -41,6 +42,8 @@ from imagetune.training.setup.job import TrainingImages
 
 # Features of a split are kept in memory only up to this share of what is free: the model and the batches need room.
 _MEMORY_SHARE = 0.25
+# Findings about images that never become records, and why.
+_LOST = {"stray-image": "outside the class folders", "name-not-utf8": "its name is not valid UTF-8"}
 # A validation loss that ends this many times above its lowest has risen; epochs differ by a few percent anyway.
 _RISEN = 1.1
 
@@ -173,33 +176,56 @@ def list_groups(records: Sequence[Record]) -> list[str | None]:
     return [record.group for record in records]
 
 
-def read_labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record, ...], dict[str, str]]:
+def read_labelled_records(
+    path: Path, config: DataConfig, class_names: Sequence[str]
+) -> tuple[tuple[Record, ...], dict[str, str]]:
     """Return the labelled images of another folder or table, laid out like the recipe's own.
 
     Args:
         path: The folder or table.
         config: The data section of the recipe.
+        class_names: The classes that the model knows.
 
     Returns:
-        The usable images; path and reason of those that ``data.on_bad_image: skip`` leaves out.
+        The usable images; path and reason of those that are left out: they can't be decoded, their class is unknown to
+        the model, or the source can't give them a label.
 
     Raises:
         DataError: There is no such source, no image can be used, or one can't and ``data.on_bad_image`` is ``error``.
     """
     # Other images need not have the columns that the recipe's own are sliced by.
     columns = config.columns.model_copy(update={"slices": ()})
-    config = config.model_copy(update={"source": str(path.absolute()), "columns": columns})
-    records = read_catalog(config, min_classes=1).records
+    changes: dict[str, object] = {"source": str(path.absolute()), "columns": columns}
+    if config.task == "single_label":
+        # All classes are read, so that those which the model doesn't know can be named.
+        changes["classes"] = None
+    config = config.model_copy(update=changes)
+    catalog = read_catalog(config, min_classes=1)
     # Each file is opened once, however many records name it.
-    paths = list(dict.fromkeys(record.path for record in records))
+    paths = list(dict.fromkeys(record.path for record in catalog.records))
     inspected = inspect_images(paths, background=config.background, max_pixels=config.max_pixels, descriptors=False)
-    unusable = {one.statistics.path: one.statistics.error for one in inspected if one.statistics.error is not None}
-    if unusable and (config.on_bad_image == "error" or len(unusable) == len(paths)):
+    bad = {one.statistics.path: one.statistics.error for one in inspected if one.statistics.error is not None}
+    unknown = _find_unknown_classes(catalog.records, config, class_names)
+    unusable = bad | {name: why for name, why in unknown.items() if name not in bad}
+    if (bad and config.on_bad_image == "error") or len(unusable) == len(paths):
         reasons = format_list((f"{name} ({why})" for name, why in unusable.items()), most=3)
         what = f"{len(unusable)} of {format_count(len(paths), 'image')} can't be used: {reasons}"
         hint = "repair or remove them; `imagetune data check` lists them all, and --fix writes a table without them"
         raise DataError(what, where=str(path), hint=hint)
-    return tuple(record for record in records if record.path not in unusable), unusable
+    lost = {place: why for code, why in _LOST.items() for place in _list_paths(catalog.findings, code)}
+    return tuple(record for record in catalog.records if record.path not in unusable), unusable | lost
+
+
+def _list_paths(findings: Sequence[Finding], code: str) -> Iterator[str]:
+    return (path for finding in findings if finding.code == code for path in finding.paths)
+
+
+def _find_unknown_classes(records: Sequence[Record], config: DataConfig, class_names: Sequence[str]) -> dict[str, str]:
+    """Return path and reason of the images of classes that the model doesn't know."""
+    if config.task not in ("single_label", "ordinal"):
+        return {}
+    known = frozenset(class_names)
+    return {r.path: f"the model doesn't know the class {r.label!r}" for r in records if r.label not in known}
 
 
 def _cut_model(model: keras.Model, recipe: Recipe) -> SplitModel:

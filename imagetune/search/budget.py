@@ -35,9 +35,11 @@ class Budget:
 
     def seconds_left(self) -> float | None:
         """Return the remaining seconds, negative once they are overdrawn; None without ``search.budget.hours``."""
-        if self.config.hours is None:
-            return None
-        return self.config.hours * 3600 - self.spent_seconds - (time.monotonic() - self.began)
+        return None if self.config.hours is None else self.config.hours * 3600 - self.compute_spent_seconds()
+
+    def compute_spent_seconds(self) -> float:
+        """Return the seconds of this session, and those that trials of earlier sessions ran."""
+        return self.spent_seconds + time.monotonic() - self.began
 
 
 def compute_busy_seconds(results: Iterable[TrialResult]) -> float:

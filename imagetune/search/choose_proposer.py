@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.search.proposers.bakeoff import ProbeProposer, list_probes
+from imagetune.search.proposers.bakeoff import ProbeProposer, count_kept
+from imagetune.search.proposers.finalists import get_direction
 from imagetune.search.proposers.oracle import OracleProposer
 from imagetune.search.proposers.protocol import Proposer
 from imagetune.search.proposers.sweep import SweepProposer, list_sweep_settings, list_sweep_trials
@@ -30,7 +31,8 @@ def build_proposer(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Seque
         repeats = max(config.repeats, -(-len(list_results(past)) // len(settings)))
         return SweepProposer(list_sweep_trials(settings, repeats=repeats, seed=loaded.recipe.seed))
     if config.algorithm == "bakeoff":
-        return ProbeProposer(list_probes(loaded.spaces))
+        direction = get_direction(config.objective)
+        return ProbeProposer(loaded.spaces, keep=count_kept(config), direction=direction)
     # An oracle that may propose fewer trials than the journal has would end in the middle of its replay.
     config = config.model_copy(update={"trials": max(config.trials, len(list_results(past)))})
     epochs = sum(stage.epochs for stage in loaded.recipe.train.stages)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from imagetune.recipe.sections.search import SearchConfig
-from imagetune.search.proposers.bakeoff import list_probes
+from imagetune.search.proposers.bakeoff import count_kept, count_probes
 from imagetune.search.proposers.sweep import list_sweep_settings, list_sweep_trials
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.search.space import Spaces, count_grid_points, discretise_spaces
@@ -47,7 +47,7 @@ def expected(config: SearchConfig, spaces: Spaces, *, epochs: int) -> Expected:
     elif config.algorithm == "grid":
         trials = count_grid_points(discretise_spaces(spaces))
     elif config.algorithm == "bakeoff":
-        trials = len(list_probes(spaces))
+        trials = count_probes(spaces, keep=count_kept(config))
     else:
         trials = config.trials
     most = config.budget.trials

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imagetune.core import run_files
@@ -17,17 +17,19 @@ from imagetune.recipe.sections.search import Value
 from imagetune.run_folder.folder import RunFolder, write_recipe
 from imagetune.runs.checks.recipe import check_recipe
 from imagetune.runs.prepare import Data
+from imagetune.search.bakeoff_time import has_time_for_fine_tuning, has_time_for_probe
 from imagetune.search.budget import Budget
 from imagetune.search.choose_proposer import build_proposer
 from imagetune.search.executors.protocol import Task
 from imagetune.search.forecast import expected
 from imagetune.search.listeners import SearchPlan, Watcher
 from imagetune.search.loop import Runner, run_trials
-from imagetune.search.proposers.bakeoff import list_fine_tunings
-from imagetune.search.proposers.finalists import Direction, get_direction, list_repeats, rank_candidates
+from imagetune.search.proposers.bakeoff import get_probe_id, list_fine_tunings, select_compared
+from imagetune.search.proposers.finalists import Candidate, Direction, get_direction, list_repeats, rank_candidates
 from imagetune.search.proposers.protocol import ListProposer
 from imagetune.search.records.journal import Event, Proposed, find_unfinished, list_results
 from imagetune.search.records.trial import Phase, Trial, TrialResult
+from imagetune.search.results.choose_backbones import choose_finalists
 from imagetune.training.setup.stopping import StopRequest
 
 # Median stopping compares a trial with those at least so many before it, so that its decisions hardly depend on how
@@ -97,8 +99,10 @@ class Session:
         folder = self.folder_of(trial.trial_id)
         recipe = self.recipe_of(trial.values, trial.seed)
         continues = None if trial.continues is None else self.folder_of(trial.continues)
-        probe = self.recipe.search.algorithm == "bakeoff" and trial.phase == "search"
-        return Task(trial.trial_id, folder, recipe, trial.epochs, continues, self._compared(trial), probe)
+        bakeoff = self.recipe.search.algorithm == "bakeoff"
+        probe = bakeoff and trial.phase == "search"
+        probed = self.folder_of(get_probe_id(trial)) if bakeoff and trial.phase == "final" else None
+        return Task(trial.trial_id, folder, recipe, trial.epochs, continues, self._compared(trial), probe, probed)
 
     def _compared(self, trial: Trial) -> tuple[Path, ...]:
         """Return the run folders of the earlier trials for median stopping; none where it is off."""
@@ -122,7 +126,15 @@ class Session:
 
     def may_start(self, results: Sequence[TrialResult]) -> bool:
         """Return whether the budget allows one more trial; the finalists' further trainings don't count."""
-        return self.budget.may_start(sum(result.trial.phase == "search" for result in results))
+        if not self.budget.may_start(sum(result.trial.phase == "search" for result in results)):
+            return False
+        left = self.budget.seconds_left()
+        return self.recipe.search.algorithm != "bakeoff" or left is None or has_time_for_probe(results, left)
+
+    def may_fine_tune(self, results: Sequence[TrialResult]) -> bool:
+        """Return whether the time of a bake-off is enough for one more fine-tuning, and then for the refit."""
+        left = self.budget.seconds_left()
+        return left is None or has_time_for_fine_tuning(results, left)
 
     def plan(self, slots: int) -> SearchPlan:
         """Return the plan of the search for its watchers."""
@@ -159,9 +171,31 @@ def run_phases(session: Session, runner: Runner) -> list[TrialResult]:
     # All of its settings have been trained with several seeds already.
     if config.algorithm == "sweep":
         return results
-    again = list_fine_tunings if config.algorithm == "bakeoff" else list_repeats
-    finals = again(candidates[: config.finalists], repeats=config.repeats, seed=session.recipe.seed)
+    seed = session.recipe.seed
+    if config.algorithm == "bakeoff":
+        chosen = choose_finalists(candidates, folder=session.folder, config=config, direction=session.direction)
+        runner = replace(runner, may_start=session.may_fine_tune)
+        finals = list_fine_tunings(chosen, repeats=config.repeats, seed=seed)
+    else:
+        finals = list_repeats(candidates[: config.finalists], repeats=config.repeats, seed=seed)
     return _final_trials(session, runner, results, finals)
+
+
+def rank_winners(session: Session, results: Sequence[TrialResult]) -> list[Candidate]:
+    """Return the settings among which the winner is chosen, the winner first.
+
+    Raises:
+        SearchError: None has a metric, as where all fine-tunings of a bake-off failed.
+    """
+    config = session.recipe.search
+    judged = select_compared(results, config.algorithm)
+    candidates = rank_candidates(judged, session.direction)
+    if not candidates:
+        raise build_all_failed_error(judged, session.folder)
+    if config.algorithm == "bakeoff" and all(result.trial.phase == "search" for result in judged):
+        # There was no time for a fine-tuning, or none was asked for.
+        return choose_finalists(candidates, folder=session.folder, config=config, direction=session.direction)
+    return candidates
 
 
 def _final_trials(

@@ -259,6 +259,11 @@ def _write_table(splits: Splits, columns: ColumnsConfig, path: Path) -> None:
     write_csv(path, (*own, *slices), rows)
 
 
+def _settle_as_then(stage: StageConfig, then: StageConfig) -> StageConfig:
+    """Return a stage with what became of its ``solve: auto`` in an earlier session."""
+    return stage.model_copy(update={"solve": then.solve, "epochs": then.epochs}) if stage.solve == "auto" else stage
+
+
 def _trained_with(best: RunFolder, recipe: Recipe) -> bool:
     """Return whether a run was trained with this recipe, apart from what was ``auto`` in it."""
     then = load_recipe(best.recipe).recipe
@@ -267,6 +272,9 @@ def _trained_with(best: RunFolder, recipe: Recipe) -> bool:
     if train.batch_size == "auto":
         settled = {"batch_size": then.train.batch_size, "effective_batch": then.train.effective_batch}
         train = train.model_copy(update=settled)
+    if len(train.stages) == len(then.train.stages):
+        stages = tuple(map(_settle_as_then, train.stages, then.train.stages))
+        train = train.model_copy(update={"stages": stages})
     # Neither the search's own section nor tracking changes what a training learns.
     kept = {"search": then.search, "tracking": then.tracking, "data": data, "train": train}
     return recipe.model_copy(update=kept) == then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,9 +26,8 @@ from imagetune.search.choose_executor import open_executor, prepare_executor
 from imagetune.search.listeners import Watcher, Watchers
 from imagetune.search.loop import Runner
 from imagetune.search.mlflow_trials import TrialCopies
-from imagetune.search.phases import Session, Watched, build_all_failed_error, run_phases
-from imagetune.search.proposers.bakeoff import select_compared
-from imagetune.search.proposers.finalists import Candidate, rank_candidates
+from imagetune.search.phases import Session, Watched, rank_winners, run_phases
+from imagetune.search.proposers.finalists import Candidate
 from imagetune.search.recipe_checks import check_recipe
 from imagetune.search.records.journal import Event, Journal, list_results
 from imagetune.search.records.table import Table, describe_search, open_records, write_table
@@ -36,6 +36,7 @@ from imagetune.search.refit import Refit, build_refit_recipe, complete_refit, fi
 from imagetune.search.report.write import write_last_report
 from imagetune.search.results.findings import NO_FINDINGS, Findings, describe_plan, write_findings
 from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_images
+from imagetune.search.space import count_settings
 from imagetune.search.trial_process.folds import check_folds
 from imagetune.search.warm_start import load_warm_start, write_warm_start
 from imagetune.tracking.tracker import Tracker, start_tracking
@@ -56,6 +57,8 @@ class Search:
         best: The refit of the winner.
         added: How many trials this session has added to those of earlier ones.
         findings: Effects of a sweep's settings or a bake-off's backbones; empty for other algorithms.
+        seconds: What was spent of ``search.budget.hours``, and on the refit, over all sessions.
+        settings: How many different settings the spaces have; None for any number.
     """
 
     folder: Path
@@ -66,6 +69,14 @@ class Search:
     best: Refit
     added: int
     findings: Findings = NO_FINDINGS
+    seconds: float = 0.0
+    settings: int | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every setting of the spaces has been tried, so that more trials could only repeat some."""
+        tried = {tuple(result.trial.values.items()) for result in self.results if result.trial.phase == "search"}
+        return self.settings is not None and len(tried) >= self.settings
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ def search(
         CheckpointError: The folder has no search to resume, or another one.
         SearchError: Every trial failed.
     """
+    began = time.monotonic()
     loaded = load_checked_recipe(recipe, overrides)
     check_recipe(loaded)
     if resume:
@@ -132,49 +144,39 @@ def search(
             say(*planned)
         with _tracked(folder, loaded.recipe, copies, say) as tracker:
             watchers = Watchers([copies, watcher])
-            return _search(loaded, data, records, tracker, listener, watchers, say, stop)
+            spent = compute_busy_seconds(list_results(records.past))
+            budget = Budget(loaded.recipe.search.budget, spent_seconds=spent, began=began)
+            session = Session(loaded, data, folder.path, records.past, budget, say, stop)
+            return _search(session, records, tracker, listener, watchers)
 
 
-def _search(
-    loaded: LoadedRecipe,
-    data: Data,
-    records: _Records,
-    tracker: Tracker,
-    listener: Listener,
-    watcher: Watcher,
-    say: Say,
-    stop: StopRequest,
-) -> Search:
-    config, spaces, folder, past = loaded.recipe.search, loaded.spaces, records.folder, records.past
-    budget = Budget(config.budget, spent_seconds=compute_busy_seconds(list_results(past)))
-    session = Session(loaded, data, folder.path, past, budget, say, stop)
+def _search(session: Session, records: _Records, tracker: Tracker, listener: Listener, watcher: Watcher) -> Search:
+    loaded, stop, past = session.loaded, session.stop, session.past
     session.remember_started()
     # A signal waits for `check`: it must not interrupt the start of a process or a line of the journal.
-    with stop.deferred(), open_executor(loaded.recipe, data, say=say) as executor:
+    with stop.deferred(), open_executor(session.recipe, session.data, say=session.say) as executor:
         watched = Watched(session, watcher)
         watcher.search_started(session.plan(executor.slots))
         runner = Runner(
             executor, session.task_of, records.journal, records.table, watched, stop.check, session.may_start
         )
         results = run_phases(session, runner)
-    findings = write_findings(folder.path, loaded, results)
-    judged = select_compared(results, config.algorithm)
-    candidates = rank_candidates(judged, session.direction)
-    if not candidates:
-        # A bake-off whose fine-tunings all failed: its probes alone make no winner.
-        raise build_all_failed_error(judged, folder.path)
+    findings = write_findings(session.folder, loaded, results)
+    candidates = rank_winners(session, results)
     winner = candidates[0]
     watcher.refit_started(winner)
     best = _refit_winner(session, winner, tracker, listener)
     return Search(
-        folder.path,
-        loaded.recipe,
-        tuple(spaces),
+        session.folder,
+        session.recipe,
+        tuple(loaded.spaces),
         tuple(results),
         tuple(candidates),
         best,
         len(results) - len(list_results(past)),
         findings,
+        session.budget.compute_spent_seconds(),
+        count_settings(loaded.spaces),
     )
 
 

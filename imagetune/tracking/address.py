@@ -59,7 +59,8 @@ def sqlite_path(uri: str) -> Path | None:
     """Return the database file of a ``sqlite:///`` address; None for every other kind of store."""
     if not uri.startswith("sqlite:///"):
         return None
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    # Decoded, as SQLAlchemy does: a folder's own % and ? stand encoded in a complete address.
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
 
 
 def is_http(uri: str) -> bool:
@@ -72,7 +73,8 @@ def _absolute(uri: str) -> str:
     if path is None or not path.name:
         return uri
     query = uri.partition("?")[2]
-    return f"sqlite:///{path}?{query}" if query else f"sqlite:///{path}"
+    place = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{place}?{query}" if query else f"sqlite:///{place}"
 
 
 def _with_credentials(uri: str) -> str:

@@ -85,7 +85,19 @@ def read_run_state(run_dir: Path) -> str:
 def flatten_recipe(recipe: Mapping[str, Any]) -> dict[str, str]:
     """Return a recipe as flat MLflow parameters: ``train.stages.0.name``; a list of plain values is one text."""
     sections = {key: value for key, value in recipe.items() if key not in _LEFT_OUT}
-    return {_key(key): _text(value)[:MAX_PARAMETER] for key, value in _flatten(sections, "")}
+    found: dict[str, str] = {}
+    for key, value in _flatten(sections, ""):
+        found[_distinguish(_key(key), found)] = _text(value)[:MAX_PARAMETER]
+    return found
+
+
+def _distinguish(key: str, taken: Mapping[str, str]) -> str:
+    """Return a name that no other value has: keys such as the names of classes may differ in what MLflow refuses."""
+    number, free = 1, key
+    while free in taken:
+        number += 1
+        free = f"{key[: MAX_KEY - len(str(number)) - 1]}_{number}"
+    return free
 
 
 def list_epoch_metrics(line: Mapping[str, Any]) -> dict[str, float]:

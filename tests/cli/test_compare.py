@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from browser import browse, needs_browser, sort_by_keyboard, window
@@ -126,10 +127,21 @@ def test_a_copy_of_a_test_image_in_a_training_split_is_left_out(make, source, im
     make("one"), make("two", wrong=2)
     outcome = imagetune("compare", "one", "two")
     assert outcome.code == 3
-    assert "some run was trained on copies of 1 test image" in outcome.err
+    assert "some run was trained on copies or near-duplicates of 1 test image" in outcome.err
     outcome = imagetune("compare", "one", "two", "--common")
     assert "17 test images" in outcome.out
-    assert "1 image left out: a copy is in some run's training or validation split" in outcome.out
+    assert "1 image left out: a copy or near-duplicate is in some run's training or validation split" in outcome.out
+
+
+def test_a_near_duplicate_of_a_test_image_in_another_runs_training_is_left_out(make, source, imagetune):
+    # blue00 is a training image, in another size than the test image.
+    large = cv2.resize(cv2.imread(str(source / "blue/blue05.png")), (48, 48), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(source / "blue/blue00.png"), large)
+    make("one"), make("two", tested=range(5, 10))
+    outcome = imagetune("compare", "one", "two", "--common")
+    assert outcome.code == 0, outcome.err
+    assert "14 test images" in outcome.out
+    assert "1 image left out: a copy or near-duplicate" in outcome.out
 
 
 def test_moved_images_are_the_same_by_their_content(make, source, workplace, imagetune):

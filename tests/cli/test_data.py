@@ -175,3 +175,48 @@ def test_what_is_no_image_is_not_drawn_on_the_page(images, workplace, imagetune)
     page = (workplace / "check.html").read_text()
     assert "red/loop" in page
     assert "Is a directory" not in page
+
+
+def test_a_table_of_ids_is_refused_with_the_format_that_finds_the_images(images, workplace, imagetune):
+    shutil.copytree(images, workplace / "train")
+    rows = [f"{path.parent.name}/{path.stem},{path.parent.name}" for path in sorted(images.rglob("*.png"))]
+    (workplace / "labels.csv").write_text("\n".join(("path,label", *rows)))
+    outcome = imagetune("data", "check", "labels.csv")
+    assert outcome.code == 3
+    assert "not one of 30 images can be used; there is train/blue/blue00.png" in outcome.err
+    assert "set data.columns.path_format: train/{}.png" in outcome.err
+    rows = [row.replace("blue/", "/elsewhere/") for row in rows if row.startswith("blue")]
+    (workplace / "moved.csv").write_text("\n".join(("path,label", *rows[:-1], "/elsewhere/x.png,red")))
+    assert "such as train/blue/blue00.png" in imagetune("data", "check", "moved.csv").err
+
+
+def test_the_check_refuses_what_a_fit_refuses(images, recipe, workplace, imagetune):
+    red = cv2.imread(str(images / "red" / "red00.png"))
+    (workplace / "film" / "red").mkdir(parents=True)
+    for number in range(20):
+        frame = red.copy()
+        frame[number % 32, 0] += 1
+        cv2.imwrite(str(workplace / "film" / "red" / f"{number}.png"), frame)
+    shutil.copytree(images / "blue", workplace / "film" / "blue")
+    options = ("-o", "data.source=film")
+    checked, fitted = imagetune("data", "check", recipe, *options), imagetune("fit", recipe, *options, "--dry-run")
+    assert (checked.code, fitted.code) == (3, 3)
+    for text in (checked.err, fitted.err):
+        assert "the class 'red' has too few images to split: 20 in 1 unit (groups and near-duplicates stay" in text
+        assert "data.audit.near_duplicates: false" in text
+    assert "no-split" in checked.out
+    allowed = imagetune("data", "check", recipe, *options, "-o", "data.audit.allow=[no-split]")
+    assert allowed.code == 3
+    assert imagetune("data", "check", recipe, *options, "-o", "data.audit.near_duplicates=false").code == 0
+
+
+def test_a_class_of_heic_photos_is_named_as_such(images, workplace, imagetune):
+    shutil.copytree(images, workplace / "phone")
+    for number, image in enumerate(sorted((workplace / "phone" / "red").iterdir())):
+        image.unlink()
+        # Of a photo only its first bytes, so that it can't be read whatever is installed.
+        (workplace / "phone" / "red" / f"IMG_{number}.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    outcome = imagetune("data", "check", "phone")
+    assert outcome.code == 3
+    assert "no image of 'red' can be used" in outcome.err
+    assert "IMG_0.HEIC" in outcome.err

@@ -1,10 +1,61 @@
 import shutil
 
+import cv2
+import pytest
 
-def test_other_labelled_images_can_be_tested(fitted, images, imagetune):
-    outcome = imagetune("evaluate", fitted[1], "--data", images, "--json")
-    assert outcome.code == 0
-    assert outcome.json()["splits"]["test"]["images"] == 30
+
+def test_other_labelled_images_can_be_tested(fitted, new_images, imagetune):
+    outcome = imagetune("evaluate", fitted[1], "--data", new_images, "--json")
+    assert outcome.code == 0, outcome.err
+    document = outcome.json()
+    assert document["splits"]["test"]["images"] == 15
+    assert document["seen"] == {"images": 0, "near_duplicates": 0, "paths": [], "notes": []}
+
+
+class TestImagesOfTheTraining:
+    """Images that the run was trained or selected with, as copies, and some only in another size."""
+
+    @pytest.fixture
+    def seen(self, images, workplace):
+        copied = shutil.copytree(images, workplace / "copied")
+        for path in (copied / "red").glob("*.png"):
+            cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (48, 48), interpolation=cv2.INTER_CUBIC))
+        return copied
+
+    @pytest.fixture
+    def learned(self, fitted):
+        table = (fitted[1] / "splits.csv").read_text()
+        return table.count(",train,") + table.count(",val,")
+
+    def test_are_refused_with_their_number(self, fitted, seen, learned, imagetune):
+        outcome = imagetune("evaluate", fitted[1], "--data", seen)
+        assert outcome.code == 3
+        assert f"{learned} of 30 test images are among its training or validation images" in outcome.err
+        assert "of them as near-duplicates" in outcome.err
+
+    def test_are_tested_where_that_is_asked_for_and_counted(self, fitted, seen, learned, imagetune):
+        found = imagetune("evaluate", fitted[1], "--data", seen, "--allow-seen", "--json").json()["seen"]
+        assert found["images"] == len(found["paths"]) == learned
+        assert 0 < found["near_duplicates"] == sum("/red/" in path for path in found["paths"])
+        told = imagetune("evaluate", fitted[1], "--data", seen, "--allow-seen")
+        assert told.code == 0, told.err
+        assert f"seen        {learned} images" in told.out
+
+    def test_meet_no_requirement(self, fitted, seen, learned, imagetune):
+        words = ("evaluate", fitted[1], "--data", seen, "--allow-seen", "--require", "accuracy:value=0.0")
+        outcome = imagetune(*words)
+        assert outcome.code == 10
+        assert f"accuracy meets no requirement: {learned} of 30 test images" in outcome.err
+        assert "required" not in outcome.out
+
+    def test_are_unknown_of_a_run_without_its_splits(self, fitted, new_images, workplace, imagetune):
+        run = shutil.copytree(fitted[1], workplace / "run")
+        (run / "splits.csv").unlink()
+        outcome = imagetune("evaluate", run, "--data", new_images)
+        assert (outcome.code, "has no splits.csv" in outcome.err) == (3, True)
+        words = ("evaluate", run, "--data", new_images, "--allow-seen", "--json")
+        assert imagetune(*words).json()["seen"]["images"] is None
+        assert imagetune(*words, "--require", "accuracy:value=0.0").code == 10
 
 
 def test_the_metrics_are_shown_with_their_intervals(fitted, imagetune):
@@ -34,20 +85,29 @@ def test_the_report_can_be_written_again(fitted, workplace, imagetune):
     assert "<html" in (copy / "report.html").read_text()
 
 
-def test_other_images_that_cannot_be_used_are_left_out_and_named(fitted, images, workplace, imagetune):
-    shutil.copytree(images, workplace / "other")
+def test_other_images_that_cannot_be_used_are_left_out_and_named(fitted, new_images, workplace, imagetune):
+    shutil.copytree(new_images, workplace / "other")
     (workplace / "other" / "red" / "empty.png").touch()
     told = imagetune("evaluate", fitted[1], "--data", "other")
     assert told.code == 0, told.err
     assert "left out    1 image that can't be used:" in told.out
     document = imagetune("evaluate", fitted[1], "--data", "other", "--json").json()
-    assert document["splits"]["test"]["images"] == 30
+    assert document["splits"]["test"]["images"] == 15
     assert document["unusable"] == {str(workplace / "other" / "red" / "empty.png"): "the file is empty"}
     for image in (workplace / "other").rglob("*.png"):
         image.write_bytes(b"")
     outcome = imagetune("evaluate", fitted[1], "--data", "other")
     assert outcome.code == 3
-    assert "31 of 31 images can't be used" in outcome.err
+    assert "16 of 16 images can't be used" in outcome.err
+
+
+def test_images_of_classes_that_the_model_does_not_know_are_named(fitted, new_images, workplace, imagetune):
+    shutil.copytree(new_images, workplace / "other")
+    shutil.copytree(new_images / "red", workplace / "other" / "wolf")
+    document = imagetune("evaluate", fitted[1], "--data", "other", "--json").json()
+    assert document["splits"]["test"]["images"] == 15
+    assert len(document["unusable"]) == 5
+    assert set(document["unusable"].values()) == {"the model doesn't know the class 'wolf'"}
 
 
 def test_corrupted_files_of_a_run_are_named(fitted, workplace, imagetune):

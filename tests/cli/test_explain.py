@@ -48,7 +48,7 @@ def test_an_image_that_cannot_be_read_gets_an_error_and_others_their_file(run, i
     found = {line["path"].removeprefix(f"{workplace}/new/"): line for line in map(json.loads, outcome.out.splitlines())}
     assert "not an image" in found["b.png"]["error"]
     assert found["a.png"]["file"] != found["c/a.png"]["file"]
-    assert sorted(path.name for path in (workplace / "saliency").iterdir()) == ["a-2.jpg", "a.jpg"]
+    assert sorted(path.name for path in (workplace / "saliency").glob("*.jpg")) == ["a-2.jpg", "a.jpg"]
 
 
 def test_a_run_can_be_tested_on_corrupted_images_later(run, imagetune):

@@ -13,6 +13,7 @@ from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.schema import Recipe
+from imagetune.runs.lineage import SeenImages
 
 RECORDS = tuple(Record(f"{index}.png", label) for index, label in enumerate("aabb"))
 PROBABILITIES = {"one": [0.9, 0.6, 0.4, 0.4], "two": [0.7, 0.2, 0.3, 0.1]}
@@ -20,7 +21,8 @@ PROBABILITIES = {"one": [0.9, 0.6, 0.4, 0.4], "two": [0.7, 0.2, 0.3, 0.1]}
 
 def member(name):
     recipe = Recipe.model_validate({"data": {"source": "x"}, "evaluate": {"bootstrap_samples": 100}})
-    return SimpleNamespace(name=name, recipe=recipe, splits="splits", hashes={"0.png": "f00"})
+    manifest = SimpleNamespace(class_names=("a", "b"))
+    return SimpleNamespace(name=name, recipe=recipe, splits="splits", hashes={"0.png": "f00"}, manifest=manifest)
 
 
 @pytest.fixture
@@ -42,9 +44,16 @@ def members(monkeypatch):
 
     monkeypatch.setattr(command, "open_members", lambda runs: members)
     monkeypatch.setattr(command, "open_holdout", lambda splits: RECORDS)
-    monkeypatch.setattr(command, "read_labelled_records", lambda path, config: (RECORDS, {"bad.png": "empty"}))
+    monkeypatch.setattr(
+        command, "read_labelled_records", lambda path, config, class_names: (RECORDS, {"bad.png": "empty"})
+    )
     monkeypatch.setattr(command, "hash_images", lambda records: {"0.png": "ba5e"})
-    monkeypatch.setattr(command, "refuse_seen_images", lambda one, records, hashes: checked.append((one.name, hashes)))
+
+    def check(members, records, hashes, allow):
+        checked.extend((one.name, hashes) for one in members)
+        return SeenImages()
+
+    monkeypatch.setattr(command, "check_seen_images", check)
     monkeypatch.setattr(command, "_predict", predict)
     return checked
 
@@ -66,10 +75,10 @@ def test_other_images_must_be_new_to_every_run(members, tmp_path):
 
 
 def test_an_image_that_a_run_has_seen_ends_the_test(members, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise DataError("1 of 4 test images are among its training or validation images")
 
-    monkeypatch.setattr(command, "refuse_seen_images", refuse)
+    monkeypatch.setattr(command, "check_seen_images", refuse)
     monkeypatch.setattr(command, "_predict", lambda *_: pytest.fail("something was predicted"))
     with pytest.raises(DataError, match="1 of 4"):
         command.evaluate_ensemble(["one", "two"])

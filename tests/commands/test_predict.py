@@ -6,10 +6,13 @@ import csv
 
 import pytest
 
+from imagetune.cli.render.predictions import format_prediction
 from imagetune.commands import predict as command
 from imagetune.errors import DataError, RecipeError
 from imagetune.evaluation.predict import DecisionRules, ImagePrediction
+from imagetune.evaluation.prediction_table import describe_prediction
 
+NOT_UTF8 = ImagePrediction("caf\udce9.png", "red", {"red": 0.75, "blue": 0.25}, None)
 READ = ImagePrediction("a.png", "red", {"red": 0.75, "blue": 0.25}, None)
 UNREADABLE = ImagePrediction("b.png", None, {}, "not an image")
 
@@ -18,10 +21,10 @@ UNREADABLE = ImagePrediction("b.png", None, {}, "not an image")
 def found(monkeypatch):
     """The predictions of a run; of an ensemble the same, reversed."""
     predictions = [READ, UNREADABLE]
-    monkeypatch.setattr(command, "find_images", list)
+    monkeypatch.setattr(command, "find_images", lambda paths, **_: list(paths))
     monkeypatch.setattr(command, "open_run", lambda run: (None, run))
     monkeypatch.setattr(command, "predict_images", lambda loaded, paths, rules: iter(predictions))
-    monkeypatch.setattr(command, "predict_ensemble", lambda runs, paths: reversed(predictions))
+    monkeypatch.setattr(command, "predict_ensemble", lambda runs, paths, *, say: reversed(predictions))
     return predictions
 
 
@@ -77,3 +80,20 @@ def test_no_image_is_overwritten_by_the_csv(found, tmp_path):
     with pytest.raises(DataError, match="never overwrites"):
         command.predict_to_csv("runs/a", [str(image)], image)
     assert image.read_bytes() == b"pixels"
+
+
+def test_a_name_that_is_not_utf8_costs_no_prediction(found, tmp_path):
+    found[:] = [READ, NOT_UTF8]
+    command.predict_to_csv("runs/a", ["a.png"], tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["a.png", r"caf\xe9.png"]
+    assert describe_prediction(NOT_UTF8)["path"] == r"caf\xe9.png"
+    assert format_prediction(NOT_UTF8).startswith("caf\\xe9.png\tred")
+
+
+def test_classes_called_like_columns_have_columns_of_their_own(found, tmp_path):
+    found[:] = [ImagePrediction("a.png", "error", {"error": 0.75, "label": 0.25}, None)]
+    command.predict_to_csv("runs/a", ["a.png"], tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row == {"path": "a.png", "label": "error", "class error": "0.75", "class label": "0.25", "error": ""}

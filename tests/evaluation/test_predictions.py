@@ -39,9 +39,13 @@ def test_the_file_has_path_label_predicted_and_a_column_a_class(tmp_path):
 
 
 def test_classes_may_be_called_like_the_other_columns(tmp_path):
-    predictions = some_predictions(names=("label", "path"))
-    write_predictions(predictions, tmp_path / "test.csv")
-    assert read_predictions(tmp_path / "test.csv").labels.tolist() == [0, 1, -1]
+    for names in (("label", "path"), ("label", "class label"), ("class", "class error")):
+        write_predictions(some_predictions(names=names), tmp_path / "test.csv")
+        header = (tmp_path / "test.csv").read_text().splitlines()[0].split(",")
+        assert len(set(header)) == len(header) == 5
+        again = read_predictions(tmp_path / "test.csv")
+        assert again.class_names == names
+        assert again.labels.tolist() == [0, 1, -1]
 
 
 def test_a_path_that_is_no_utf8_survives(tmp_path):

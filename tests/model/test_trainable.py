@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from imagetune.errors import RecipeError
+from imagetune.model.backbones.architectures import TransformerArchitecture
 from imagetune.model.backbones.table import get_backbone, list_backbones
+from imagetune.model.backbones.vision_transformer import build_vision_transformer
 from imagetune.model.build import build_backbone, find_backbone
 from imagetune.model.trainable import list_blocks, list_leaf_layers, set_trainable
 
@@ -154,3 +156,46 @@ def test_blocks_hold_every_layer_once_and_in_order(name):
         assert sorted(named) == sorted(layer.name for layer in list_leaf_layers(network) if layer.weights)
         assert sum(block.parameters for block in blocks) == backbone.parameters == network.count_params()
         assert len(blocks) >= 5
+
+
+def trained(network):
+    return {weight.path.rpartition("/")[2] for weight in network.trainable_weights}
+
+
+@pytest.fixture
+def transformer():
+    architecture = TransformerArchitecture(width=12, depth=2, heads=3, patch=4, grid=3, epsilon=1e-6)
+    return build_vision_transformer(architecture, (12, 12, 3), "deit_tiny"), get_backbone("deit_tiny")
+
+
+def test_adapting_norms_or_biases_trains_these_variables_alone(transformer):
+    network, backbone = transformer
+    everything = set_trainable(network, backbone, "all", batch_norm="frozen").trainable_parameters
+    norms = set_trainable(network, backbone, "all", batch_norm="frozen", adapt="norm")
+    assert trained(network) == {"gamma", "beta"}
+    assert 0 < norms.trainable_parameters < everything / 4
+    set_trainable(network, backbone, "all", batch_norm="frozen", adapt="bias")
+    assert trained(network) == {"bias", "beta"}
+    # The next stage begins anew.
+    assert set_trainable(network, backbone, "all", batch_norm="frozen").trainable_parameters == everything
+
+
+def test_a_step_leaves_what_is_not_adapted_bit_identical(transformer):
+    network, backbone = transformer
+    model = keras.Sequential([network, keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")])
+    set_trainable(network, backbone, "all", batch_norm="frozen", adapt="bias")
+    before = {weight.path: np.array(weight) for weight in network.weights}
+    step(model, np.random.default_rng(0).uniform(0, 255, (6, 12, 12, 3)).astype(np.float32))
+    moved = {weight.path for weight in network.weights if not np.array_equal(before[weight.path], np.array(weight))}
+    assert moved
+    assert {path.rpartition("/")[2] for path in moved} <= {"bias", "beta"}
+
+
+def test_adapting_what_is_not_there_says_why():
+    backbone = get_backbone("mobilenet_v3_small")
+    network = build_backbone(backbone, (32, 32))
+    with pytest.raises(RecipeError) as caught:
+        set_trainable(network, backbone, "last 1 block", batch_norm="frozen", adapt="norm")
+    assert "batch_norm: train" in caught.value.hint
+    set_trainable(network, backbone, "last 1 block", batch_norm="train", adapt="norm")
+    assert trained(network) == {"gamma", "beta"}

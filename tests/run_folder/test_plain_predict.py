@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,8 +68,10 @@ def test_the_script_decodes_as_imagetune_does(odd_images, resize):
 
 def test_deep_images_are_refused_and_not_read_in_another_way(tmp_path):
     Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match="more than 8 bits a pixel; `imagetune predict` reads it"):
-        plain_predict.load_image(tmp_path / "deep.png", {"size": [8, 8], "resize": "pad", "background": [0, 0, 0]})
+    cv2.imwrite(str(tmp_path / "colour.png"), np.full((8, 8, 3), 4000, np.uint16))
+    for name in ("deep.png", "colour.png"):
+        with pytest.raises(ValueError, match="more than 8 bits a pixel; `imagetune predict` reads it"):
+            plain_predict.load_image(tmp_path / name, {"size": [8, 8], "resize": "pad", "background": [0, 0, 0]})
 
 
 @pytest.mark.parametrize(

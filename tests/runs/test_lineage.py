@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
+import cv2
 import pytest
 
 from imagetune.data.sources.records import Record
@@ -15,11 +17,11 @@ from imagetune.recipe.sections.data import ImageSettings
 from imagetune.recipe.sections.model import ModelConfig
 from imagetune.run_folder.folder import RunFolder, write_recipe
 from imagetune.runs.lineage import (
+    check_seen_images,
     count_different_images,
     count_seen_images,
     hash_images,
     open_members,
-    refuse_seen_images,
 )
 
 SPLITS = {"train": ["a0", "b0"], "val": ["a1"], "test": ["a2", "b2"]}
@@ -83,15 +85,53 @@ def test_an_image_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_pa
     # Its own test images are not among what it learned from.
     assert count_seen_images(member, tested, {tested[2].path: "f01", tested[1].path: "f02"}) == 2
     with pytest.raises(DataError, match="1 of 3 test images are among its training or validation images"):
-        refuse_seen_images(member, tested, {})
-    refuse_seen_images(member, tested[1:], {})
+        check_seen_images([member], tested, {})
+    assert not check_seen_images([member], tested[1:], {}).paths
+    assert check_seen_images([member, member], tested, {}, allow=True).to_dict()["images"] == 1
+
+
+def test_an_image_of_the_training_is_known_by_its_looks_in_another_size(run, images, tmp_path):
+    files = sorted((images / "red").glob("*.png"))[:5]
+    (member,) = open_members([run("one")])
+    for name, file in zip(("a0", "b0", "a1", "a2", "b2"), files, strict=True):
+        shutil.copy(file, tmp_path / "set" / f"{name}.png")
+    tested = []
+    for name in ("a0", "a2"):
+        large = cv2.resize(cv2.imread(str(tmp_path / "set" / f"{name}.png")), (48, 48))
+        tested.append(Record(str(tmp_path / f"{name}-large.png"), "a"))
+        cv2.imwrite(tested[-1].path, large)
+    found = check_seen_images([member], tested, hash_images(tested), allow=True)
+    # The second is a test image of the run, which it may be tested on in any size.
+    assert (found.copies, found.near_duplicates) == (frozenset(), {tested[0].path})
+    (tmp_path / "set" / "a0.png").unlink()
+    gone = check_seen_images([member], tested, hash_images(tested), allow=True)
+    assert (gone.paths, "1 of 3 images of the training can't be read" in gone.notes[0]) == (frozenset(), True)
+
+
+def test_images_of_the_training_are_known_after_the_source_is_gone(run, tmp_path):
+    (member,) = open_members([run("one", hashes={"a0": "f00"})])
+    (tmp_path / "set").rmdir()
+    assert count_seen_images(member, [Record("copy.png", "a")], {"copy.png": "f00"}) == 1
+
+
+def test_what_a_run_has_seen_its_descendants_have_seen(run, tmp_path):
+    (first,) = open_members([run("first", hashes={"a0": "f00"})])
+    (second,) = open_members([run("second", splits={"train": ["b2"], "val": [], "test": []})])
+    recipe = Recipe.model_validate({"data": {"source": str(tmp_path / "set")}, "model": {"weights": first.name}})
+    write_recipe(recipe, second.folder.recipe)
+    (second,) = open_members([second.name])
+    assert count_seen_images(second, [Record("copy.png", "a")], {"copy.png": "f00"}) == 1
+    shutil.rmtree(first.folder.model)
+    found = check_seen_images([second], [Record("copy.png", "a")], {"copy.png": "f00"})
+    assert any("can't be read" in note for note in found.notes)
 
 
 def test_a_run_without_its_splits_cannot_be_trusted(run):
     (member,) = open_members([run("one")])
     member.folder.splits.unlink()
     with pytest.raises(DataError, match=r"has no splits\.csv"):
-        refuse_seen_images(member, [], {})
+        check_seen_images([member], [], {})
+    assert check_seen_images([member], [], {}, allow=True).to_dict()["images"] is None
 
 
 def test_the_images_of_two_runs_differ_by_content_label_and_split(run):

@@ -10,6 +10,7 @@ from imagetune.core.messages import say_nothing
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.errors import DataError
 from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder, write_recipe
 from imagetune.runs.prepare import read_data
 from imagetune.search.proposers.finalists import Candidate
@@ -166,6 +167,16 @@ def test_a_refit_that_is_finished_stands_and_no_other(recipe_of, images, tmp_pat
     assert find_finished_refit(run.path, recipe.model_copy(update={"seed": 4})) is None
     run.write_status("killed")
     assert find_finished_refit(run.path, recipe) is None
+
+
+def test_a_refit_whose_head_was_solved_by_auto_stands(images, tmp_path):
+    def recipe_with(**stage):
+        head = {"name": "head", "unfreeze": "none", "epochs": 8, "learning_rate": 3e-3, **stage}
+        return Recipe.model_validate({"data": {"source": str(images)}, "train": {"stages": [head]}})
+
+    run = finished(tmp_path / "best", recipe_with(solve=True))
+    assert find_finished_refit(run.path, recipe_with(solve="auto")) is not None
+    assert find_finished_refit(run.path, recipe_with(solve=False)) is None
 
 
 @pytest.mark.parametrize(("name", "text"), [("evaluation.json", '{"spl'), ("recipe.yaml", "train: [")])

@@ -63,3 +63,18 @@ def test_the_experiment_is_named_by_recipe_key_variable_or_recipe(monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
     assert resolve_experiment(None, "clipart") == "team"
     assert resolve_experiment("mine", "clipart") == "mine"
+
+
+@pytest.mark.parametrize("name", ["what?", "50%25", "a#b", "two words", "a%41b?c=d"])
+def test_the_store_lands_in_the_working_folder_whatever_that_is_called(tmp_path, monkeypatch, name):
+    from sqlalchemy import make_url
+
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = resolve_uri(None)
+    assert sqlite_path(uri) == folder / "mlflow.db"
+    # MLflow opens the store by SQLAlchemy's reading of the address.
+    assert make_url(uri).database == str(folder / "mlflow.db")
+    assert resolve_uri(uri) == uri

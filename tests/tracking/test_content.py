@@ -34,6 +34,13 @@ def test_long_values_and_odd_names_are_cut_to_what_mlflow_takes():
     assert clean_tags({"my/tag:1": "v" * 9000})["my_tag_1"] == "v" * 5000
 
 
+def test_names_that_become_one_keep_both_their_values():
+    weights = {"a/b": 1.0, "a:b": 2.0, "a?b": 3.0}
+    found = flatten_recipe({"train": {"class_weights": weights}})
+    assert sorted(found.values()) == ["1.0", "2.0", "3.0"]
+    assert len({key[:250] for key in flatten_recipe({"x": {"n" * 300 + end: end for end in "ab"}})}) == 2
+
+
 def test_plain_lists_are_one_parameter_and_lists_of_sections_many():
     parameters = flatten_recipe({"a": [1, 2], "b": [{"c": True}, {"c": None}], "d": []})
     assert parameters == {"a": "1, 2", "b.0.c": "true", "b.1.c": "none", "d": "none"}

@@ -29,6 +29,7 @@ def format_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
     if unusable := document.get("unusable"):
         reasons = format_list((f"{path} ({why})" for path, why in unusable.items()), most=3)
         yield format_line("left out", f"{format_count(len(unusable), 'image')} that can't be used: {reasons}")
+    yield from _seen_lines(document.get("seen"))
     yield from _averaged_lines(document)
     # The errors of a regression have its units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
@@ -76,6 +77,17 @@ def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
         ends = (f"{metric['min']:{style}}", f"{metric['max']:{style}}")
         rows.append((_title(name), f"{metric['mean']:{style}}", _interval(metric, style), *ends))
     yield from format_table(rows)
+
+
+def _seen_lines(seen: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield how many of the test images a run was trained or selected with, and what could not be checked."""
+    if seen is None:
+        return
+    if seen["images"] != 0:
+        many = "an unknown number" if seen["images"] is None else format_count(seen["images"], "image")
+        near = f" ({seen['near_duplicates']} near-duplicates)" if seen["near_duplicates"] else ""
+        yield format_line("seen", f"{many}{near} in training or validation: the metrics say nothing about new images")
+    yield from (format_line("note", note) for note in seen["notes"])
 
 
 def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:

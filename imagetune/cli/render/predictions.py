@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imagetune.core.files import format_path
+
 if TYPE_CHECKING:
     from imagetune.commands.explain import Explanation
     from imagetune.evaluation.predict import ImagePrediction
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
 def format_prediction(prediction: ImagePrediction) -> str:
     """Return path, label, probability, prediction set or interval, and a flag for an out-of-distribution image."""
     if prediction.error is not None:
-        return f"{prediction.path}\terror: {prediction.error}"
-    fields = [prediction.path, prediction.label or ""]
+        return f"{format_path(prediction.path)}\terror: {prediction.error}"
+    fields = [format_path(prediction.path), prediction.label or ""]
     probability = prediction.probabilities.get(prediction.label or "")
     if probability is not None:  # the joined labels of multi_label, and numbers, have none
         fields.append(f"{probability:.3f}")
@@ -30,8 +32,8 @@ def format_prediction(prediction: ImagePrediction) -> str:
 def format_explanation(explanation: Explanation) -> str:
     """Return path, class, its probability or the number, the agreement of both saliency maps, and the written file."""
     if explanation.error is not None:
-        return f"{explanation.path}\terror: {explanation.error}"
+        return f"{format_path(explanation.path)}\terror: {explanation.error}"
     agreement = "-" if explanation.agreement is None else f"{explanation.agreement:+.2f}"
     # A probability is shown with three decimals, the number of a regression with its significant digits.
     number = f"{explanation.value:.6g}" if explanation.probability is None else f"{explanation.probability:.3f}"
-    return f"{explanation.path}\t{explanation.target}\t{number}\tagreement {agreement}\t{explanation.file}"
+    return f"{format_path(explanation.path)}\t{explanation.target}\t{number}\tagreement {agreement}\t{explanation.file}"

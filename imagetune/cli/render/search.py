@@ -22,6 +22,8 @@ from imagetune.recipe.sections.search import Value
 from imagetune.search.proposers.bakeoff import select_compared
 from imagetune.search.proposers.finalists import get_direction
 from imagetune.search.results.axes import format_value, shorten_names
+from imagetune.search.results.bakeoff import find_deciding_metric
+from imagetune.search.results.decision import describe_decision
 
 if TYPE_CHECKING:
     from imagetune.search.proposers.finalists import Candidate
@@ -48,6 +50,11 @@ def format_search(search: Search, *, recipe_file: Path, width: int | None = None
         "trials", f"{len(search.results)}: {format_status_counts(search.results)}; by {objective} on validation"
     )
     algorithm = search.recipe.search.algorithm
+    # A sweep and a bake-off say themselves what they try.
+    if search.exhausted and algorithm not in ("sweep", "bakeoff"):
+        asked = f", of the {search.recipe.search.trials} trials that search.trials allows"
+        rest = asked if (search.settings or 0) < search.recipe.search.trials else ""
+        yield format_line("exhausted", f"all {search.settings} settings of the search spaces have been tried{rest}")
     judged = select_compared(search.results, algorithm)
     yield from _trials(judged, objective, names, smaller=get_direction(objective) == "min", width=width)
     yield from _failed(search.results)
@@ -57,6 +64,9 @@ def format_search(search: Search, *, recipe_file: Path, width: int | None = None
     winner = search.candidates[0]
     yield format_line("winner", f"trial {winner.trial.trial_id}, {format_metric(winner, objective)}")
     yield format_line("settings", format_settings(winner.trial.values, names))
+    hours = search.recipe.search.budget.hours
+    if hours is not None:
+        yield format_line("time", f"{format_duration(search.seconds)} of {format_duration(3600 * hours)}")
 
 
 def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
@@ -64,11 +74,21 @@ def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
     if findings.effects:
         yield from format_sweep(findings.effects, objective, get_direction(objective), str(recipe_file))
     if findings.backbones:
-        yield from format_bakeoff(findings.backbones, objective)
+        yield from format_bakeoff(findings.backbones, objective, find_deciding_metric(search.recipe))
+        yield format_line(
+            "decision", describe_decision(findings.backbones, search.candidates[0].trial, search.recipe.search)
+        )
 
 
-def format_nothing_left(algorithm: str) -> str:
-    """Return a message for a finished search that was continued: which key gives it more trials."""
+def format_nothing_left(algorithm: str, *, exhausted: bool = False) -> str:
+    """Return a message for a finished search that was continued: which key gives it more trials.
+
+    Args:
+        algorithm: The value of ``search.algorithm``.
+        exhausted: Whether every setting of the search spaces has been tried.
+    """
+    if exhausted and algorithm in ("random", "grid", "bayesian"):
+        return "nothing was left to do: more trials need more values in the search spaces"
     keys = {"sweep": "repeats", "bakeoff": "finalists", "hyperband": ""}
     key = keys.get(algorithm, "trials")
     more = f": raise search.{key} for more, with -o search.{key}=N" if key else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagetune.core.text import format_count, format_list
+from imagetune.data.audit.bit_depth import find_bit_depths
 from imagetune.data.audit.class_sizes import check_class_sizes
 from imagetune.data.audit.image_statistics import ImageStatistics, Inspection
 from imagetune.data.audit.inspection import inspect_images
@@ -18,6 +19,7 @@ from imagetune.data.duplicates.groups import find_components, find_equal_pairs, 
 from imagetune.data.duplicates.perceptual import find_near_duplicate_pairs
 from imagetune.data.findings import CODES, Finding, Severity, find_severity
 from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.missing import describe_missing
 from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 
@@ -40,6 +42,12 @@ _NOTES: dict[str, tuple[Severity, str, str, str]] = {
         "",
     ),
     "many-frames": ("note", "{count} with several frames or pages", "only the first one is used", ""),
+    "extra-band": (
+        "note",
+        "{count} with a fourth band that isn't transparency",
+        "it is left out: models see red, green and blue",
+        "",
+    ),
 }
 _CONFLICTS = {
     "conflict": "no model can predict both labels correctly",
@@ -107,8 +115,9 @@ def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
     shortcuts = measure_shortcuts(catalog, statistics, duplicate_groups)
     found = (
         *catalog.findings,
-        *_find_bad_images(statistics, config),
+        *_find_bad_images(statistics, catalog, config),
         *_find_noted_images(statistics),
+        *find_bit_depths(statistics, config.bit_depth),
         *find_placeholders(inspected, list_group_members(alike)),
         *find_outlier_images(statistics),
         *_find_conflicts(catalog, [copies[index] for index in where], duplicate_groups, config),
@@ -161,19 +170,26 @@ def _find_near_pairs(inspected: list[Inspection]) -> Iterator[tuple[int, int]]:
     return find_near_duplicate_pairs([one.thumbnail for one in inspected])
 
 
-def _find_bad_images(statistics: Iterable[ImageStatistics], config: DataConfig) -> Iterator[Finding]:
+def _find_bad_images(statistics: Sequence[ImageStatistics], catalog: Catalog, config: DataConfig) -> Iterator[Finding]:
     bad = {image.path: image.error for image in statistics if image.error is not None}
-    if bad:
-        stops = config.on_bad_image == "error"
-        yield Finding(
-            "bad-image",
-            "error" if stops else "warning",
-            f"{format_count(len(bad), 'image')} can't be used",
-            "" if stops else "left out, because data.on_bad_image is skip",
-            tuple(bad),
-            "repair or remove the files, or set data.on_bad_image: skip" if stops else "repair or remove the files",
-            reasons=bad,
-        )
+    if not bad:
+        return
+    stops = config.on_bad_image == "error"
+    if all(image.error is not None for image in statistics):
+        where, remedy = describe_missing([*bad], catalog.root)
+        title = f"not one of {format_count(len(bad), 'image')} can be used" + (f"; {where}" if where else "")
+        hint = remedy or "repair the files, or correct the paths of the table"
+        yield Finding("bad-image", "error", title, "nothing can be trained", tuple(bad), hint, reasons=bad)
+        return
+    yield Finding(
+        "bad-image",
+        "error" if stops else "warning",
+        f"{format_count(len(bad), 'image')} can't be used",
+        "" if stops else "left out, because data.on_bad_image is skip",
+        tuple(bad),
+        "repair or remove the files, or set data.on_bad_image: skip" if stops else "repair or remove the files",
+        reasons=bad,
+    )
 
 
 def _find_noted_images(statistics: Iterable[ImageStatistics]) -> Iterator[Finding]:

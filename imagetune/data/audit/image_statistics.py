@@ -53,6 +53,7 @@ class ImageStatistics:
         kind: File type by content, in Pillow's spelling (``JPEG``, ``PNG``); "" when the header can't be read.
         camera: Maker and model from the EXIF data, "" without them.
         appearance: None for an image that can't be used.
+        bit_depth: The bits that the values of an image with more than 8 bits a channel need; 0 for other images.
     """
 
     path: str
@@ -66,6 +67,7 @@ class ImageStatistics:
     kind: str = ""
     camera: str = ""
     appearance: Appearance | None = None
+    bit_depth: int = 0
 
     @property
     def comparable(self) -> bool:

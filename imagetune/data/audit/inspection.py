@@ -30,7 +30,8 @@ from imagetune.data.duplicates.perceptual import (
     compute_perceptual_hash,
     shrink_image,
 )
-from imagetune.data.loading.decode import decode_image, read_image_file
+from imagetune.data.loading.decode import HEIC_VERSION, decode_image, read_image_file
+from imagetune.data.sources.image_files import HEIC_SUFFIXES
 from imagetune.errors import BadImageError, ResourceError
 
 # With fewer bytes and fewer files than this, starting processes takes longer than the work.
@@ -38,7 +39,7 @@ _ALONE_BYTES = 48 << 20
 _ALONE_COUNT = 2000
 _CHUNK = 16
 # Part of the cache key: to be raised when the same file would give other statistics than before.
-_VERSION = 3
+_VERSION = 4
 _DECODERS = ("simplejpeg", "opencv-python-headless", "pillow")
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -51,6 +52,7 @@ _SUFFIXES = {
     "AVIF": (".avif",),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "JPEG2000": (".jp2",),
+    "HEIF": HEIC_SUFFIXES,
 }
 _HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError)
 _MAKER, _MODEL = 0x010F, 0x0110
@@ -94,7 +96,7 @@ def inspect_images(
         return _inspect_all(paths, inspect)
     # Another version of a decoder may give other pixels, and so other statistics.
     store = StatisticsCache(
-        [_VERSION, PERCEPTUAL_HASH_VERSION, *map(version, _DECODERS), background, max_pixels, descriptors]
+        [_VERSION, PERCEPTUAL_HASH_VERSION, *map(version, _DECODERS), HEIC_VERSION, background, max_pixels, descriptors]
     )
     stamps = [read_file_stamp(path) for path in paths]
     known = store.read(paths, stamps)
@@ -115,7 +117,7 @@ def inspect_image(path: str, *, background: tuple[int, int, int], max_pixels: in
     header = _read_header(data, path)
     with _capture_native_stderr() as printed:
         try:
-            image = decode_image(
+            decoded = decode_image(
                 data,
                 where=path,
                 background=background,
@@ -127,9 +129,14 @@ def inspect_image(path: str, *, background: tuple[int, int, int], max_pixels: in
         corruption = next((line for line in printed().splitlines() if line.startswith(_CORRUPTION)), None)
     if corruption:
         header = replace(header, notes=(*header.notes, ("corrupt-image", corruption.strip())))
-    small = shrink_image(image)
+    if decoded.extra_band:
+        header = replace(header, notes=(*header.notes, ("extra-band", "has a fourth band, which isn't transparency")))
+    small = shrink_image(decoded.pixels)
     code, thumbnail = compute_perceptual_hash(small) if descriptors else (None, b"")
-    return Inspection(replace(header, perceptual_hash=code, appearance=measure_appearance(small)), thumbnail)
+    appearance = measure_appearance(small)
+    return Inspection(
+        replace(header, perceptual_hash=code, appearance=appearance, bit_depth=decoded.bit_depth), thumbnail
+    )
 
 
 def _may_be_cached(one: Inspection) -> bool:
@@ -189,7 +196,7 @@ def _read_header(data: bytes, path: str) -> ImageStatistics:
     except _HEADER_ERRORS:
         return ImageStatistics(path, digest, len(data), 0, 0, None, None)
     suffix = Path(path).suffix.lower()
-    if kind in _SUFFIXES and suffix not in _SUFFIXES[kind]:
+    if kind in _SUFFIXES and suffix and suffix not in _SUFFIXES[kind]:
         notes.append(("wrong-suffix", f"is {kind}"))
     if frames > 1:
         notes.append(("many-frames", f"{frames} frames or pages"))

@@ -157,7 +157,7 @@ class StatisticsCache:
 def _encode(one: Inspection) -> tuple[str, bytes, int]:
     """Return the statistics as JSON, the descriptors and their checksum."""
     statistics = one.statistics
-    values = [
+    values: list[object] = [
         statistics.sha256,
         statistics.size_bytes,
         statistics.width,
@@ -166,7 +166,8 @@ def _encode(one: Inspection) -> tuple[str, bytes, int]:
         statistics.error,
     ]
     appearance = None if statistics.appearance is None else astuple(statistics.appearance)
-    text = json.dumps([*values, statistics.notes, statistics.kind, statistics.camera, appearance])
+    values += [statistics.notes, statistics.kind, statistics.camera, appearance, statistics.bit_depth]
+    text = json.dumps(values)
     return text, one.thumbnail, _checksum(text, one.thumbnail)
 
 
@@ -175,10 +176,12 @@ def _decode(path: str, row: tuple[str, bytes, int, int]) -> Inspection | None:
     text, thumbnail, checksum, _ = row
     if not isinstance(text, str) or not isinstance(thumbnail, bytes) or _checksum(text, thumbnail) != checksum:
         return None
-    sha256, size, width, height, code, error, notes, kind, camera, appearance = json.loads(text)
+    sha256, size, width, height, code, error, notes, kind, camera, appearance, bit_depth = json.loads(text)
     noted = tuple((name, words) for name, words in notes)
     appearance = None if appearance is None else Appearance(*appearance)
-    statistics = ImageStatistics(path, sha256, size, width, height, code, error, noted, kind, camera, appearance)
+    statistics = ImageStatistics(
+        path, sha256, size, width, height, code, error, noted, kind, camera, appearance, bit_depth
+    )
     return Inspection(statistics, thumbnail)
 
 

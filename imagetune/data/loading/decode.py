@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from imagetune.data.loading.deep_images import convert_levels, has_unmarked_band, is_deep, measure_depth, read_levels
+from imagetune.data.loading.heic import register_heic_reader
+from imagetune.data.loading.png import find_png_corruption
+from imagetune.data.sources.image_files import is_heic
 from imagetune.errors import BadImageError
 
 if TYPE_CHECKING:
@@ -38,6 +44,9 @@ cv2.setNumThreads(0)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Each header is checked against max_pixels here; Pillow's fixed limit would warn below it or refuse above it.
 Image.MAX_IMAGE_PIXELS = None
+
+# The version of the package that reads HEIC photos, which is optional: its wheels bring libraries under the LGPL.
+HEIC_VERSION = register_heic_reader()
 
 # What Pillow's readers raise for corrupted files: there is no common base class.
 _DECODE_ERRORS = (
@@ -79,8 +88,8 @@ def load_image(path: str, settings: ImageSettings, *, max_pixels: int) -> Pixels
     Raises:
         BadImageError: The file doesn't exist or can't be decoded; ``where`` is its path.
     """
-    data = read_image_file(path)
-    image = _decode(data, path, settings.background, max_pixels, partial(_compute_frame_scale, settings))
+    data, scale = read_image_file(path), partial(_compute_frame_scale, settings)
+    image = _decode(data, path, settings.background, max_pixels, scale, settings.bit_depth).pixels
     return resize_image(image, settings)
 
 
@@ -102,6 +111,21 @@ def read_image_file(path: str) -> bytes:
     return data
 
 
+@dataclass(frozen=True)
+class DecodedImage:
+    """A decoded image, and what of its file had to be interpreted.
+
+    Attributes:
+        pixels: ``(height, width, 3)`` uint8 RGB.
+        bit_depth: The bits that the values of an image with more than 8 bits a channel need; 0 for other images.
+        extra_band: Whether a fourth band that isn't transparency was left out.
+    """
+
+    pixels: Pixels
+    bit_depth: int = 0
+    extra_band: bool = False
+
+
 def decode_image(
     data: bytes,
     *,
@@ -109,7 +133,8 @@ def decode_image(
     background: tuple[int, int, int],
     max_pixels: int,
     at_least: tuple[int, int] | None = None,
-) -> Pixels:
+    bit_depth: int | None = None,
+) -> DecodedImage:
     """Return the first frame of an image file, with EXIF orientation applied and transparency on the background.
 
     Args:
@@ -120,15 +145,13 @@ def decode_image(
         at_least: Minimum height and width in pixels, upright, that the caller needs. A JPEG of at least twice that size
             is decoded at 1/2, 1/4 or 1/8 (libjpeg's scaled inverse DCT). The eighths in between were measured to be
             slower than the full size.
-
-    Returns:
-        ``(height, width, 3)`` uint8 RGB.
+        bit_depth: The bits that are used of images with more than 8 bits a channel; by default what this image needs.
 
     Raises:
         BadImageError: The image is truncated, corrupted, too large or not an image.
     """
     scale = None if at_least is None else partial(_compute_cover_scale, at_least)
-    return _decode(data, where, background, max_pixels, scale)
+    return _decode(data, where, background, max_pixels, scale, bit_depth)
 
 
 def resize_image(image: Pixels, settings: ImageSettings) -> Pixels:
@@ -172,7 +195,8 @@ def _decode(
     background: tuple[int, int, int],
     max_pixels: int,
     scale: Scale | None,
-) -> Pixels:
+    bit_depth: int | None,
+) -> DecodedImage:
     """Return an image as `decode_image` does, decoded at a reduced size no smaller than ``scale`` asks for."""
     header = _open_header(data, where)
     with header:
@@ -180,8 +204,10 @@ def _decode(
         if width * height > max_pixels:
             what = f"{width} x {height} = {width * height:,} pixels, more than the {max_pixels:,} allowed"
             raise BadImageError(what, where=where, hint="raise data.max_pixels if the image is valid")
-        if header.format == "PNG" and (corruption := _find_png_corruption(data)):
+        if header.format == "PNG" and (corruption := find_png_corruption(data)):
             raise BadImageError(corruption, where=where)
+        if is_deep(header, data) and (deep := _decode_deep(data, header, where, background, bit_depth)):
+            return deep
         reduce = 1 if scale is None else _choose_reduction(header, scale)
         # First, because it takes half of OpenCV's time for the same pixels (docs/performance.md).
         pixels = _decode_with_simplejpeg(data, header, reduce)
@@ -190,7 +216,26 @@ def _decode(
         if pixels is None:
             return _decode_with_pillow(header, where, background)
         # Undone here and not by OpenCV, because simplejpeg can't, and every decoder must give the same pixels.
-        return _undo_orientation(_composite(pixels, background), _read_orientation(header))
+        return DecodedImage(_undo_orientation(_composite(pixels, background), _read_orientation(header)))
+
+
+def _decode_deep(
+    data: bytes, header: Image.Image, where: str, background: tuple[int, int, int], bit_depth: int | None
+) -> DecodedImage | None:
+    """Return an image with more than 8 bits a channel; None where no decoder gives more than 8."""
+    with _convert_decode_errors(header, where):
+        levels = read_levels(header, data)
+    if levels is None:
+        return None
+    if int(levels.min(initial=0)) < 0:
+        what = "has negative pixels, whose range is undefined"
+        raise BadImageError(what, where=where, hint="save it with 8 bits, or 16 without sign")
+    found = measure_depth(levels, header)
+    pixels = _composite(convert_levels(levels, header, bit_depth or found), background)
+    dropped = levels.ndim == 3 and levels.shape[2] < len(header.getbands())
+    return DecodedImage(
+        _undo_orientation(pixels, _read_orientation(header)), found, dropped or has_unmarked_band(header)
+    )
 
 
 def _compute_frame_scale(settings: ImageSettings, rows: int, columns: int) -> float:
@@ -207,28 +252,14 @@ def _open_header(data: bytes, where: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
+        if is_heic(data):
+            what = "is a HEIC photo, which needs a package to be read: install pi-heif, or convert it to JPEG"
+            raise BadImageError(what, where=where) from error
         start = data[:512].lstrip().lower()
         kind = "an HTML page" if start.startswith((b"<!doctype html", b"<html")) else "not an image that can be read"
         raise BadImageError(f"is {kind}", where=where) from error
     except _DECODE_ERRORS as error:
         raise BadImageError(f"has a corrupted header: {_format_reason(error)}", where=where) from error
-
-
-def _find_png_corruption(data: bytes) -> str:
-    """Return what is wrong with a PNG's chunks, or "": decoders ignore some corruption that the checksums show."""
-    at = 8
-    while at + 12 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        kind, end = data[at + 4 : at + 8], at + 12 + size
-        if end > len(data):
-            break
-        # Chunks with a lower-case first letter contain metadata, not pixels.
-        if kind[:1].isupper() and zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-            return f"is corrupted: wrong checksum in the chunk {kind.decode('latin-1')}"
-        if kind == b"IEND":
-            return ""
-        at = end
-    return "is truncated: the PNG has no IEND chunk"
 
 
 def _choose_reduction(header: Image.Image, scale: Scale) -> int:
@@ -262,8 +293,7 @@ def _decode_with_opencv(data: bytes, header: Image.Image, reduce: int) -> npt.ND
     animated = getattr(header, "is_animated", False) and header.format != "MPO"
     if animated or header.mode not in _OPENCV_MODES.get(str(header.format), ()):
         return None
-    # Pillow's mode of a 16-bit PNG may be RGB as well, so the depth is read from the IHDR chunk.
-    if header.format == "PNG" and data[24:25] == b"\x10":
+    if is_deep(header, data):
         return None
     transparent = "A" in header.mode or "transparency" in header.info
     # Only IMREAD_UNCHANGED keeps transparency; it ignores the orientation by itself, and always gives BGR.
@@ -283,10 +313,24 @@ def _decode_with_opencv(data: bytes, header: Image.Image, reduce: int) -> npt.ND
     return decoded
 
 
-def _decode_with_pillow(header: Image.Image, where: str, background: tuple[int, int, int]) -> Pixels:
-    try:
+def _decode_with_pillow(header: Image.Image, where: str, background: tuple[int, int, int]) -> DecodedImage:
+    with _convert_decode_errors(header, where):
         header.load()
         frame = ImageOps.exif_transpose(header)
+    if frame.mode == "F":
+        what = "has floating-point pixels, whose range is undefined"
+        raise BadImageError(what, where=where, hint="save it with 8 or 16 bits")
+    transparent = frame.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in frame.info
+    pixels = np.asarray(frame.convert("RGBA" if transparent else "RGB"))
+    extra = has_unmarked_band(header, pixels)
+    return DecodedImage(_composite(pixels[:, :, :3] if extra else pixels, background), extra_band=extra)
+
+
+@contextmanager
+def _convert_decode_errors(header: Image.Image, where: str) -> Iterator[None]:
+    """Convert what Pillow's readers raise in the block to a BadImageError."""
+    try:
+        yield
     except _DECODE_ERRORS as error:
         reason = _format_reason(error)
         what = "is truncated" if "truncat" in reason.lower() else "is corrupted"
@@ -294,21 +338,6 @@ def _decode_with_pillow(header: Image.Image, where: str, background: tuple[int, 
     except MemoryError as error:
         size = f"{header.size[0]} x {header.size[1]} pixels"
         raise BadImageError(f"its {size} don't fit into memory", where=where) from error
-    return _composite(_convert_to_bytes(frame, where), background)
-
-
-def _convert_to_bytes(frame: Image.Image, where: str) -> npt.NDArray[np.uint8]:
-    """Return an image of any Pillow mode as ``(h, w, 3)`` RGB or ``(h, w, 4)`` RGBA uint8."""
-    if frame.mode == "F":
-        what = "has floating-point pixels, whose range is undefined"
-        raise BadImageError(what, where=where, hint="save it with 8 or 16 bits")
-    if frame.mode.startswith("I"):
-        deep = np.asarray(frame)
-        # Pillow opens some 16-bit images as 32-bit integers; 8-bit values in such a frame stay as they are.
-        grey = (deep >> 8 if frame.mode != "I" or int(deep.max(initial=0)) > 255 else deep).clip(0, 255)
-        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-    transparent = frame.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in frame.info
-    return np.asarray(frame.convert("RGBA" if transparent else "RGB"))
 
 
 def _composite(pixels: npt.NDArray[np.uint8], background: tuple[int, int, int]) -> Pixels:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Kind = Literal["ram", "disk", "off"]
 
 # Part of the cache key: to be raised whenever `load_image` returns other pixels for the same file.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 _TABLES = "images"
 _GIB = 2**30
 
@@ -93,7 +93,7 @@ class ImageSource:
 
     Attributes:
         paths: Paths of the n files.
-        image: Size, resize method and background.
+        image: Size, resize method, background and bit depth.
         max_pixels: Larger images are refused.
         rows: The cached images, or None without a cache.
         places: ``(n,)`` int64, row of each image in the cache, -1 without one.
@@ -228,6 +228,7 @@ def _open_table(config: DataConfig, keys: Sequence[str], room: _Room, root: Path
         "decoder": DECODER_VERSION,
         "resize": image.resize,
         "background": list(image.background),
+        "bit_depth": image.bit_depth,
     }
     codes = [bytes.fromhex(code) for code in keys]
     return open_rows(about, codes, _get_shape(image), "|u1", budget_bytes=room.on_disk, root=root)

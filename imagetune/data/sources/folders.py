@@ -10,21 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagetune.core.files import format_path, is_utf8
 from imagetune.core.text import format_count, format_list
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.image_files import is_image_file
 from imagetune.data.sources.json_labels import build_sidecar_path, has_sidecars, read_sidecars
+from imagetune.data.sources.levels import refuse_wrong_level
 from imagetune.data.sources.records import Record
 from imagetune.data.sources.split_names import parse_split_name
 from imagetune.data.sources.tables import read_metadata
+from imagetune.data.sources.written import is_written
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
     from imagetune.recipe.sections.data import DataConfig
 
-_COMMON_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-_RARE_SUFFIXES = (".avif", ".dib", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm")
-IMAGE_SUFFIXES = frozenset((*_COMMON_SUFFIXES, *_RARE_SUFFIXES))
 METADATA = "metadata.csv"
 # Files that operating systems leave behind; a finding about them would only be noise.
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
@@ -39,7 +40,8 @@ class Walk:
         others: Paths of files that are not images.
         loops: Symbolic links to a folder that contains them.
         unreadable: Folders without permission to list them.
-        not_utf8: Paths whose names are not UTF-8, written with escapes.
+        not_utf8: Paths of images whose names are not UTF-8, as Python opens them.
+        written: Folders that imagetune wrote.
     """
 
     images: list[str] = field(default_factory=list)
@@ -47,11 +49,7 @@ class Walk:
     loops: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     not_utf8: list[str] = field(default_factory=list)
-
-
-def is_image(path: str) -> bool:
-    """Return whether a path has the suffix of an image file."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+    written: list[str] = field(default_factory=list)
 
 
 def walk_images(folder: Path) -> Walk:
@@ -72,7 +70,7 @@ def read_folder(source: Path, config: DataConfig) -> Catalog:
     splits = _split_folders(source, config)
     if not splits:
         return _read_labelled(source, {source: None}, config)
-    beside = [path.name for path in _list_folders(source) if path not in splits]
+    beside = [path.name for path in _list_folders(source) if path not in splits and not _holds_only_written(path)]
     if any((path / METADATA).is_file() for path in splits):
         catalog = read_metadata(source, splits, config)
     else:
@@ -107,7 +105,7 @@ def _read_json_folders(source: Path, tops: dict[Path, str | None], config: DataC
     # A used label file is not a stray file.
     used = {str(build_sidecar_path(image)) for image in total.images}
     total.others = [path for path in total.others if path not in used]
-    return Catalog(source, tuple(records), tuple(_build_walk_findings(total)))
+    return Catalog(source, tuple(records), tuple(build_walk_findings(total)))
 
 
 def _split_folders(source: Path, config: DataConfig) -> dict[Path, str | None]:
@@ -119,7 +117,10 @@ def _split_folders(source: Path, config: DataConfig) -> dict[Path, str | None]:
     folders = _list_folders(source)
     splits = {path: parse_split_name(path.name) for path in folders if parse_split_name(path.name)}
     kinds = set(splits.values())
-    if "train" not in kinds or (len(kinds) == 1 and len(splits) < len(folders)):
+    if "train" not in kinds:
+        return {}
+    # A first fit may have left its runs beside the only split.
+    if len(kinds) == 1 and not all(_holds_only_written(path) for path in folders if path not in splits):
         return {}
     training = [path for path, kind in splits.items() if kind == "train"]
     if all(_list_folders(path) or (path / METADATA).is_file() or _has_json_labels(path, config) for path in training):
@@ -131,26 +132,37 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
     records: list[Record] = []
     total = Walk()
     empty: list[str] = []
+    # Classes that the recipe names are taken as they are; training folders come first, as they are what is meant.
+    for top in sorted(tops, key=lambda top: tops[top] != "train") if config.classes is None else ():
+        refuse_wrong_level(top, [folder for folder in _list_folders(top) if not is_written(folder)])
     for top, split in tops.items():
         # Folders are identified by device and inode, because a link gives one folder many paths.
         above = frozenset((_identify(str(source)), _identify(str(top))))
-        classes = _list_folders(top)
+        classes = [folder for folder in _list_folders(top) if not is_written(folder)]
         if not classes:
             raise _build_no_classes_error(top, split)
         _add_files(top, total)
         for folder in classes:
             # macOS stores names decomposed, so the same class would have two spellings on two systems.
             label = unicodedata.normalize("NFC", folder.name)
-            before = len(total.images)
+            before, written = len(total.images), len(total.written)
             _walk_below(str(folder), total, above)
             records += [Record(path, label, split) for path in total.images[before:]]
-            # An empty folder of a class that the recipe leaves out does no harm.
-            if len(total.images) == before and (config.classes is None or label in config.classes):
+            # An empty folder of a class that the recipe leaves out does no harm, and one of runs is no class.
+            wanted = (config.classes is None and len(total.written) == written) or label in (config.classes or ())
+            if len(total.images) == before and wanted:
                 empty.append(str(folder))
     if empty:
         what = f"{format_count(len(empty), 'class folder')} without images: {format_list(empty)}"
         raise DataError(what, where=str(source), hint="remove or fill them, or name the classes to use in data.classes")
-    return Catalog(source, tuple(records), tuple(_build_walk_findings(total)))
+    return Catalog(source, tuple(records), tuple(build_walk_findings(total)))
+
+
+def _holds_only_written(folder: Path) -> bool:
+    """Return whether imagetune wrote a folder, or all that has images in it."""
+    walk = Walk()
+    _walk_below(str(folder), walk, frozenset())
+    return bool(walk.written) and not walk.images
 
 
 def _build_no_classes_error(top: Path, split: str | None) -> DataError:
@@ -195,6 +207,8 @@ def _is_link_loop(folder: str) -> bool:
 def _walk_below(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
     if _identify(folder) in above or _is_link_loop(folder):
         walk.loops.append(folder)
+    elif is_written(folder):
+        walk.written.append(folder)
     else:
         _walk(folder, walk, above)
 
@@ -205,8 +219,8 @@ def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
         if entry.is_dir():
             inside.append(entry.path)
         # A link to nothing counts as an image, so that the audit names it.
-        elif is_image(entry.name):
-            walk.images.append(entry.path)
+        elif is_image_file(entry.path):
+            (walk.images if is_utf8(entry.path) else walk.not_utf8).append(entry.path)
         else:
             walk.others.append(entry.path)
     below = above | {_identify(folder)}
@@ -223,15 +237,8 @@ def _list_entries(folder: str, walk: Walk) -> Iterator[os.DirEntry[str]]:
         walk.unreadable.append(folder)
         return
     for entry in entries:
-        if _is_skipped(entry.name):
-            continue
-        try:
-            # Such names arrive with surrogates, which reports and JSON files in UTF-8 can't hold.
-            entry.name.encode()
-        except UnicodeEncodeError:
-            walk.not_utf8.append(os.fsencode(entry.path).decode(errors="backslashreplace"))
-            continue
-        yield entry
+        if not _is_skipped(entry.name):
+            yield entry
 
 
 def _find_folders_beside_splits(names: list[str]) -> tuple[Finding, ...]:
@@ -241,9 +248,10 @@ def _find_folders_beside_splits(names: list[str]) -> tuple[Finding, ...]:
     return (Finding("folder-left-out", "warning", title),)
 
 
-def _build_walk_findings(walk: Walk) -> Iterator[Finding]:
-    strays = tuple(path for path in walk.others if is_image(path))
-    others = tuple(path for path in walk.others if not is_image(path))
+def build_walk_findings(walk: Walk) -> Iterator[Finding]:
+    """Yield findings about the files of a walk that are not used."""
+    strays = tuple(format_path(path) for path in walk.others if is_image_file(path))
+    others = tuple(format_path(path) for path in walk.others if not is_image_file(path))
     if strays:
         title = f"{format_count(len(strays), 'image')} outside the class folders left out"
         yield Finding(
@@ -254,8 +262,11 @@ def _build_walk_findings(walk: Walk) -> Iterator[Finding]:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
         verb = "is not an image" if len(others) == 1 else "are not images"
         title = f"{format_count(len(others), 'file')} left out that {verb} ({kinds})"
-        hint = "convert HEIC images to JPEG or PNG" if suffixes[".heic"] or suffixes[".heif"] else ""
-        yield Finding("not-an-image", "note", title, "", others, hint)
+        yield Finding("not-an-image", "note", title, "", others)
+    if walk.written:
+        title = f"{format_count(len(walk.written), 'folder')} left out that imagetune wrote"
+        explanation = "runs and what is made of them are no data"
+        yield Finding("own-output", "note", title, explanation, tuple(map(format_path, walk.written)))
     if walk.loops:
         verb = "leads" if len(walk.loops) == 1 else "lead"
         title = f"{format_count(len(walk.loops), 'symbolic link')} left out that {verb} back to a folder above"
@@ -264,5 +275,6 @@ def _build_walk_findings(walk: Walk) -> Iterator[Finding]:
         title = f"{format_count(len(walk.unreadable), 'folder')} left out for lack of read permission"
         yield Finding("unreadable-folder", "warning", title, "", tuple(walk.unreadable), "check the permissions")
     if walk.not_utf8:
-        title = f"{format_count(len(walk.not_utf8), 'file')} left out with a name that is not valid UTF-8"
-        yield Finding("name-not-utf8", "warning", title, "", tuple(walk.not_utf8), "rename the files")
+        title = f"{format_count(len(walk.not_utf8), 'image')} left out with a name that is not valid UTF-8"
+        paths = tuple(map(format_path, walk.not_utf8))
+        yield Finding("name-not-utf8", "warning", title, "reports can't hold it", paths, "rename the files")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagetune.core.files import find_spelling
 from imagetune.core.text import format_count
 from imagetune.data.sources.labels import format_exact_number, join_labels, parse_number, require_plain
 from imagetune.data.sources.records import Record
@@ -24,7 +25,7 @@ MAX_BYTES = 16 << 20
 
 def build_sidecar_path(image: str) -> Path:
     """Return the path of an image's JSON label file, which may not exist."""
-    return Path(image).with_suffix(".json")
+    return Path(find_spelling(str(Path(image).with_suffix(".json"))))
 
 
 def has_sidecars(images: Iterable[str]) -> bool:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # The default name of the label column would head two columns of predictions.csv.
 PLAIN_COLUMN = "label"
 PLAIN_VALUE = "value"
+# Columns that tables of predictions have beside one for each class.
+_PREDICTION_COLUMNS = frozenset(("path", "label", "predicted", "predictions", "low", "high", "error", "split", "group"))
+_CLASS_PREFIX = "class "
 # The largest float32, in which models compute.
 MAX_VALUE = 3.4e38
 
@@ -64,6 +67,27 @@ def build_label_rule(config: DataConfig) -> LabelRule:
     """Return the label rule of a recipe's data section."""
     column = config.columns.label
     return LabelRule(config.task, config.label_separator, PLAIN_VALUE if column == PLAIN_COLUMN else column)
+
+
+def name_class_column(name: str) -> str:
+    """Return the column of a class in a table of predictions: its name, or ``class label`` for a class ``label``.
+
+    Such a table is read by column names, and a second column ``label`` would be taken for the label.
+    """
+    return f"{_CLASS_PREFIX}{name}" if _is_taken(name) else name
+
+
+def parse_class_column(column: str) -> str:
+    """Return the class that `name_class_column` named a column for."""
+    name = column.removeprefix(_CLASS_PREFIX)
+    return name if name != column and _is_taken(name) else column
+
+
+def _is_taken(name: str) -> bool:
+    # A class `class label` keeps apart from the column of a class `label` only if it gets a prefix, too.
+    while name.startswith(_CLASS_PREFIX):
+        name = name.removeprefix(_CLASS_PREFIX)
+    return name in _PREDICTION_COLUMNS
 
 
 def split_labels(label: str, separator: str) -> tuple[str, ...]:

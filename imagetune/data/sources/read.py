@@ -16,18 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagetune.core.files import find_spelling
+from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.sources.folders import is_image, read_folder, walk_images
+from imagetune.data.sources.folders import Walk, build_walk_findings, read_folder, walk_images
+from imagetune.data.sources.image_files import is_image_file
 from imagetune.data.sources.labels import build_label_rule, canonicalize_labels, order_classes
 from imagetune.data.sources.tables import read_table
 from imagetune.errors import DataError
+from imagetune.recipe.source_kinds import TABLE_SUFFIXES
 
 if TYPE_CHECKING:
     from imagetune.recipe.sections.data import DataConfig
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 def read_catalog(config: DataConfig, *, min_classes: int = 2) -> Catalog:
@@ -43,7 +45,7 @@ def read_catalog(config: DataConfig, *, min_classes: int = 2) -> Catalog:
             of a split is unknown, a class of ``config.classes`` has no images, or a regression label is not a number.
         RecipeError: The order of ordinal classes is unknown.
     """
-    source = Path(config.source)
+    source = Path(find_spelling(config.source))
     if not source.exists():
         raise _build_path_error(source)
     if source.is_dir():
@@ -65,11 +67,12 @@ def read_catalog(config: DataConfig, *, min_classes: int = 2) -> Catalog:
     return replace(catalog, findings=catalog.findings + _find_lookalike_labels(catalog))
 
 
-def find_images(paths: Sequence[str]) -> tuple[str, ...]:
+def find_images(paths: Sequence[str], *, say: Say = say_nothing) -> tuple[str, ...]:
     """Return the image files that the arguments of a command line name.
 
     Args:
         paths: Files (with any suffix), folders (searched recursively), and globs with ``*``, ``?`` or ``**``.
+        say: Receives what was passed over in folders, and why.
 
     Returns:
         Absolute paths, each once; those of a folder or a glob are sorted.
@@ -78,22 +81,37 @@ def find_images(paths: Sequence[str]) -> tuple[str, ...]:
         DataError: A path doesn't exist, or no image is found.
     """
     found: dict[str, None] = {}
+    walk = Walk()
     for word in paths:
-        path = Path(word).expanduser().absolute()
+        path = Path(find_spelling(str(Path(word).expanduser().absolute())))
         if path.is_dir():
-            found.update(dict.fromkeys(walk_images(path).images))
+            found.update(dict.fromkeys(_walk_images(path, walk)))
         elif path.exists() or path.is_symlink():
             found[str(path)] = None
         elif glob.has_magic(word):
+            # Only what was typed is a pattern, not the name of the working folder.
+            typed = Path(word).expanduser()
+            pattern = str(typed) if typed.is_absolute() else f"{glob.escape(str(Path.cwd()))}/{typed}"
             # Path.glob accepts no absolute pattern.
-            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-            found.update(dict.fromkeys(_list_glob_images(matches)))
+            matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+            found.update(dict.fromkeys(_list_glob_images(matches, walk)))
         else:
             raise _build_path_error(path)
+    walk.others = [*dict.fromkeys(walk.others)]
+    for finding in build_walk_findings(walk):
+        say("note", f"{finding.title}: {format_list(finding.paths)}")
     if not found:
         hint = "name files, folders or globs such as 'in/*.jpg'"
         raise DataError("no images found", where=format_list(paths), hint=hint)
     return tuple(found)
+
+
+def _walk_images(folder: Path, passed_over: Walk) -> list[str]:
+    """Return the images below a folder, whatever their names, and add what isn't one to ``passed_over``."""
+    walk = walk_images(folder)
+    for name in ("others", "loops", "unreadable", "written"):
+        getattr(passed_over, name).extend(getattr(walk, name))
+    return sorted((*walk.images, *walk.not_utf8))
 
 
 def require_no_overwrite(outputs: Iterable[Path], images: Iterable[str]) -> None:
@@ -114,13 +132,15 @@ def build_unreadable_error() -> DataError:
     return DataError("none of the images can be read", hint="the reason for each image is given above")
 
 
-def _list_glob_images(matches: list[str]) -> Iterable[str]:
+def _list_glob_images(matches: list[str], passed_over: Walk) -> Iterable[str]:
     for match in matches:
         if Path(match).is_dir():
             # `**` matches every folder as well as the files inside; a plain `*` matches folders to be searched.
-            yield from walk_images(Path(match)).images
-        elif is_image(match):
+            yield from _walk_images(Path(match), passed_over)
+        elif is_image_file(match):
             yield match
+        else:
+            passed_over.others.append(match)
 
 
 def _build_path_error(path: Path) -> DataError:

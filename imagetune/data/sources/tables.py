@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-import csv
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.core.text import format_list, suggest_name
+from imagetune.core.files import find_spelling
+from imagetune.data.findings import CODES, Finding
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.sources.labels import format_exact_number, join_labels, require_plain
+from imagetune.data.sources.columns import ONE_HOT, SLICE, read_one_hot, require_columns
+from imagetune.data.sources.csv_files import clean_name, read_csv_columns, read_csv_head
+from imagetune.data.sources.labels import PLAIN_COLUMN, format_exact_number, join_labels, require_plain
 from imagetune.data.sources.records import Record
 from imagetune.data.sources.split_names import parse_split_name
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
-    import pyarrow
-
     from imagetune.recipe.sections.data import DataConfig
 
 _HUGGING_FACE_PATH = "file_name"
-_SLICE = "slice "
+_PLAIN_PATH = "path"
+# Stands for the cell in data.columns.path_format.
+_CELL = "{}"
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Columns of a table as text.
+
+    Attributes:
+        cells: The cells by the column's meaning: path, label, split, group, slices.
+        lines: Where each row stands in the file, for messages.
+        word: What ``lines`` counts: lines of a CSV file or rows of a Parquet file.
+        findings: What was left out or guessed.
+    """
+
+    cells: dict[str, list[str | None]]
+    lines: Sequence[int]
+    word: str
+    findings: tuple[Finding, ...] = ()
 
 
 def read_table(table: Path, config: DataConfig) -> Catalog:
@@ -33,7 +54,7 @@ def read_table(table: Path, config: DataConfig) -> Catalog:
         DataError: A column is missing, a required cell is empty, a split name is unknown, or the table is corrupted.
     """
     rows = _read_rows(table, _name_columns(config, path=config.columns.path), config)
-    return Catalog(table.parent, _build_records(rows, table, table.parent, config))
+    return Catalog(table.parent, _build_records(rows, table, table.parent, config), rows.findings)
 
 
 def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig) -> Catalog:
@@ -49,18 +70,20 @@ def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig
     """
     columns = _name_columns(config, path=_HUGGING_FACE_PATH)
     records: list[Record] = []
+    findings: list[Finding] = []
     for top, split in tops.items():
         table = top / "metadata.csv"
         if not table.is_file():
             raise DataError("has no metadata.csv, but another split folder has one", where=str(top))
         rows = _read_rows(table, columns, config)
         if split is not None:
-            rows.pop("split", None)
+            rows.cells.pop("split", None)
         found = _build_records(rows, table, top, config)
         records += [Record(r.path, r.label, split or r.split, r.group, r.slices) for r in found]
+        findings += rows.findings
     if all(record.split is None for record in records):
         records = _assign_folder_splits(records, source)
-    return Catalog(source, tuple(records))
+    return Catalog(source, tuple(records), tuple(findings))
 
 
 def _assign_folder_splits(records: list[Record], source: Path) -> list[Record]:
@@ -73,78 +96,74 @@ def _assign_folder_splits(records: list[Record], source: Path) -> list[Record]:
 
 
 def _name_columns(config: DataConfig, *, path: str) -> dict[str, str]:
-    """Return the name of each column by its meaning: path, label, split, group and slices."""
+    """Return the name of each column by its meaning: path, label or one-hot classes, split, group and slices."""
     names = config.columns
-    meant = {"path": path, "label": names.label, "split": names.split, "group": names.group}
-    return meant | {_SLICE + name: name for name in names.slices}
+    meant = {"path": path} | ({} if names.one_hot else {"label": names.label})
+    meant |= {"split": names.split, "group": names.group}
+    meant |= {ONE_HOT + name: name for name in names.one_hot} | {SLICE + name: name for name in names.slices}
+    return {key: clean_name(name) for key, name in meant.items()}
 
 
-def _read_rows(table: Path, columns: dict[str, str], config: DataConfig) -> dict[str, list[str | None]]:
+def _read_rows(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows:
     """Return the existing columns as text, by their meaning."""
-    from pyarrow import ArrowException
-
     try:
-        found = _read_parquet(table, columns) if table.suffix.lower() == ".parquet" else _read_csv(table, columns)
-    except (ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"is not a readable table: {' '.join(str(error).split())}", where=str(table)) from error
+        read = _read_parquet if table.suffix.lower() == ".parquet" else _read_csv
+        rows = read(table, columns, config)
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror or error}", where=str(table)) from error
-    present = {key: name for key, name in columns.items() if name in found.column_names}
-    return {key: _read_cells(key, found[name], name, table, config) for key, name in present.items()}
+    if config.columns.one_hot:
+        rows.cells["label"] = list(read_one_hot(_take(rows.cells, ONE_HOT), rows.lines, rows.word, table, config))
+    return rows
+
+
+def _take(cells: dict[str, list[str | None]], prefix: str) -> dict[str, list[str | None]]:
+    """Return the columns of one meaning by their name, and take them out of the others."""
+    return {key.removeprefix(prefix): cells.pop(key) for key in [*cells] if key.startswith(prefix)}
+
+
+def _read_csv(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows:
+    head = read_csv_head(table, list(columns.values()))
+    defaults = (columns["path"], columns.get("label")) == (_PLAIN_PATH, PLAIN_COLUMN) and not config.columns.slices
+    headless = head.headless if defaults else None
+    if headless:
+        found = {"path": headless[0], "label": headless[1]}
+    else:
+        require_columns(head.names, columns, table, rows=head.rows)
+        found = {key: head.names.index(name) for key, name in columns.items() if name in head.names}
+    read = read_csv_columns(table, found, head.names, headless=headless is not None)
+    findings = (_describe_headless(head.names, headless), *read.findings) if headless else read.findings
+    return _Rows(read.cells, read.lines, "line", findings)
+
+
+def _describe_headless(names: Sequence[str], headless: tuple[int, int]) -> Finding:
+    first, second = ("path", "label") if headless[0] == 0 else ("label", "path")
+    title = f"the table has no header: its first column is read as the {first}, its second as the {second}"
+    return Finding("no-header", CODES["no-header"].severity, title, f"the first line is {','.join(names)}")
+
+
+def _read_parquet(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        names = parquet.read_schema(table).names
+        # Names as CSV files have them, so that both spell a column alike.
+        header = {clean_name(name): name for name in names}
+        require_columns(tuple(map(clean_name, names)), columns, table)
+        present = {key: header[name] for key, name in columns.items() if name in header}
+        found = parquet.read_table(table, columns=[*dict.fromkeys(present.values())])
+    except ArrowException as error:
+        raise DataError(f"is not a readable table: {' '.join(str(error).split())}", where=str(table)) from error
+    cells = {key: _read_cells(key, found[name], name, table, config) for key, name in present.items()}
+    return _Rows(cells, range(1, found.num_rows + 1), "row")
 
 
 def _read_cells(key: str, column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
     if key == "label":
         return _read_labels(column, name, table, config)
-    if key.startswith(_SLICE):
+    if key.startswith((SLICE, ONE_HOT)):
         # A number or a date distinguishes slices by its text as well as a word.
         return [None if value is None else str(value) for value in column.to_pylist()]
     return _convert_to_text(column, name, table)
-
-
-def _read_csv(table: Path, columns: dict[str, str]) -> pyarrow.Table:
-    import pyarrow
-    from pyarrow import csv as arrow_csv
-
-    # Spreadsheets begin a file with a byte-order mark, which would become part of the first column's name.
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-    if not first.strip():
-        raise DataError("is empty; expected a header line with the names of the columns", where=str(table))
-    # Spreadsheets write semicolons where the comma is the decimal point.
-    delimiter = max(",;\t", key=first.count)
-    header = next(csv.reader([first], delimiter=delimiter))
-    _require_columns(header, columns, table)
-    wanted = [name for name in dict.fromkeys(columns.values()) if name in header]
-    return arrow_csv.read_csv(
-        table,
-        parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types={name: pyarrow.string() for name in wanted},
-            include_columns=wanted,
-            strings_can_be_null=False,
-        ),
-    )
-
-
-def _read_parquet(table: Path, columns: dict[str, str]) -> pyarrow.Table:
-    from pyarrow import parquet
-
-    header = parquet.read_schema(table).names
-    _require_columns(header, columns, table)
-    return parquet.read_table(table, columns=[name for name in dict.fromkeys(columns.values()) if name in header])
-
-
-def _require_columns(header: list[str], columns: dict[str, str], table: Path) -> None:
-    for key in ("path", "label", *(key for key in columns if key.startswith(_SLICE))):
-        name = columns[key]
-        if name not in header:
-            guess = suggest_name(name, header)
-            meant = "slices" if key.startswith(_SLICE) else key
-            hint = "" if name == _HUGGING_FACE_PATH else f"set data.columns.{meant} to the column's name"
-            hint = f"{guess} {hint}".strip()
-            what = f"has no column {name!r}; its columns are {format_list(map(repr, header), most=20)}"
-            raise DataError(what, where=str(table), hint=hint)
 
 
 def _read_labels(column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
@@ -183,64 +202,64 @@ def _convert_to_text(column: Any, name: str, table: Path) -> list[str | None]:
     return texts
 
 
-def _build_records(
-    rows: dict[str, list[str | None]], table: Path, folder: Path, config: DataConfig
-) -> tuple[Record, ...]:
-    paths = _require_filled(rows["path"], "path", table)
+def _build_records(rows: _Rows, table: Path, folder: Path, config: DataConfig) -> tuple[Record, ...]:
+    cells = rows.cells
+    paths = _require_filled(rows, "path", table)
     # An image of multi_label may have no label at all.
     unlabelled = config.task == "multi_label"
-    labels = [label or "" for label in rows["label"]] if unlabelled else _require_filled(rows["label"], "label", table)
+    labels = [label or "" for label in cells["label"]] if unlabelled else _require_filled(rows, "label", table)
     if not paths:
         raise DataError("has a header but no rows", where=str(table))
-    splits = _parse_splits(rows.get("split"), table) or [None] * len(paths)
-    groups = rows.get("group")
-    absolute = _make_absolute(paths, folder)
+    splits = _parse_splits(rows, table) or [None] * len(paths)
+    groups = cells.get("group")
+    absolute = _make_absolute(paths, folder, config.columns.path_format)
     # One string object for equal labels saves memory with a million rows.
-    shared: dict[str, str] = {label: unicodedata.normalize("NFC", label) for label in set(labels)}
+    shared = {label: unicodedata.normalize("NFC", label.strip()) for label in set(labels)}
     names = [shared[label] for label in labels]
     if groups is None and not config.columns.slices:
         return tuple(map(Record, absolute, names, splits))
     known = [None] * len(paths) if groups is None else [group or None for group in groups]
-    return tuple(map(Record, absolute, names, splits, known, _build_slices(rows, len(paths))))
+    return tuple(map(Record, absolute, names, splits, known, _build_slices(cells, len(paths))))
 
 
 def _build_slices(rows: dict[str, list[str | None]], count: int) -> list[tuple[tuple[str, str], ...]]:
     """Return name and value of each slice column, row by row."""
-    columns = {key.removeprefix(_SLICE): values for key, values in rows.items() if key.startswith(_SLICE)}
+    columns = {key.removeprefix(SLICE): values for key, values in rows.items() if key.startswith(SLICE)}
     if not columns:
         return [()] * count
     cells = [[(name, (value or "").strip()) for value in values] for name, values in columns.items()]
     return list(zip(*cells, strict=True))
 
 
-def _require_filled(values: list[str | None], column: str, table: Path) -> list[str]:
+def _require_filled(rows: _Rows, column: str, table: Path) -> list[str]:
     filled: list[str] = []
-    for row, value in enumerate(values, start=1):
+    for line, value in zip(rows.lines, rows.cells[column], strict=True):
         if value is None or not value.strip():
-            what = f"row {row} below the header has no {column}"
-            raise DataError(what, where=str(table), hint="fill it or remove the row")
+            raise DataError(f"{rows.word} {line} has no {column}", where=str(table), hint="fill it or remove the row")
         filled.append(value)
     return filled
 
 
-def _parse_splits(words: list[str | None] | None, table: Path) -> list[str | None]:
+def _parse_splits(rows: _Rows, table: Path) -> list[str | None]:
     """Return train, val or test for each row; empty when the column is missing or has only empty cells."""
-    if not words:
-        return []
-    known = {word: parse_split_name(word) if word else None for word in set(words)}
+    words = rows.cells.get("split") or []
     if not any(words):
         return []
-    for row, word in enumerate(words, start=1):
+    known = {word: parse_split_name(word) if word else None for word in set(words)}
+    for line, word in zip(rows.lines, words, strict=True):
         if known[word] is None:
-            what = f"row {row} below the header has the split {word or ''!r}; expected train, val or test"
+            what = f"{rows.word} {line} has the split {word or ''!r}; expected train, val or test"
             hint = "leave the whole column empty to have imagetune make the splits"
             raise DataError(what, where=str(table), hint=hint)
     return [known[word] for word in words]
 
 
-def _make_absolute(paths: list[str], folder: Path) -> list[str]:
+def _make_absolute(paths: list[str], folder: Path, path_format: str) -> list[str]:
     start = f"{folder}/".replace("//", "/")
-    return [start + path if _is_plain(path) else str(_resolve(path, folder)) for path in paths]
+    if path_format != _CELL:
+        paths = [path_format.replace(_CELL, path.strip()) for path in paths]
+    absolute = [start + path if _is_plain(path) else _resolve(path, folder) for path in paths]
+    return [path if path.isascii() else find_spelling(path) for path in absolute]
 
 
 def _is_plain(path: str) -> bool:
@@ -248,7 +267,7 @@ def _is_plain(path: str) -> bool:
     return path[0] not in "/~. " and "\\" not in path and "//" not in path and "/." not in path and path[-1] != " "
 
 
-def _resolve(path: str, folder: Path) -> Path:
+def _resolve(path: str, folder: Path) -> str:
     path = path.strip()
     plain = folder / Path(path).expanduser()
     # Tables written on Windows have backslashes; but on other systems a file name may contain one.
@@ -261,4 +280,4 @@ def _resolve(path: str, folder: Path) -> Path:
             parts.pop()
         elif part != "..":
             parts.append(part)
-    return Path(*parts)
+    return str(Path(*parts))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from imagetune.core.text import format_count
 from imagetune.errors import DataError
 
 ORDER = ("test", "val", "train")
@@ -108,12 +109,16 @@ def _require_enough(units: Sequence[Unit], wanted: Sequence[str], where: str) ->
 
 
 def _build_size_error(label: str, images: int, units: int, wanted: Sequence[str], where: str) -> DataError:
-    apart = "" if images == units else f" in {units} units (groups and near-duplicates stay together)"
-    what = f"the class {label!r} has too few images to split: {images}{apart}"
     each = ", ".join(reversed(wanted))
-    hint = (
-        f"at least {len(wanted)} are needed, one for each of {each}; add images, or list other classes in data.classes"
-    )
+    needed = f"at least {len(wanted)} are needed, one for each of {each}"
+    if images == units:
+        what = f"the class {label!r} has too few images to split: {images}"
+        return DataError(what, where=where, hint=f"{needed}; add images, or list other classes in data.classes")
+    # Frames of one film are the common case: what they are split by is for their owner to say.
+    what = f"the class {label!r} has too few images to split: {images} in {format_count(units, 'unit')}"
+    what += " (groups and near-duplicates stay together)"
+    hint = f"{needed}; add images, give splits or groups in a table, or set data.audit.near_duplicates: false, which"
+    hint += " tests on images nearly the same as those of the training"
     return DataError(what, where=where, hint=hint)
 
 

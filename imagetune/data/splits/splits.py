@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagetune.core.files import write_csv
+from imagetune.core.files import find_spelling, write_csv
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
 from imagetune.data.sources.catalog import Catalog
@@ -94,7 +94,7 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
     """
     rule = build_label_rule(config)
     good = [index for index, image in enumerate(audit.statistics) if image.error is None]
-    _require_usable(catalog, good, rule)
+    _require_usable(catalog, good, audit, rule)
     splits: list[str | None] = [record.split for record in catalog.records]
     notes = _fill_in_splits(splits, good, catalog, audit, config, seed)
     sides = {side: tuple(_select_side(side, splits, good, catalog)) for side in ("train", "val", "test")}
@@ -130,7 +130,7 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
             if not set(_COLUMNS) <= set(table.fieldnames or ()):
                 raise KeyError(_COLUMNS)
             for row in table:
-                absolute, split = str(root / row["path"]), row["split"]
+                absolute, split = find_spelling(str(root / row["path"])), row["split"]
                 slices = tuple((name, value) for name, value in row.items() if name not in _COLUMNS)
                 sides[split].append(Record(absolute, row["label"], split, row["group"] or None, slices))
     except OSError as error:
@@ -148,11 +148,13 @@ def _select_side(side: str, splits: Sequence[str | None], good: Iterable[int], c
             yield Record(record.path, record.label, side, record.group, record.slices)
 
 
-def _require_usable(catalog: Catalog, good: Sequence[int], rule: LabelRule) -> None:
+def _require_usable(catalog: Catalog, good: Sequence[int], audit: Audit, rule: LabelRule) -> None:
     usable = rule.counts(catalog.records[index].label for index in good)
     lost = sorted(set(rule.counts(record.label for record in catalog.records)) - set(usable))
     if lost:
-        what = f"no image of {format_list(map(repr, lost))} can be used"
+        images = zip(catalog.records, audit.statistics, strict=True)
+        path, why = next((one.path, one.error) for record, one in images if lost[0] in rule.names(record.label))
+        what = f"no image of {format_list(map(repr, lost))} can be used: {path} {why}"
         raise DataError(what, where=str(catalog.root), hint="`imagetune data check` gives the reason for each image")
 
 

@@ -17,6 +17,7 @@ Channel = Annotated[int, Field(ge=0, le=255)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 # Not strict, which would refuse a list for a tuple, and YAML has only lists.
 ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]
+BitDepth = Annotated[int, Field(ge=8, le=32)]
 Background = Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]
 Augmentation = AugmentationPreset | Sequence[dict[str, dict[str, JsonValue] | None]]
 
@@ -55,6 +56,11 @@ class ColumnsConfig(Section):
     """Optional column with the group of the image, such as a patient, a film or a shop; a group is never split."""
     slices: Sequence[str] = ()
     """Columns whose values define slices of the test, such as a camera, a site or a time of day."""
+    one_hot: Sequence[str] = ()
+    """Columns of 0 and 1, one a class, instead of a column with the label; their names are the classes."""
+    path_format: Annotated[str, Field(pattern=r"\{\}")] = "{}"
+    """Path of an image with `{}` for the cell of the column `path`, such as `train/{}.jpg` where the cells are bare
+    ids."""
 
 
 class AuditConfig(Section):
@@ -84,6 +90,8 @@ class ImageSettings(Section):
     """How images of another aspect ratio are fitted: padded, cropped or stretched."""
     background: Background = (255, 255, 255)
     """RGB colour, 0 to 255 each, under transparency and around padded images."""
+    bit_depth: BitDepth = 16
+    """Bits of an image with more than 8 bits a channel that its values use; the upper 8 of them are read."""
 
 
 class DataConfig(Section):
@@ -105,6 +113,9 @@ class DataConfig(Section):
     and cuts the longer side, `squash` stretches."""
     background: Background = (255, 255, 255)
     """RGB colour, 0 to 255 each, under transparency and around padded images; white by default."""
+    bit_depth: BitDepth | Literal["auto"] = "auto"
+    """Bits that the values of images with more than 8 bits a channel use, 8 to 32, such as 12 of 16 in many medical
+    images. `auto` takes what the brightest pixel of all images needs. The upper 8 of them are read."""
     split: SplitConfig = SplitConfig()
     """How images are split, where the source doesn't say so itself."""
     columns: ColumnsConfig = ColumnsConfig()
@@ -142,7 +153,16 @@ class DataConfig(Section):
     def image(self) -> ImageSettings:
         """Image settings that the keys of this section amount to: how each image becomes an array."""
         height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-        return ImageSettings(height=height, width=width, resize=self.resize, background=self.background)
+        depth = ImageSettings.model_fields["bit_depth"].default if self.bit_depth == "auto" else self.bit_depth
+        return ImageSettings(
+            height=height, width=width, resize=self.resize, background=self.background, bit_depth=depth
+        )
+
+    @model_validator(mode="after")
+    def _one_hot_classes(self) -> Self:
+        if self.task == "regression" and self.columns.one_hot:
+            raise ValueError("columns.one_hot names classes, and task is regression")
+        return self
 
     @model_validator(mode="after")
     def _distinct_classes(self) -> Self:

@@ -24,8 +24,8 @@ class BudgetConfig(Section):
     """Largest number of trials, repeats of finalists not counted; it also limits hyperband and sweep. By default there
     is no limit."""
     hours: Positive | None = None
-    """Largest time of all trials in hours, over all sessions of a resumed search; then only finalists still start. By
-    default there is no limit."""
+    """Largest time of all trials in hours, over all sessions of a resumed search; then no trial starts any more. A
+    bakeoff keeps enough of it for the refit. By default there is no limit."""
 
 
 class RayConfig(Section):
@@ -90,6 +90,12 @@ class SearchConfig(Section):
     the number of backbones that are fine-tuned."""
     repeats: PositiveInt = 3
     """Number of trainings of each finalist in all, each with another seed; for sweep, of every setting."""
+    prefer: Literal["accuracy", "speed", "size"] = "accuracy"
+    """Which finalists a bakeoff takes: those with the best probes, or of the backbones within one standard error of the
+    best probe the one with the lowest latency or the smallest size."""
+    max_latency_ms: Positive | None = None
+    """Largest latency of one image in milliseconds, as measured on this machine, that a finalist of a bakeoff may have.
+    By default there is no limit."""
     refit: Literal["train", "train_and_val"] = "train"
     """Images that the winner is trained on before its test: the training images, or the validation images as well, for
     the number of epochs that was best."""

@@ -113,6 +113,10 @@ class StageConfig(Section):
     # Training it lost 5.7 points on small image sets (docs/strategies.md).
     batch_norm: Literal["frozen", "train"] = "frozen"
     """Whether BatchNorm layers of unfrozen blocks are trained and update their statistics, or stay `frozen`."""
+    adapt: Literal["all", "norm", "bias"] = "all"
+    """Which parameters of the unfrozen part of the backbone are trained: `all`, only scales and shifts of its
+    normalisation layers (`norm`), or only its biases and shifts (`bias`, Ben Zaken et al. 2022). Both change a
+    thousandth of a vision transformer; the BatchNorm of convolutional networks takes part with `batch_norm: train`."""
     freeze_head: bool = False
     """Whether the head stays frozen, so that only the unfrozen part of the backbone is trained."""
     augmentation: Augmentation | None = None
@@ -165,6 +169,8 @@ class StageConfig(Section):
     def _trains_something(self) -> Self:
         if self.freeze_head and parse_unfreeze(self.unfreeze).nothing:
             raise ValueError("unfreeze is `none` and the head is frozen: nothing is left to train")
+        if self.adapt != "all" and parse_unfreeze(self.unfreeze).nothing:
+            raise ValueError(f"adapt: {self.adapt} is for unfrozen layers, and unfreeze is `none`")
         if self.solve and not parse_unfreeze(self.unfreeze).nothing:
             raise ValueError("only a head on a frozen backbone can be solved: set unfreeze: none, or solve: false")
         if self.solve and self.min_gain_standard_errors is not None:

@@ -23,6 +23,7 @@ class Task:
         compared: Median stopping: run folders of the earlier trials that this one is compared with, whether they have
             ended or not; none switches it off.
         probe: Bake-off: a linear probe of the backbone's features in place of a training.
+        probed: Bake-off: run folder of the probe of the backbone that is fine-tuned.
     """
 
     trial_id: str
@@ -32,6 +33,7 @@ class Task:
     continues: Path | None = None
     compared: tuple[Path, ...] = ()
     probe: bool = False
+    probed: Path | None = None
 
 
 @dataclass(frozen=True)

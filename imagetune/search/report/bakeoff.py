@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from matplotlib.transforms import Bbox
 
 from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, save_inline_drawing
-from imagetune.search.results.bakeoff import BackboneResult, rank_backbones
+from imagetune.search.results.bakeoff import BackboneResult, find_deciding_metric, rank_backbones
 from imagetune.search.results.pareto import find_pareto_front
 from imagetune.search.results.reader import SearchFiles
 
@@ -54,6 +54,7 @@ def view_bakeoff(search: SearchFiles) -> Mapping[str, Any] | None:
     return {
         "objective": search.objective,
         "first": first,
+        "decides": find_deciding_metric(search.recipe),
         "rows": rows,
         "drawings": _draw_costs(good, search) if good else [],
         "front": [row.name for row in good if row.front],

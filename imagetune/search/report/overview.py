@@ -47,7 +47,7 @@ def _count_trials(search: SearchFiles) -> str:
     counts = Counter(result.status for result in search.searched)
     parts = [f"{counts[state]} {state}" for state in ("completed", "stopped", "repeated", "failed") if counts[state]]
     if finals := sum(result.trial.phase == "final" for result in search.results):
-        parts.append(f"{finals} of finalists with other seeds")
+        parts.append(f"{finals} {'fine-tuned' if search.algorithm == 'bakeoff' else 'of finalists with other seeds'}")
     if search.open:
         parts.append(f"{len(search.open)} not ended")
     return ", ".join(parts) or "none"

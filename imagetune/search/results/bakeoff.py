@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf, nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,7 +16,9 @@ from imagetune.core.files import write_csv
 from imagetune.errors import RecipeError
 from imagetune.evaluation.cross_validation import estimate_fold_mean
 from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.metrics import TASK_METRICS
 from imagetune.recipe.problems import format_path
+from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.search import ChoiceSpace, IntSpace
 from imagetune.search.proposers.bakeoff import BACKBONE_PATHS, OTHER_PATHS
 from imagetune.search.proposers.finalists import Direction
@@ -58,6 +61,27 @@ class BackboneResult:
     def tuned(self) -> float | None:
         """Mean validation metric of its fine-tunings."""
         return fmean(self.fine_tuned) if self.fine_tuned else None
+
+    @property
+    def milliseconds(self) -> float:
+        """Latency of one image; infinite for a probe without probe.json."""
+        return inf if self.probe is None else float(self.probe["cost"]["milliseconds_one"]["value"])
+
+    @property
+    def megabytes(self) -> float:
+        """Size of the weights; infinite for a probe without probe.json."""
+        return inf if self.probe is None else float(self.probe["cost"]["megabytes"])
+
+    @property
+    def metrics_by_fold(self) -> tuple[float, ...]:
+        """The objective in each fold of its probe."""
+        probe = self.probe or {"folds": ()}
+        return tuple(float(fold["metrics"][probe["objective"]]) for fold in probe["folds"])
+
+    def mean_of(self, metric: str) -> float:
+        """Return the mean of another validation metric over the folds of its probe; NaN where it has none."""
+        folds = (self.probe or {"folds": ()})["folds"]
+        return fmean(fold["metrics"].get(metric, nan) for fold in folds) if folds else nan
 
     @property
     def lost(self) -> bool:
@@ -112,6 +136,12 @@ def rank_backbones(folder: Path, results: Sequence[TrialResult], direction: Dire
     return [_add_fine_tunings(row, results) for row in rows]
 
 
+def find_deciding_metric(recipe: Recipe) -> str | None:
+    """Return the metric by which runs of the recipe's task are compared, where the probes' objective is another one."""
+    decides = TASK_METRICS[recipe.data.task].decides
+    return decides if decides != recipe.search.objective else None
+
+
 def write_bakeoff(folder: Path, rows: Sequence[BackboneResult]) -> None:
     """Write ``bakeoff.csv``, with a line for each backbone.
 
@@ -145,7 +175,7 @@ def _mark_front(rows: Sequence[BackboneResult], direction: Direction) -> list[Ba
     probes = [row.probe for row in rows if row.probe is not None]
     if not probes:
         return []
-    costs = [[probe["cost"]["milliseconds_one"]["value"], probe["cost"]["megabytes"]] for probe in probes]
+    costs = [[row.milliseconds, row.megabytes] for row in rows]
     front = find_pareto_front([probe["value"] for probe in probes], costs, larger_is_better=direction == "max")
     return [replace(row, front=on) for row, on in zip(rows, front, strict=True)]
 
@@ -154,12 +184,8 @@ def _compute_difference(row: BackboneResult, best: BackboneResult, *, count: int
     """Return a probe's mean difference to the best one, with Nadeau and Bengio's interval (Bonferroni-corrected)."""
     if row is best or row.probe is None or best.probe is None:
         return None
-    objective = row.probe["objective"]
     # By fold: all probes share their folds, and the difference of a fold has less spread than the folds themselves.
-    own, other = (
-        np.array([fold["metrics"][objective] for fold in probe["folds"]], np.float64)
-        for probe in (row.probe, best.probe)
-    )
+    own, other = (np.array(one.metrics_by_fold, np.float64) for one in (row, best))
     # Bonferroni's correction, for every backbone that is compared with the best.
     confidence = 1 - (1 - row.probe["confidence"]) / max(count, 1)
     found = estimate_fold_mean(own - other, left_out=row.probe["left_out_ratio"], confidence=confidence)

@@ -9,7 +9,7 @@ from pathlib import Path
 from imagetune.core.text import format_count
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.schema import Recipe
-from imagetune.search.proposers.bakeoff import list_probes
+from imagetune.search.proposers.bakeoff import count_kept, count_probes
 from imagetune.search.proposers.finalists import get_direction
 from imagetune.search.proposers.sweep import Effect, compute_sweep_effects, list_sweep_settings
 from imagetune.search.records.trial import TrialResult
@@ -41,7 +41,7 @@ def describe_plan(loaded: LoadedRecipe) -> tuple[str, str] | None:
         planned, what = settings * config.repeats, f"{settings} settings x {format_count(config.repeats, 'seed')}"
         text = f"{format_count(planned, 'training')}: {what}, one variable at a time"
     elif config.algorithm == "bakeoff":
-        planned = len(list_probes(loaded.spaces))
+        planned = count_probes(loaded.spaces, keep=count_kept(config))
         tuned = min(config.finalists, planned)
         after = (
             f", then {format_count(tuned * config.repeats, 'training')}: the best {tuned} fine-tuned" if tuned else ""

@@ -14,6 +14,8 @@ from scipy.stats import t, ttest_ind
 from imagetune.search.proposers.finalists import Candidate
 from imagetune.search.records.trial import TrialResult
 from imagetune.search.results.axes import Axis, format_value
+from imagetune.search.results.bakeoff import rank_backbones
+from imagetune.search.results.decision import describe_decision
 from imagetune.search.results.reader import SearchFiles
 
 _CONFIDENCE = 0.95
@@ -62,15 +64,23 @@ class Difference:
 
 
 def list_remarks(search: SearchFiles) -> list[Remark]:
-    """Return the remarks on a search, the most important first; none on sweeps and bake-offs, which have tables."""
-    if not search.candidates or search.algorithm in ("sweep", "bakeoff"):
+    """Return the remarks on a search, the most important first; none on a sweep, which has a table."""
+    if not search.candidates or search.algorithm == "sweep":
         return []
+    if search.algorithm == "bakeoff":
+        return [_explain_backbone(search)]
     if len(search.candidates) > 1 and len({found.mean for found in search.candidates}) == 1:
         reached = search.metric(search.candidates[0].mean)
         text = f"All settings reach {reached}: nothing that was searched made a difference."
         return [Remark("note", "All settings do equally well", text)]
     found = [_judge_winner(search), *_find_edges(search), _judge_trend(search)]
     return [remark for remark in found if remark is not None]
+
+
+def _explain_backbone(search: SearchFiles) -> Remark:
+    rows = rank_backbones(search.folder, search.results, search.direction)
+    text = describe_decision(rows, search.candidates[0].trial, search.recipe.search)
+    return Remark("note", "Why this backbone", text)
 
 
 def compare_candidates(first: Candidate, second: Candidate, sign: float) -> Difference | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imagetune.core.environment import settle_backend
 from imagetune.search.executors.processes import start_forkserver
 
 # By name, as importing it here would do to this process what it does to that one: it freezes the garbage collector's
@@ -11,4 +12,5 @@ PRELOADED = (f"{__package__}.preload",)
 
 def start_trial_forkserver() -> None:
     """Start the forkserver of the trials, so that it imports Keras while this process does other things."""
+    settle_backend()
     start_forkserver(PRELOADED)

@@ -15,6 +15,7 @@ import numpy as np
 
 from imagetune.core.messages import say_nothing
 from imagetune.core.processes import count_usable_cores
+from imagetune.data.audit.bit_depth import settle_bit_depth
 from imagetune.data.loading.targets import compute_value_scale, encode_targets
 from imagetune.data.loading.timing import Timing
 from imagetune.data.sources.records import Record
@@ -130,6 +131,7 @@ def split_into_probe_folds(data: Data, recipe: Recipe) -> tuple[Splits, ...]:
 
 def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, Any]:
     data, config = shared.data, shared.config
+    recipe = recipe.model_copy(update={"data": settle_bit_depth(recipe.data, data.audit.statistics)})
     images = data.images(recipe)
     model, weights = build_pretrained(recipe, images, say=say_nothing)
     records = (*data.splits.train, *data.splits.val)

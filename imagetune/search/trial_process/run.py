@@ -11,14 +11,16 @@ import signal
 import time
 import traceback
 from dataclasses import replace
+from pathlib import Path
 
 from imagetune.errors import ImagetuneError, StoppedError
 from imagetune.search.executors.protocol import Outcome, Task
 from imagetune.search.records.trial import format_error_line
 from imagetune.search.trial_process.folds import train_folds
 from imagetune.search.trial_process.probe import run_probe
+from imagetune.search.trial_process.probe_file import read_probe
 from imagetune.search.trial_process.shared import Shared
-from imagetune.search.trial_process.train import TrialTraining, run_training
+from imagetune.search.trial_process.train import TrainingOutcome, TrialTraining, run_training
 from imagetune.training.setup.stopping import StopRequest, listen_for_stop
 
 _LONGEST_REASON = 300
@@ -68,5 +70,19 @@ def _train(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
         continued=shared.continues_trials,
     )
     trained = run_training(lesson, stop=stop)
-    outcome = Outcome("completed", trained.objective, trained.epochs, trained.best_epoch)
+    objective = trained.objective if task.probed is None else _add_gain(trained, task.probed)
+    outcome = Outcome("completed", objective, trained.epochs, trained.best_epoch)
     return replace(outcome, status="stopped") if trained.stopped else outcome
+
+
+def _add_gain(trained: TrainingOutcome, probed: Path) -> float:
+    """Return the cross-validated metric of a backbone's probe, plus what fine-tuning gained over the solved head.
+
+    The probe's folds have several times the images of the validation split, on which backbones would differ by chance;
+    the difference between two models on the same images has little of it. Without a solved head there is no such
+    difference, and the metric is that of validation.
+    """
+    probe = read_probe(probed)
+    if probe is None or trained.solved_objective is None:
+        return trained.objective
+    return float(probe["value"]) + trained.objective - trained.solved_objective

@@ -53,12 +53,14 @@ class TrainingOutcome:
         best_epoch: That epoch, counted from 1 over all stages.
         epochs: How many epochs were trained here, without those of a lower rung.
         stopped: Whether median stopping has ended it.
+        solved_objective: The metric of the solved head that training started from; None where it has none.
     """
 
     objective: float
     best_epoch: int
     epochs: int
     stopped: bool
+    solved_objective: float | None = None
 
 
 def run_training(lesson: TrialTraining, *, stop: StopRequest) -> TrainingOutcome:
@@ -100,8 +102,9 @@ def _train(lesson: TrialTraining, run: Run, stop: StopRequest) -> TrainingOutcom
         until_epoch=lesson.until_epoch,
         stop_when=median,
     )
-    epochs = len(read_json_lines(folder.metrics)) - before
-    return TrainingOutcome(kept.val[lesson.objective], kept.epoch, epochs, median.stopped)
+    lines = read_json_lines(folder.metrics)
+    solved = next((line["val"][lesson.objective] for line in lines if line.get("solved")), None)
+    return TrainingOutcome(kept.val[lesson.objective], kept.epoch, len(lines) - before, median.stopped, solved)
 
 
 def _with_batch_size_of(earlier: RunFolder, recipe: Recipe) -> Recipe:

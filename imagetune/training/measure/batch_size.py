@@ -23,6 +23,7 @@ from imagetune.core.messages import Say
 from imagetune.errors import ImagetuneError, RecipeError, ResourceError
 from imagetune.model.backbones.table import Backbone, get_backbone
 from imagetune.model.build import build_model, find_backbone
+from imagetune.model.keras_settings import set_keras_settings
 from imagetune.model.trainable import find_unfrozen_layers
 from imagetune.recipe.sections.base import PositiveInt, Section
 from imagetune.recipe.sections.data import DataConfig
@@ -171,7 +172,7 @@ def measure(load: Load) -> int:
     """
     size = load.batch_size or load.train.step_size
     train = set_batch_size(load.train, size).model_copy(update={"teacher": None})
-    keras.config.set_dtype_policy(train.precision)
+    set_keras_settings(train.precision)
     backbone = get_backbone(load.model.backbone)
     with convert_memory_errors(size):
         first = _build_model(load, load.data)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from imagetune.model.backbones.vision_transformer import CLASS_TOKEN, POSITION_EMBEDDING
 from imagetune.recipe.sections.learning import AverageConfig
 from imagetune.recipe.sections.train import OptimizerConfig
 
@@ -164,9 +165,14 @@ def _build_group_optimizer(
         **_select_settings(config),
     )
     # Keras doesn't save this list; every stage builds its optimizers anew.
-    # Biases, normalisation and scales are the variables with at most one dimension.
-    optimizer.exclude_from_weight_decay(var_list=[one for one in group.variables.values() if len(one.shape) <= 1])
+    optimizer.exclude_from_weight_decay(var_list=[one for one in group.variables.values() if not _is_decayed(one)])
     return optimizer
+
+
+def _is_decayed(variable: keras.Variable) -> bool:
+    """Return whether weight decay pulls a variable: a kernel, as vision transformers are trained as well."""
+    # Biases, normalisation and scales are the variables with at most one dimension.
+    return len(variable.shape) > 1 and not any(name in variable.path for name in (CLASS_TOKEN, POSITION_EMBEDDING))
 
 
 def _restore_slots(optimizer: keras.optimizers.Optimizer, group: Group, slots: Slots, accumulation: int) -> None:

@@ -15,7 +15,7 @@ from imagetune.model.backbones.table import Backbone
 from imagetune.model.build import build_logits_model, find_backbone
 from imagetune.model.devices import find_device
 from imagetune.model.split_model import SplitModel, list_frozen_boundaries
-from imagetune.model.trainable import list_blocks, list_leaf_layers, set_trainable
+from imagetune.model.trainable import TrainableSummary, list_blocks, list_leaf_layers, set_trainable
 from imagetune.recipe.sections.train import StageConfig, TrainConfig
 from imagetune.recipe.tasks import Task
 from imagetune.training.objectives.losses import build_loss
@@ -102,7 +102,7 @@ def prepare_stage(
     """
     objective, slots = objective or Objective(), slots or Slots()
     # First of all: penalties, groups and the optimizer look at which variables are trainable.
-    summary = set_trainable(model, backbone, stage.unfreeze, batch_norm=stage.batch_norm, freeze_head=stage.freeze_head)
+    summary = _set_trainable(model, backbone, stage)
     set_penalties(find_backbone(model), train.regularisation, objective.anchors)
     blocks = _group_variables(model, backbone, decayed=stage.layer_decay < 1.0)
     learning_rates = decay_learning_rates(list(blocks), stage)
@@ -145,17 +145,30 @@ def _compile(
     )
 
 
+def _set_trainable(model: keras.Model, backbone: Backbone, stage: StageConfig) -> TrainableSummary:
+    return set_trainable(
+        model,
+        backbone,
+        stage.unfreeze,
+        batch_norm=stage.batch_norm,
+        freeze_head=stage.freeze_head,
+        adapt=stage.adapt,
+    )
+
+
 def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig]) -> None:
     """Refuse stages whose ``unfreeze`` or ``cache`` don't fit the backbone, before anything is trained.
 
     Raises:
-        RecipeError: One names a block or layer that the backbone doesn't have, or ``cache`` a block that is trained.
+        RecipeError: One names a block or layer that the backbone doesn't have, or ``cache`` a block that is trained, or
+            ``adapt`` leaves nothing to train.
     """
     for index, stage in enumerate(stages):
         try:
             boundaries = list_frozen_boundaries(model, backbone, stage.unfreeze)
+            _set_trainable(model, backbone, stage)
         except RecipeError as error:
-            raise RecipeError(error.what, where=f"train.stages[{index}].unfreeze", hint=error.hint) from error
+            raise RecipeError(error.what, where=f"train.stages[{index}].{error.where}", hint=error.hint) from error
         if stage.cache not in (None, "auto", "off", *boundaries):
             what = f"{stage.cache!r} is not a frozen block of {backbone.name} in stage {stage.name!r}"
             there = ", ".join(["auto", "off", *boundaries])

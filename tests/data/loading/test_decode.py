@@ -35,7 +35,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def decoded(data: bytes, background: tuple[int, int, int] = WHITE, **options: object) -> np.ndarray:
-    return decode_image(data, where="here.img", background=background, max_pixels=10**8, **options)
+    return decode_image(data, where="here.img", background=background, max_pixels=10**8, **options).pixels
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG", "AVIF", "JPEG2000"])

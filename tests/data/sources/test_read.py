@@ -240,16 +240,16 @@ def test_parquet_is_read_as_csv(tmp_path: Path, config_for: ConfigFor) -> None:
     [
         ("file,label\na.png,x\n", "has no column 'path'; its columns are 'file', 'label'; .*data.columns.path"),
         ("path,labels\na.png,x\n", "has no column 'label'.*did you mean 'labels'"),
-        ("path,label\na.png,x\nb.png,\n", "row 2 below the header has no label"),
-        ("path,label\n,x\n", "row 1 below the header has no path"),
+        ("path,label\na.png,x\nb.png,\n", "line 3 has no label"),
+        ("path,label\n,x\n", "line 2 has no path"),
         (
             "path,label,split\na.png,x,train\nb.png,y,tset\n",
-            "row 2 below the header has the split 'tset'; expected",
+            "line 3 has the split 'tset'; expected",
         ),
-        ("path,label,split\na.png,x,train\nb.png,y,\n", "row 2 below the header has the split ''"),
+        ("path,label,split\na.png,x,train\nb.png,y,\n", "line 3 has the split ''"),
         ("path,label\n", "has a header but no rows"),
         ("", "is empty; expected a header line"),
-        ("path,label\na.png,x,z,1\n", "not a readable table"),
+        ("path,label\na.png,x,z,1\n", "line 2 has 4 cells, and the first row has 2; write cells"),
     ],
 )
 def test_table_mistakes_name_the_place(tmp_path: Path, config_for: ConfigFor, text: str, words: str) -> None:
@@ -261,7 +261,7 @@ def test_table_mistakes_name_the_place(tmp_path: Path, config_for: ConfigFor, te
 
 def test_table_in_another_encoding_is_refused(tmp_path: Path, config_for: ConfigFor) -> None:
     (tmp_path / "t.csv").write_bytes("path,label\na.png,käse\n".encode("latin-1"))
-    with pytest.raises(DataError, match="not a readable table"):
+    with pytest.raises(DataError, match="line 2 is not UTF-8; as Windows-1252 it would be 'a.png,käse'; save .* UTF-8"):
         read_catalog(config_for(tmp_path / "t.csv"))
 
 
@@ -324,3 +324,9 @@ def test_a_link_to_the_source_brings_no_images_of_other_classes(class_folders: P
     (loops,) = [finding for finding in catalog.findings if finding.code == "link-loop"]
     assert loops.paths == (str(class_folders / "cat" / "again"), str(class_folders / "dog" / "further up"))
     assert loops.title == "2 symbolic links left out that lead back to a folder above"
+
+
+def test_a_pattern_is_what_was_typed_and_not_the_name_of_the_working_folder(class_folders: Path, monkeypatch) -> None:
+    folder = class_folders.rename(class_folders.with_name("images[1] 50%?"))
+    monkeypatch.chdir(folder)
+    assert find_images(["cat/0[01].png"]) == (str(folder / "cat/00.png"), str(folder / "cat/01.png"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -210,3 +211,11 @@ def test_only_the_holdout_opens_the_test_split() -> None:
         if any(isinstance(node, ast.Attribute) and node.attr == "_sealed_test" for node in ast.walk(tree)):
             users.add(path.relative_to(PACKAGE).as_posix())
     assert users == {"data/splits/splits.py", "data/splits/holdout.py"}
+
+
+def test_images_are_found_again_where_a_copy_spells_their_names_in_another_normal_form(tmp_path: Path) -> None:
+    decomposed, composed = (unicodedata.normalize(form, "käse.png") for form in ("NFD", "NFC"))
+    (tmp_path / decomposed).touch()
+    (tmp_path / "splits.csv").write_text(f"path,label,split,group\n{composed},a,train,\n", encoding="utf-8")
+    (record,) = read_splits_csv(tmp_path / "splits.csv", root=tmp_path, class_names=("a",)).train
+    assert Path(record.path).exists()

@@ -96,13 +96,16 @@ def test_a_number_of_trials_at_a_time_is_taken_as_it_is(executor):
     assert executor(ray_work.write, parallel=2).slots == 2
 
 
-@pytest.mark.parametrize("work", [ray_work.kill_own_process_once, ray_work.be_stopped_once])
+@pytest.mark.parametrize(
+    "work", [ray_work.kill_own_process_once, pytest.param(ray_work.be_stopped_once, marks=pytest.mark.slow)]
+)
 def test_a_trial_whose_process_is_lost_begins_anew_in_an_empty_folder(executor, tmp_path, work):
     outcome = run_one(executor(work), tmp_path)
     assert outcome.status == "completed", outcome
     assert ray_cluster.AGAIN in (task(tmp_path).folder / "trial.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_lost_again_and_again_fails_with_the_reason_and_the_next_one_runs(executor, tmp_path):
     on_nodes = executor(ray_work.kill_own_process)
     outcome = run_one(on_nodes, tmp_path)
@@ -215,6 +218,7 @@ def test_signals_stay_what_they_were(executor):
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+@pytest.mark.slow
 def test_a_machine_that_cannot_run_trials_ends_the_search_with_the_reason(executor, tmp_path, monkeypatch):
     on_nodes = executor(ray_work.lack_a_library)
     on_nodes.start(task(tmp_path))

@@ -6,11 +6,11 @@ import pytest
 
 from imagetune.recipe.sections.search import ChoiceSpace, SearchConfig
 from imagetune.reports.page import html_environment
-from imagetune.search.proposers.bakeoff import list_fine_tunings, list_probes
+from imagetune.search.proposers.bakeoff import list_fine_tunings
 from imagetune.search.proposers.finalists import rank_candidates
 from imagetune.search.records.journal import Ended, Proposed
 from imagetune.search.records.table import describe_search, open_records
-from imagetune.search.records.trial import TrialResult
+from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.search.report.bakeoff import view_bakeoff
 from imagetune.search.results.reader import read_search
 from imagetune.search.trial_process.probe_file import write_probe
@@ -46,8 +46,8 @@ def folder(tmp_path):
         tmp_path, describe_search(SearchConfig(algorithm="bakeoff"), SPACES, seed=0), list(SPACES)
     )
     ended = []
-    for trial in list_probes(SPACES):
-        name = trial.values["model", "backbone"]
+    for number, name in enumerate(("large", "small", "gone", "slow"), start=1):
+        trial = Trial(f"{number:03d}", {("model", "backbone"): name})
         if name == "gone":
             ended.append(TrialResult(trial, "failed", None, 0.0, 1.0, error="weights: <none>"))
         else:

@@ -130,7 +130,7 @@ def test_the_screen_shows_metric_cost_front_and_failure(tmp_path, results):
     assert lines[2].split()[:2] == ["large", "0.9000"]
     assert lines[1].split()[:3] == ["backbone", "f1", "interval"]
     assert "  50.0           12.5  " in lines[2]
-    assert "fine-tuned 0.9400 (validation, 2 seeds)" in lines[2]
+    assert "fine-tuned 0.9400 (2 seeds)" in lines[2]
     assert "fine-tuning failed: resource: out of memory" in lines[3]
     assert "front" in lines[4]
     assert lines[5].split(maxsplit=1) == ["gone", "failed: trial 002"]

@@ -18,6 +18,7 @@ from imagetune.runs.prepare import read_data
 from imagetune.search.executors.protocol import Task
 from imagetune.search.trial_process.early_stop import MedianStopping
 from imagetune.search.trial_process.folds import check_folds
+from imagetune.search.trial_process.probe_file import write_probe
 from imagetune.search.trial_process.run import run_trial
 from imagetune.search.trial_process.shared import Shared
 from imagetune.training.loop.checkpoints import list_checkpoints
@@ -277,3 +278,23 @@ def test_fit_repeats_a_trial_alone_with_its_seed(shared, task, tmp_path, monkeyp
         alone = tmp_path / f"alone {one.trial_id}"
         assert run(["fit", str(trial.folder / "recipe.yaml"), "--run-dir", str(alone)]) == 0
         assert min(losses(alone)) == pytest.approx(outcome.objective, abs=1e-6)
+
+
+def test_a_fine_tuning_is_judged_by_its_probe_and_what_it_gained_over_the_solved_head(shared, task, tmp_path):
+    probed = tmp_path / "probed"
+    probed.mkdir()
+    write_probe(probed, {"value": 1.5})
+    top = {"name": "top", "unfreeze": "all", "epochs": 2, "learning_rate": 1e-3}
+    outcome = run_trial(shared, task("001-1", stages=[head(1, solve=True), top], probed=probed))
+    assert outcome.status == "completed", outcome.error
+    losses = [line["val"]["loss"] for line in read_json_lines(RunFolder(tmp_path / "001-1").metrics)]
+    assert outcome.objective == pytest.approx(1.5 + min(losses) - losses[0])
+
+
+def test_without_a_solved_head_a_fine_tuning_is_judged_on_validation(shared, task, tmp_path):
+    probed = tmp_path / "probed"
+    probed.mkdir()
+    write_probe(probed, {"value": 1.5})
+    outcome = run_trial(shared, task("001-1", stages=[head(2)], probed=probed))
+    losses = [line["val"]["loss"] for line in read_json_lines(RunFolder(tmp_path / "001-1").metrics)]
+    assert outcome.objective == pytest.approx(min(losses))

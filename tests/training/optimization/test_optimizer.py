@@ -2,6 +2,8 @@ import keras
 import numpy as np
 import pytest
 
+from imagetune.model.backbones.architectures import TransformerArchitecture
+from imagetune.model.backbones.vision_transformer import build_vision_transformer
 from imagetune.recipe.sections.learning import AverageConfig
 from imagetune.recipe.sections.train import OptimizerConfig, StageConfig
 from imagetune.training.optimization.optimizer import (
@@ -52,6 +54,17 @@ def test_weight_decay_moves_kernels_and_never_biases(name):
     moved = moved_without_gradients(build_optimizer(config, [Group(0.5, find_trainable_variables(model))]), model)
     assert moved["low/kernel"] == pytest.approx(0.05, rel=1e-3)
     assert moved["low/bias"] == 0.0
+
+
+def test_weight_decay_leaves_the_tokens_and_positions_of_a_vision_transformer_alone():
+    architecture = TransformerArchitecture(width=12, depth=1, heads=3, patch=4, grid=3, epsilon=1e-6)
+    model = build_vision_transformer(architecture, (12, 12, 3), "tiny")
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    config = OptimizerConfig(weight_decay=0.1)
+    moved = moved_without_gradients(build_optimizer(config, [Group(0.5, find_trainable_variables(model))]), model)
+    assert moved["class_token/kernel"] == moved["position_embedding/kernel"] == 0.0
+    assert moved["patch_embedding/kernel"] == pytest.approx(0.05, rel=1e-3)
 
 
 def test_decoupled_decay_follows_the_learning_rate_of_each_group():

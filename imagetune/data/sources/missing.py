@@ -1,0 +1,59 @@
+"""Where the images of a table are, when not one of its paths exists: with a suffix, or in a folder beside the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from imagetune.data.sources.image_files import is_image
+
+# Enough to find a pattern, and few enough to be looked for among a hundred thousand files.
+_SAMPLES = 8
+_MAX_FILES = 200_000
+
+
+def describe_missing(paths: Sequence[str], root: Path) -> tuple[str, str]:
+    """Return where images lie that were not found, and what to do about it; empty texts where none is found.
+
+    Args:
+        paths: Absolute paths of files that don't exist.
+        root: The folder that the table's paths start from.
+    """
+    samples = [path for path in paths[:: max(1, len(paths) // _SAMPLES)] if not os.path.lexists(path)]
+    by_name: dict[str, str] = {}
+    for file in _list_files(root):
+        by_name.setdefault(PurePosixPath(file).name, file)
+        by_name.setdefault(PurePosixPath(file).stem, file)
+    for path in samples:
+        found = by_name.get(Path(path).name)
+        if found is None:
+            continue
+        return f"there is {found}", _suggest(path, found, samples, root)
+    return "", ""
+
+
+def _list_files(root: Path) -> Iterator[str]:
+    """Yield the images below a folder, relative to it, with slashes; not all of very many."""
+    count = 0
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in filter(is_image, sorted(files)):
+            yield (Path(folder, name).relative_to(root)).as_posix()
+            count += 1
+        if count > _MAX_FILES:
+            return
+
+
+def _suggest(path: str, found: str, samples: Sequence[str], root: Path) -> str:
+    """Return the format that makes the table's paths those of existing files, or else what to write into the table."""
+    if Path(path).is_relative_to(root):
+        cell = Path(path).relative_to(root).as_posix()
+        # A path of one part may be found with a folder before it and a suffix behind it.
+        before, inside, behind = found.rpartition(cell)
+        form = f"{before}{{}}{behind}"
+        cells = [Path(sample).relative_to(root).as_posix() for sample in samples if Path(sample).is_relative_to(root)]
+        if inside and any((root / form.replace("{}", other)).exists() for other in cells):
+            # YAML reads braces at the beginning as a mapping.
+            return "set data.columns.path_format: " + (f'"{form}"' if form.startswith("{") else form)
+    return f"write the paths relative to {root}, such as {found}"
