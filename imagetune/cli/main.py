@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
-from imagetune.cli.console import escape_unencodable_text
+from imagetune.cli.render.console import escape_unencodable_text
 from imagetune.core.environment import settle_process_environment
 from imagetune.core.text import find_similar_name
 from imagetune.core.version import read_version, refuse_namesake

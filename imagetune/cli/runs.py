@@ -26,7 +26,7 @@ def prune(places: tuple[Path, ...], models: bool, unfinished: bool, yes: bool) -
     these trials), and what is left of interrupted attempts. Runs in progress are left alone, and so is what resuming
     a stopped one needs.
     """
-    from imagetune.commands.prune import prune_runs
+    from imagetune.run_folder.prune import prune_runs
 
     pruned = prune_runs(places or (Path("runs"),), models=models, unfinished=unfinished, dry=not yes)
     if not pruned:

@@ -118,7 +118,7 @@ def test_runs_without_common_images_cannot_be_compared(make, imagetune):
     for words in ((), ("--common",)):
         outcome = imagetune("compare", "one", "two", *words)
         assert outcome.code == 3
-        assert "fit them with the same data and seed" in outcome.err
+        assert "fit them with the same data and data.split.seed" in outcome.err
 
 
 def test_a_copy_of_a_test_image_in_a_training_split_is_left_out(make, source, imagetune):

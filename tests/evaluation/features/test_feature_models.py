@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer
 
 from imagetune.evaluation.features.feature_models import (
     MAX_ROWS,
@@ -14,6 +14,7 @@ from imagetune.evaluation.features.feature_models import (
     predict_by_neighbours,
     sample_training_rows,
 )
+from imagetune.training.head_solver.solve import fit_scaler
 
 
 def classes(n=120, d=8, k=4, *, seed=0, spread=1.5):
@@ -24,9 +25,16 @@ def classes(n=120, d=8, k=4, *, seed=0, spread=1.5):
     return LabelledFeatures(features, np.eye(k)[labels], labels, np.arange(n), "single_label")
 
 
-def test_the_probe_is_scikit_learns_logistic_regression_on_standardised_features():
+def scale_as_a_solved_head(features):
+    """The probe's scaling, so that it and a solved head differ in what they learn from alone."""
+    return FunctionTransformer(fit_scaler(features).transform)
+
+
+def test_the_probe_is_scikit_learns_logistic_regression_on_features_scaled_as_a_solved_heads():
     taught, asked = classes(), classes(seed=1)
-    expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, tol=1e-8))
+    expected = make_pipeline(
+        scale_as_a_solved_head(taught.features), LogisticRegression(C=0.1, max_iter=2000, tol=1e-8)
+    )
     expected.fit(taught.features, taught.labels)
     predictions = fit_probe(taught, 0.1)(asked.features)
     assert predictions == pytest.approx(expected.predict_proba(asked.features), abs=5e-3)
@@ -46,7 +54,7 @@ def test_the_probe_of_numbers_is_ridge_regression():
     features = random.normal(size=(60, 5)).astype(np.float32)
     values = features @ np.arange(5.0) + random.normal(size=60)
     taught = LabelledFeatures(features, values[:, None], np.full(60, -1), np.arange(60), "regression")
-    expected = make_pipeline(StandardScaler(), Ridge(alpha=10.0)).fit(features, values)
+    expected = make_pipeline(scale_as_a_solved_head(features), Ridge(alpha=10.0)).fit(features, values)
     assert fit_probe(taught, 0.1)(features)[:, 0] == pytest.approx(expected.predict(features), rel=1e-4, abs=1e-4)
 
 
