@@ -12,6 +12,8 @@ from PIL import Image, ImageOps
 def load_image(file: Any, labels: dict[str, Any]) -> Any:
     """Return (height, width, 3) uint8 RGB: upright, without transparency, and fitted into the model's frame."""
     image: Image.Image = Image.open(file)
+    if image.mode[0] in "IF" or ";16" in str(getattr(image, "tile", "")):
+        raise ValueError(f"{file}: more than 8 bits a pixel; `imagetune predict` reads it")
     (height, width), how = labels["size"], labels["resize"]
     columns, rows = image.size[::-1] if image.getexif().get(0x0112, 1) >= 5 else image.size
     scale = (min if how == "pad" else max)(height / rows, width / columns)
@@ -21,8 +23,6 @@ def load_image(file: Any, labels: dict[str, Any]) -> Any:
     ):  # decoded at 1/2, 1/4 or 1/8 where that is enough
         less = next((factor for factor in (8, 4, 2) if factor * scale <= 1), 1)
         image.draft(None, (image.width // less, image.height // less))
-    if image.mode[0] in "IF" or ";16" in str(image.tile):
-        raise ValueError(f"{file}: more than 8 bits a pixel; `imagetune predict` reads it")
     image = ImageOps.exif_transpose(image).convert("RGBA" if image.has_transparency_data else "RGB")
     pixels, background = np.asarray(image).astype(int), np.array(labels["background"])
     if pixels.shape[2] == 4:
