@@ -44,7 +44,8 @@ def fit(
     Ctrl-C is a KeyboardInterrupt as in any other code; the run's status is then ``killed``.
 
     Args:
-        recipe: A recipe file, or its content as a mapping, whose relative paths start at the working directory.
+        recipe: A recipe file; its content as a mapping, whose relative paths start at the working directory; or a
+            folder of images or a table, which get the defaults.
         run_dir: The run folder; one is named and made under runs/ by default.
         progress: True shows a bar and a line an epoch, in notebooks as well. A function is called with the
             `EpochRecord` of each epoch. A listener (`imagetune.training.setup.events.Listener`) hears of everything.
@@ -62,6 +63,9 @@ def fit(
         >>> run.metrics["accuracy"].value > 0.5
         True
     """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():
         from imagetune.commands.fit import fit as run_fit
         from imagetune.commands.load import FinishedRun
@@ -125,6 +129,9 @@ def search(
         >>> found.best.metrics["accuracy"].value > 0.3, len({trial.trial.trial_id for trial in found.trials}) >= 2
         (True, True)
     """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():
         from imagetune.commands.load import FinishedSearch
         from imagetune.commands.progress import EpochListener, TrialWatcher
@@ -274,11 +281,15 @@ def evaluate(
     return load(run).evaluate(data, require=require, allow_seen=allow_seen)
 
 
-def compare(*runs: str | Path | FinishedRun, common: bool = False, metric: str | None = None) -> RunComparison:
+def compare(
+    *runs: str | Path | FinishedRun | Sequence[str | Path | FinishedRun],
+    common: bool = False,
+    metric: str | None = None,
+) -> RunComparison:
     """Return which of several runs is better on the same test images, and whether that is more than chance.
 
     Args:
-        *runs: Two or more, each as for `load`.
+        *runs: Two or more, each as for `load`; or one list of them.
         common: Compare on the common part where the test images differ.
         metric: The metric that decides; by default the task's first.
 
@@ -297,7 +308,8 @@ def compare(*runs: str | Path | FinishedRun, common: bool = False, metric: str |
         from imagetune.commands.compare import compare as compare_runs
         from imagetune.commands.load import FinishedRun
 
-    names = [str(run.folder) if isinstance(run, FinishedRun) else str(run) for run in runs]
+    listed = [each for run in runs for each in (run if isinstance(run, (list, tuple)) else [run])]
+    names = [str(run.folder) if isinstance(run, FinishedRun) else str(run) for run in listed]
     return compare_runs(names, common=common, metric=metric)
 
 

@@ -10,8 +10,7 @@ import click
 
 from imagetune.cli.options import overrides_option
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.search import show_search
-from imagetune.core import run_files
+from imagetune.cli.search import search_and_show
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -72,28 +71,15 @@ def command(
     pretrained weights are on this machine is judged by linear probes at several image sizes, the best are fine-tuned,
     and the winner is refit and tested. The recipe of the winner is best.yaml in the run folder.
     """
+    from imagetune.commands.early_checks import check_inputs
     from imagetune.search.trial_process.forkserver import start_trial_forkserver
 
+    if not resume:
+        check_inputs(source, overrides)
     # Before this process imports Keras: both imports take seconds, and they run side by side.
     start_trial_forkserver()
     with quiet_start():
         from imagetune.commands.auto import AutoOptions, find_auto_recipe
-        from imagetune.commands.search import search
-        from imagetune.training.setup.stopping import listen_for_stop
-    from imagetune.cli.render.progress import Screen
-    from imagetune.cli.render.search_progress import SearchScreen
 
     recipe = find_auto_recipe(source, AutoOptions(seconds, prefer, latency), run_dir=run_dir, resume=resume)
-    screen = SearchScreen(Screen())
-    with screen.shown(), listen_for_stop() as stop:
-        found = search(
-            recipe,
-            overrides,
-            run_dir=run_dir,
-            resume=resume,
-            listener=screen.refit,
-            watcher=screen,
-            say=screen.say,
-            stop=stop,
-        )
-    show_search(found, found.folder / run_files.RECIPE)
+    search_and_show(recipe, overrides, run_dir=run_dir, resume=resume)

@@ -20,7 +20,14 @@ from imagetune.cli.quiet import quiet_start
     help="Check everything, train on one batch, print the plan with estimated times, and write nothing.",
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
-    """Fine-tune a model as RECIPE says, test it once, and record all of it in a run folder with a report."""
+    """Fine-tune a model as RECIPE says, test it once, and record all of it in a run folder with a report.
+
+    RECIPE may also be a folder of images, with a folder for each class, or a table of paths and labels: then everything
+    has its default. The recipe is written into the run folder.
+    """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, overrides)
     # Imported inside the command: Keras takes seconds, for which `--help` and a wrong option need not wait.
     with quiet_start():
         from imagetune.commands.fit import fit, plan

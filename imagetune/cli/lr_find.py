@@ -19,20 +19,23 @@ from imagetune.cli.render.lr_find import format_learning_rates
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("lr-find.png"),
-    show_default=True,
-    help="The PNG file to write.",
+    help="Also write a plot, a PNG file.",
 )
-def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Path) -> None:
+def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Path | None) -> None:
     """Find a learning rate for a stage of RECIPE by a learning-rate range test.
 
     It trains for up to 100 steps while the learning rate rises from 1e-7 to 10, with the stage's own layers, optimizer
     and augmentation, until the loss explodes. It prints two suggestions, ready for the recipe: the valley, two thirds
-    into the longest fall of the loss, and the steepest slope. It writes a plot with both, and nothing else.
+    into the longest fall of the loss, and the steepest slope. Without --out nothing is written.
+
+    Each step computes the frozen layers as well, whose features a fit keeps: it may take longer than the fit itself.
 
     A later stage is tested from the weights that training starts with. `learning_rate: auto` in the recipe does the
     same within a run, after the stages before it, and takes the valley.
     """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, overrides)
     with quiet_start():
         from imagetune.commands.lr_find import find_learning_rate
         from imagetune.training.setup.stopping import listen_for_stop

@@ -15,7 +15,7 @@ import imagetune.data  # noqa: F401  (data workers import this module first, and
 from imagetune.cli.console import escape_unencodable_text
 from imagetune.core.environment import settle_process_environment
 from imagetune.core.text import find_similar_name
-from imagetune.core.version import read_version
+from imagetune.core.version import read_version, refuse_namesake
 from imagetune.errors import ImagetuneError
 
 # The order is that in which people meet the commands. The help texts stand here, and not in the commands' modules, so
@@ -102,6 +102,7 @@ def run(arguments: list[str]) -> int:
     # Click would take a group's option only before the command.
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        refuse_namesake()
         outcome: Any = cli.main(arguments, prog_name="imagetune", standalone_mode=False)
     except ImagetuneError as error:
         return _failed(error.lines(), error.exit_code, debug=debug)

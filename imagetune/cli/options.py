@@ -15,7 +15,7 @@ overrides_option = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Set a key of the recipe, such as -o train.batch_size=64; repeatable.",
+    help="Set a key of the recipe, such as -o train.batch_size=64; paths start in this folder; repeatable.",
 )
 with_option = click.option(
     "--with",

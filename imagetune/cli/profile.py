@@ -25,6 +25,9 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Keep the machine idle meanwhile. No run, no decoded images and no features are left behind.
     """
+    from imagetune.commands.early_checks import check_inputs
+
+    check_inputs(recipe, overrides)
     with quiet_start():
         from imagetune.commands.profile import profile
         from imagetune.training.setup.stopping import listen_for_stop

@@ -37,29 +37,31 @@ def copy(name: str, folder: Path) -> None:
             click.echo(path)
 
 
-@command.command("show", epilog="Example: imagetune recipe show recipe.yaml -o train.stages=lp_ft")
+@command.command("show", epilog="Example: imagetune recipe show quickstart -o train.stages=lp_ft")
 @recipe_argument
 @overrides_option
 def show(recipe: Path, overrides: tuple[str, ...]) -> None:
-    """Print RECIPE as YAML with every default written out."""
+    """Print RECIPE, a file or the name of a shipped recipe, as YAML with every default written out."""
     from imagetune.recipe.printing import format_recipe
+    from imagetune.recipe.shipped import find_recipe
     from imagetune.runs.checks.recipe import load_checked_recipe
 
-    click.echo(format_recipe(load_checked_recipe(recipe, overrides).recipe), nl=False)
+    click.echo(format_recipe(load_checked_recipe(find_recipe(recipe), overrides).recipe), nl=False)
 
 
 @command.command("validate", epilog="Example: imagetune recipe validate recipe.yaml")
 @recipe_argument
 @overrides_option
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
-    """Check the keys, values, backbone and augmentation of RECIPE.
+    """Check the keys, values, backbone and augmentation of RECIPE, a file or the name of a shipped recipe.
 
     If there are mistakes, each gets a line, and the exit code is 2.
     """
     from imagetune.core.text import format_count
+    from imagetune.recipe.shipped import find_recipe
     from imagetune.runs.checks.recipe import load_checked_recipe
 
-    loaded = load_checked_recipe(recipe, overrides)
+    loaded = load_checked_recipe(find_recipe(recipe), overrides)
     spaces = f", {format_count(len(loaded.spaces), 'search space')}" if loaded.spaces else ""
     click.echo(f"{recipe}: valid ({format_count(len(loaded.recipe.train.stages), 'stage')}{spaces})")
 
@@ -76,9 +78,14 @@ def schema() -> None:
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 def diff(first: Path, second: Path) -> None:
-    """Print the keys whose values differ between the recipes FIRST and SECOND, defaults included."""
+    """Print the keys whose values differ between the recipes FIRST and SECOND, defaults included.
+
+    Each is a file or the name of a shipped recipe.
+    """
     from imagetune.recipe.loading import load_recipe
     from imagetune.recipe.printing import compare_recipes
+    from imagetune.recipe.shipped import find_recipe
 
-    for key, left, right in compare_recipes(load_recipe(first).recipe, load_recipe(second).recipe):
+    left_recipe, right_recipe = (load_recipe(find_recipe(path)).recipe for path in (first, second))
+    for key, left, right in compare_recipes(left_recipe, right_recipe):
         click.echo(f"{key}: {json.dumps(left, ensure_ascii=False)} -> {json.dumps(right, ensure_ascii=False)}")

@@ -9,8 +9,10 @@ import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
+from imagetune.core import run_files
 
 if TYPE_CHECKING:
+    from imagetune.recipe.loading import RecipeSource
     from imagetune.search.session import Search
 
 
@@ -26,10 +28,27 @@ if TYPE_CHECKING:
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Search the spaces of RECIPE for the best settings, train a model with them, and test it once."""
+    from imagetune.commands.early_checks import check_inputs
     from imagetune.commands.warm_up import start_trial_processes
 
+    check_inputs(recipe, overrides)
     # Before this process imports Keras: both imports take seconds, and they run side by side.
     start_trial_processes(recipe, overrides)
+    search_and_show(recipe, overrides, run_dir=run_dir, resume=resume)
+
+
+def search_and_show(recipe: RecipeSource, overrides: tuple[str, ...], *, run_dir: Path | None, resume: bool) -> None:
+    """Run a search with its progress on the screen, and print its result.
+
+    Args:
+        recipe: The recipe's file, or its content.
+        overrides: Keys to set, as after ``-o``.
+        run_dir: The run folder; None makes one.
+        resume: Whether to go on with the search in it.
+
+    Raises:
+        ImagetuneError: As from `imagetune.commands.search.search`.
+    """
     with quiet_start():
         from imagetune.commands.search import search
         from imagetune.training.setup.stopping import listen_for_stop
@@ -48,10 +67,10 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
             say=screen.say,
             stop=stop,
         )
-    show_search(found, recipe)
+    _show_search(found, recipe if isinstance(recipe, Path) else found.folder / run_files.RECIPE)
 
 
-def show_search(found: Search, recipe: Path) -> None:
+def _show_search(found: Search, recipe: Path) -> None:
     """Print the result of a search: trials, winner, test and files.
 
     Raises:
@@ -67,6 +86,6 @@ def show_search(found: Search, recipe: Path) -> None:
     echo_lines(format_files(found.folder, found.best.folder))
     # A resumed search that had ended already would otherwise look as if --resume had done something.
     if not found.best.fresh and not found.added:
-        click.echo(format_nothing_left(found.recipe.search.algorithm))
+        click.echo(format_nothing_left(found.recipe.search.algorithm, exhausted=found.exhausted))
     # Last, as its error ends the command: the files and the metrics are on the screen by then.
     enforce_requirements(found.best)

@@ -14,10 +14,13 @@ import click
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
-    "--browser/--no-browser", default=None, help="Whether to open a browser; by default where a terminal shows this."
+    "--browser/--no-browser",
+    default=None,
+    help="Open the page in a browser, or not; by default from a terminal with a desktop.",
 )
 def command(uri: str | None, host: str, port: int, browser: bool | None) -> int:
-    """Serve MLflow's UI for the store that runs are recorded in: first the newest experiment's test metrics."""
-    from imagetune.tracking.ui import run_ui
+    """Serve MLflow's UI for the store that runs are recorded in, open at the newest experiment's test metrics."""
+    from imagetune.tracking.ui import has_browser, run_ui
 
-    return run_ui(uri, host=host, port=port, open_browser=sys.stdout.isatty() if browser is None else browser)
+    opens = sys.stdout.isatty() and has_browser() if browser is None else browser
+    return run_ui(uri, host=host, port=port, open_browser=opens)

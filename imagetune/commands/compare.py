@@ -293,7 +293,7 @@ def _require_same_images(members: Sequence[_Member], shared: _Shared) -> None:
     hint = (
         f"add --common to compare on the {usable} that are new to all of them"
         if usable
-        else "fit them with the same data and seed, or on a table with a split column"
+        else "fit them with the same data and data.split.seed, as `seed` alone moves the split, or give a split column"
     )
     raise DataError("; ".join(problems), where=" ".join(member.name for member in members), hint=hint)
 

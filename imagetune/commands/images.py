@@ -43,6 +43,25 @@ def _check_array(image: Any, where: str = "images") -> NDArray[np.uint8]:
     if not isinstance(image, np.ndarray):
         raise DataError(f"{type(image).__name__} among arrays", where=where, hint=_HINT)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise DataError(f"an array of shape {image.shape} and dtype {image.dtype}", where=where, hint=_HINT)
+        raise DataError(_describe_array(image), where=where, hint=_suggest_conversion(image) or _HINT)
     # OpenCV refuses views with negative strides, such as a flipped array.
     return np.ascontiguousarray(image)
+
+
+def _describe_array(image: NDArray[Any]) -> str:
+    """Return dtype, range and shape of an array that is no image of ours."""
+    known = image.size and np.issubdtype(image.dtype, np.number) and not np.issubdtype(image.dtype, np.complexfloating)
+    values = f" with values {image.min():g} to {image.max():g}" if known else ""
+    return f"an array of dtype {image.dtype}{values} and shape {image.shape}"
+
+
+def _suggest_conversion(image: NDArray[Any]) -> str:
+    """Return how an image of floating-point numbers becomes one of ours; "" where the shape or the range is wrong."""
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or not np.issubdtype(image.dtype, np.floating):
+        return ""
+    low, high = float(image.min()), float(image.max())
+    # Not below 0: those pixels were normalised, and nobody knows how.
+    if not 0 <= low <= high <= 255:
+        return "give the pixels before they were normalised: uint8 RGB, 0 to 255"
+    scaled = "(image * 255)" if high <= 1 else "image"
+    return f"give uint8 RGB, 0 to 255: {scaled}.round().astype('uint8')"

@@ -50,7 +50,9 @@ def find_learning_rate(
     # A hundred steps are over before a measurement of the best number of workers would pay.
     training = prepare_training(recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")
     job, size = training.job, training.recipe.train.step_size
-    say("stage", f"{chosen.name}: up to {MAX_STEPS} steps of {size} images at a rising learning rate")
+    epochs = MAX_STEPS * size / len(data.splits.train)
+    much = f"as much as {epochs:.1f} epochs without kept features"
+    say("stage", f"{chosen.name}: up to {MAX_STEPS} steps of {size} images at a rising learning rate, {much}")
     found = find_stage_learning_rate(job, build_stage_model(job, chosen), chosen)
     if out is not None:
         write_range_test_plot(found, out)

@@ -303,7 +303,11 @@ def _require_alike(first: Member, other: Member) -> None:
         if count := count_different_images(first, other, split):
             name = "validation" if split == "val" else "test"
             what = f"its {name} images are not those of {first.name}: {format_count(count, 'difference')}"
-            raise DataError(what, where=other.name, hint="average runs with the same images, seed and split")
+            raise DataError(
+                what,
+                where=other.name,
+                hint="fit them with the same images and data.split.seed (`seed` alone moves the split)",
+            )
 
 
 def _refuse_refit(member: Member) -> None:

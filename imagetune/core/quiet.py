@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from imagetune.core.environment import settle_backend
+from imagetune.core.version import refuse_namesake
 
 
 @contextmanager
@@ -71,7 +72,9 @@ def import_keras_quietly() -> Iterator[None]:
 
     Raises:
         RecipeError: The Keras backend that is set is none that imagetune runs on.
+        ResourceError: The other program of our name is installed here.
     """
+    refuse_namesake()
     settle_backend()
     if "keras" in sys.modules:
         with _matplotlib_backend_kept():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from imagetune.core.text import format_list
+
 Severity = Literal["error", "warning", "note"]
 Policy = Literal["error", "warn", "ignore"]
 
@@ -99,6 +101,11 @@ class Finding:
     groups: tuple[tuple[str, ...], ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+
+    def name_images(self, *, most: int = 3) -> str:
+        """Return the images that have a reason each as text to follow the title: ``: a.jpg (why)``; "" without any."""
+        named = [f"{path} ({why})" for path, why in self.reasons.items()]
+        return f": {format_list(named, most=most)}" if named else ""
 
     def to_dict(self) -> dict[str, object]:
         """Return the finding as plain JSON values."""

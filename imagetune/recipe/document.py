@@ -49,21 +49,36 @@ class Document:
         name: Name of the file as the user wrote it; empty for a mapping.
         root: Content as plain dicts, lists and scalars.
         locations: Line and column of each key and list item.
+        overridden: The paths whose values come from overrides, not from the file.
+        option: What messages put before such a path: ``-o``, or nothing for the Python API.
     """
 
     name: str
     root: dict[str, Any]
     locations: dict[NodePath, Location]
+    overridden: frozenset[NodePath] = frozenset()
+    option: str = ""
+
+    def is_overridden(self, path: NodePath) -> bool:
+        """Return whether the value at a path comes from an override, also from one of a section around it."""
+        return any(path[:end] in self.overridden for end in range(len(path) + 1))
 
     def place(self, path: NodePath) -> tuple[int, int]:
         """Return line and column of a path, or of the nearest section around it that the file has; else (0, 0)."""
+        if self.is_overridden(path):
+            return 0, 0
         for end in range(len(path), -1, -1):
             if found := self.locations.get(path[:end]):
                 return found.line, found.column
         return 0, 0
 
     def where(self, path: NodePath) -> str:
-        """Return ``file:line:column`` of a path, or of the nearest section around it; the file alone without one."""
+        """Return ``file:line:column`` of a path, or of the nearest section around it; the file alone without one.
+
+        For a path that an override has set it is the option, as the file shows another value or none.
+        """
+        if self.is_overridden(path):
+            return self.option
         line, column = self.place(path)
         return f"{self.name}:{line}:{column}" if line else self.name
 

@@ -6,21 +6,23 @@ import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from imagetune.core import run_files
 from imagetune.core.files import find_spelling
 from imagetune.errors import RecipeError
 from imagetune.recipe.conditions import check_conditions, settle_conditions
 from imagetune.recipe.document import Document, NodePath, get_value, parse_document, parse_value
 from imagetune.recipe.plain_values import convert_to_plain_values, normalize_texts
-from imagetune.recipe.presets import expand_stages
+from imagetune.recipe.presets import StagesError, expand_stages
 from imagetune.recipe.problems import build_recipe_error, format_path, format_value
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.search import Space
+from imagetune.recipe.source_kinds import TABLE_SUFFIXES
 from imagetune.recipe.spaces import (
     add_defaults_to_error,
     find_place,
@@ -34,7 +36,8 @@ _DOTTED = re.compile(r"[a-z]\w*(\.\w+|\[\d+\])+")
 _WEIGHT_FILES = (".h5", ".keras", ".safetensors")
 
 RecipeSource: TypeAlias = str | Path | Mapping[str, Any] | Recipe
-"""A recipe file, its content as a mapping, or a recipe that is already validated."""
+"""A recipe file; a folder of images or a table, which get the defaults; a recipe's content as a mapping; or a recipe
+that is already validated."""
 Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
 """``KEY=VALUE`` texts with values in YAML, as after ``-o``; or Python values by dotted key."""
 
@@ -66,8 +69,8 @@ class LoadedRecipe:
         for path, value in values.items():
             if path in self.spaces:
                 locations = move_locations(locations, find_place(self.spaces[path], path, value), path)
-            _assign(root, path, copy.deepcopy(value), Document(self.document.name, root, locations))
-        document = Document(self.document.name, root, locations)
+            _assign(root, path, copy.deepcopy(value), replace(self.document, root=root, locations=locations))
+        document = replace(self.document, root=root, locations=locations)
         left = {path: space for path, space in self.spaces.items() if path not in values}
         return LoadedRecipe(_validate(document, self.folder), left, document, self.folder)
 
@@ -92,10 +95,10 @@ def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe
     """Return the validated recipe of a file or mapping, with its search spaces and the locations of its keys.
 
     Args:
-        source: A YAML file, the same content as a mapping, or a recipe. Relative paths start from the file's folder,
-            those of a mapping from the working directory.
+        source: A YAML file, the same content as a mapping, or a recipe; or a folder of images or a table, for a recipe
+            of defaults. Relative paths start from the file's folder, those of a mapping from the working directory.
         overrides: ``KEY=VALUE`` texts as after ``-o``, a key being a dotted path and a value YAML; or Python values by
-            dotted key.
+            dotted key. Relative paths in them start from the working directory, as everywhere in a shell.
 
     Raises:
         RecipeError: The first of all mistakes, the others in ``also``, each with ``file:line:column key``; in a mapping
@@ -104,8 +107,11 @@ def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe
     document, folder = _read_source(source)
     # Noted before the overrides: where one fixes a space, the conditions that name it must be settled.
     written = list(find_spaces(document.root))
-    for path, value, where in _parse_overrides(overrides):
+    given = list(_parse_overrides(overrides))
+    for path, value, where in given:
         _assign(document.root, path, value, Document(where, document.root, {}))
+    option = "" if isinstance(overrides, Mapping) else "-o"
+    document = replace(document, overridden=frozenset(path for path, _, _ in given), option=option)
     spaces = take_spaces(document)
     fixed = {path: get_value(document.root, path) for path in written if path not in spaces}
     spaces = settle_conditions(spaces, fixed)
@@ -121,6 +127,8 @@ def _read_source(source: RecipeSource) -> tuple[Document, Path]:
     """Return a recipe's raw values with their locations, and the folder that its relative paths start from."""
     if isinstance(source, (str, Path)):
         path = Path(source)
+        if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
+            return _build_default_document(path), path.absolute().parent
         document = parse_document(_read_text(path), name=str(path))
         document.root.setdefault("name", build_name(path))
         return document, path.absolute().parent
@@ -131,15 +139,22 @@ def _read_source(source: RecipeSource) -> tuple[Document, Path]:
     return Document("", values, {}), Path.cwd()
 
 
+def _build_default_document(source: Path) -> Document:
+    """Return the recipe of a folder of images or a table that comes without one: the defaults."""
+    if all((source / name).is_file() for name in (run_files.RECIPE, run_files.STATUS)):
+        hint = f"its recipe is {source / run_files.RECIPE}"
+        raise RecipeError("is a run folder, neither a recipe nor a folder of images", where=str(source), hint=hint)
+    # The folder's own name, which `.` and `..` don't show.
+    place = Path(_normalise_path(source.absolute()))
+    return Document("", {"name": build_name(place), "data": {"source": str(place)}}, {})
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         hint = "`imagetune recipe list` shows the recipes that are shipped, `imagetune recipe copy` copies one"
-        raise RecipeError("no such file", where=str(path), hint=hint) from error
-    except IsADirectoryError as error:
-        hint = "`imagetune recipe copy quickstart DIR` gives one; -o data.source=FOLDER names the images"
-        raise RecipeError("is a folder, not a recipe", where=str(path), hint=hint) from error
+        raise RecipeError("no such file or folder", where=str(path), hint=hint) from error
     except OSError as error:
         raise RecipeError(f"can't be read: {error.strerror}", where=str(path)) from error
     except UnicodeDecodeError as error:
@@ -157,26 +172,32 @@ def _validate(document: Document, folder: Path) -> Recipe:
         recipe = Recipe.model_validate(normalize_texts(document.root))
     except ValidationError as error:
         raise build_recipe_error(error, document, Recipe) from error
-    return _with_absolute_paths(recipe, folder)
+    return _with_absolute_paths(recipe, document, folder)
 
 
-def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+def _with_absolute_paths(recipe: Recipe, document: Document, folder: Path) -> Recipe:
     """Return the recipe with absolute paths, so that its copy in the run folder means the same."""
 
-    def absolute(run: str) -> str:
-        return run if run.startswith(("runs:/", "models:/")) else _normalise_path(folder / Path(run).expanduser())
+    def locate(place: str, *at: str) -> str:
+        # What was typed after -o was completed by the shell, and starts where that is.
+        start = Path.cwd() if document.is_overridden(at) else folder
+        return _normalise_path(start / Path(place).expanduser())
 
-    source = folder / Path(recipe.data.source).expanduser()
-    data = recipe.data.model_copy(update={"source": _normalise_path(source)})
+    def absolute(run: str, *at: str) -> str:
+        return run if run.startswith(("runs:/", "models:/")) else locate(run, *at)
+
+    data = recipe.data.model_copy(update={"source": locate(recipe.data.source, "data", "source")})
     weights = recipe.model.weights
     # A single word such as `imagenet` is a name; whatever has a slash or the ending of a weight file is a path.
     if weights.endswith(_WEIGHT_FILES) or ("/" in weights and not weights.startswith(("runs:/", "models:/"))):
-        weights = _normalise_path(folder / Path(weights).expanduser())
+        weights = locate(weights, "model", "weights")
     model, train = recipe.model.model_copy(update={"weights": weights}), recipe.train
     if train.teacher is not None:
-        teacher = train.teacher.model_copy(update={"run": absolute(train.teacher.run)})
+        at = ("train", "teacher", "run")
+        teacher = train.teacher.model_copy(update={"run": absolute(train.teacher.run, *at)})
         train = train.model_copy(update={"teacher": teacher})
-    search = recipe.search.model_copy(update={"warm_start": tuple(map(absolute, recipe.search.warm_start))})
+    warm_start = tuple(absolute(run, "search", "warm_start") for run in recipe.search.warm_start)
+    search = recipe.search.model_copy(update={"warm_start": warm_start})
     return recipe.model_copy(update={"data": data, "model": model, "train": train, "search": search})
 
 
@@ -209,7 +230,9 @@ def _parse_overrides(overrides: Overrides) -> Iterator[tuple[NodePath, Any, str]
 
 
 def _key_path(key: str) -> NodePath:
-    return tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+    # Messages write train.stages[0].epochs, so that is accepted beside train.stages.0.epochs.
+    parts = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
+    return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
 def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document) -> None:
@@ -244,5 +267,5 @@ def _expand_preset(root: dict[str, Any], document: Document) -> None:
     if isinstance(train, dict) and not isinstance(train.get("stages"), list):
         try:
             root["train"] = expand_stages(train)
-        except ValueError as error:
-            raise RecipeError(str(error), where=document.where(("train", "stages"))) from error
+        except StagesError as error:
+            raise RecipeError(str(error), where=document.where(("train", error.key)), hint=error.hint) from error

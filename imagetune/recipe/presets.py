@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imagetune.core.text import suggest_name
+from imagetune.core.text import format_list, suggest_name
 
 # On three sets of small images a third of this learning rate was worse in five of six pairs, and no preset was clearly
 # better than the default (docs/strategies.md).
@@ -48,6 +48,21 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
+class StagesError(ValueError):
+    """A key of ``train`` that doesn't fit its stages.
+
+    Args:
+        what: What is wrong.
+        key: The key of ``train``.
+        hint: What to write instead.
+    """
+
+    def __init__(self, what: str, *, key: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.key = key
+        self.hint = hint
+
+
 def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
     """Return a ``train`` section with its preset, and the keys that shape it, expanded into a list of stages.
 
@@ -55,27 +70,39 @@ def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
         section: A raw ``train`` section.
 
     Raises:
-        ValueError: Unknown preset, or ``epochs``, ``learning_rate`` or ``solve`` beside a list of stages.
+        StagesError: Unknown preset, or ``epochs``, ``learning_rate`` or ``solve`` beside a list of stages.
     """
     section = dict(section)
     stages = section.get("stages", DEFAULT_PRESET)
     if not isinstance(stages, str):
         for key in ("epochs", "learning_rate", "solve"):
             if key in section:
-                raise ValueError(f"`{key}` goes with a preset's name; in a list, each stage has its own {key}")
+                what = f"`{key}` goes with a preset's name; in a list, each stage has its own {key}"
+                raise StagesError(what, key=key, hint=_suggest_stage_keys(stages, key))
         return section
     if stages not in PRESETS:
         guess = suggest_name(stages, PRESETS)
-        raise ValueError(f"unknown preset {stages!r}{guess and '; '}{guess} (presets: {', '.join(PRESETS)})")
+        what = f"unknown preset {stages!r} (presets: {', '.join(PRESETS)})"
+        raise StagesError(what, key="stages", hint=guess)
     epochs = section.pop("epochs", None)
     # Whoever names the learning rate of the head wants it trained.
     solve = section.pop("solve", False if "learning_rate" in section else "auto")
     rate = section.pop("learning_rate", HEAD_RATE)
     for key, value in (("epochs", epochs), ("learning_rate", rate), ("solve", solve)):
         if isinstance(value, dict):
-            raise ValueError(f"`{key}` is a search space here, so the preset's stages can't be written out")
+            what = f"`{key}` is a search space here, so the preset's stages can't be written out"
+            raise StagesError(what, key=key, hint=_suggest_stage_keys(PRESETS[stages], key))
     section["stages"] = [_shape_stage(stage, epochs, rate, solve) for stage in PRESETS[stages]]
     return section
+
+
+def _suggest_stage_keys(stages: Any, key: str) -> str:
+    """Return the keys of a list's stages that do what a key beside it can't."""
+    if not isinstance(stages, Sequence) or not stages:
+        return ""
+    names = [stage.get("name") if isinstance(stage, Mapping) else None for stage in stages]
+    listed = [f"train.stages[{index}].{key} ({name})" for index, name in enumerate(names)]
+    return f"set {format_list(listed, most=3)}"
 
 
 def _shape_stage(stage: Mapping[str, Any], epochs: Any, head_rate: Any, solve: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, NodePath
+from imagetune.recipe.presets import StagesError
 
 # Names of the same keys in other tools (fastai, timm, Keras).
 _ALIASES = {
@@ -117,7 +118,12 @@ def _build_error(
             return RecipeError("unknown key", where=where, hint=suggest_known_word(str(path[-1]), keys))
         case "value_error":
             # The error itself, because pydantic's message puts "Value error, " before its text.
-            return RecipeError(str(first["ctx"]["error"]), where=where)
+            problem = first["ctx"]["error"]
+            if isinstance(problem, StagesError):
+                at = (*path, problem.key)
+                where = f"{document.where(at)} {format_path(at)}".strip()
+                return RecipeError(str(problem), where=where, hint=problem.hint)
+            return RecipeError(str(problem), where=where)
     wanted = " or ".join(dict.fromkeys(describe_expectation(finding) for finding in findings))
     hint = _suggest_literal(findings) or _suggest_keys(path, findings, root)
     return RecipeError(f"{format_value(first['input'])} is wrong: expected {wanted}", where=where, hint=hint)

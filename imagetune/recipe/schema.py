@@ -22,7 +22,10 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)] = "run"
     """Name of the recipe's runs, of letters, digits, `.`, `_` and `-`; by default the file's name."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Random seed of splits, shuffling, augmentation, new weights and dropout; the same seed gives the same run."""
+    """Random seed of splits, shuffling, augmentation, new weights and dropout; the same seed gives the same run.
+
+    Another seed is another repetition of all of it, also with other test images; with `data.split.seed` they stay.
+    """
     data: DataConfig
     """Where images come from, how they are split, and how they are prepared."""
     model: ModelConfig = ModelConfig()

@@ -19,6 +19,11 @@ def list_shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def find_recipe(recipe: Path) -> Path:
+    """Return the shipped recipe of a name where there is no such file; else the path itself."""
+    return recipe if recipe.exists() else list_shipped_recipes().get(str(recipe), recipe)
+
+
 def read_recipe_summary(path: Path) -> str:
     """Return the first comment line of a recipe, which says what it is for."""
     first = path.read_text(encoding="utf-8").split("\n", 1)[0]

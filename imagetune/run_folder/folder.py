@@ -17,6 +17,7 @@ import psutil
 
 from imagetune.core import run_files
 from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
+from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import format_recipe
 from imagetune.recipe.schema import Recipe
@@ -26,7 +27,7 @@ RUNS = "runs"
 State = Literal["running", "finished", "failed", "killed"]
 # Packages whose versions can change what a run computes; lock.json records those that are installed.
 _PACKAGES = (
-    "imagetune",
+    DISTRIBUTION,
     "keras",
     "tensorflow",
     "jax",
@@ -294,7 +295,7 @@ def _claim(folder: RunFolder) -> None:
 
 
 def _build_occupied_error(folder: RunFolder) -> CheckpointError:
-    if writer := find_writer(folder):
+    if writer := _find_writer(folder):
         return CheckpointError(
             f"process {writer} is writing this run", where=str(folder.path), hint="wait for it to end"
         )
@@ -303,15 +304,29 @@ def _build_occupied_error(folder: RunFolder) -> CheckpointError:
     if state == "running":
         held = "a run whose process has died"
     hint = "choose another --run-dir or an empty folder"
+    if state is not None and state != "finished":
+        hint = suggest_continuation(folder)
     return CheckpointError(f"the folder holds {held}", where=str(folder.path), hint=hint)
 
 
-def find_writer(folder: RunFolder) -> int | None:
-    """Return the id of the process that is writing a run; None where there is none, or it has died."""
+def suggest_continuation(folder: RunFolder) -> str:
+    """Return how to go on with a run or a search that was stopped before its end, as a hint."""
+    if (folder.path / run_files.SEARCH).is_file():
+        return f"go on with it by the same command and --run-dir {folder.path} --resume"
+    return "a fit can't be gone on with: the same command with a new run folder begins again"
+
+
+def _find_writer(folder: RunFolder) -> int | None:
+    """Return the id of the process that is writing a run; None where there is none."""
     status = folder.read_status()
     pid = status.get("pid")
     alive = status.get("state") == "running" and isinstance(pid, int) and psutil.pid_exists(pid)
     return pid if alive else None
+
+
+def is_in_progress(folder: RunFolder) -> bool:
+    """Return whether a process is writing a run; False where it has died, whatever status.json says."""
+    return _find_writer(folder) is not None
 
 
 def describe_state(folder: RunFolder) -> str:
@@ -320,7 +335,7 @@ def describe_state(folder: RunFolder) -> str:
     A process that was killed left ``running`` in status.json, so it is checked that the process still exists.
     """
     state = folder.read_status().get("state")
-    if state == "running" and not find_writer(folder):
+    if state == "running" and not _find_writer(folder):
         return "its process has died"
     return "it is no run folder" if state is None else f"its state is {state}"
 

@@ -17,10 +17,8 @@ def load_image(file: Any, labels: dict[str, Any]) -> Any:
     (height, width), how = labels["size"], labels["resize"]
     columns, rows = image.size[::-1] if image.getexif().get(0x0112, 1) >= 5 else image.size
     scale = (min if how == "pad" else max)(height / rows, width / columns)
-    if image.format in ("JPEG", "MPO") and image.mode in (
-        "L",
-        "RGB",
-    ):  # decoded at 1/2, 1/4 or 1/8 where that is enough
+    # A JPEG is decoded at 1/2, 1/4 or 1/8 where that is enough.
+    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
         less = next((factor for factor in (8, 4, 2) if factor * scale <= 1), 1)
         image.draft(None, (image.width // less, image.height // less))
     image = ImageOps.exif_transpose(image).convert("RGBA" if image.has_transparency_data else "RGB")

@@ -18,7 +18,7 @@ from typing import Literal
 from imagetune.core import run_files
 from imagetune.core.files import convert_disk_errors
 from imagetune.errors import ModelFileError
-from imagetune.run_folder.folder import RunFolder, find_writer
+from imagetune.run_folder.folder import RunFolder, is_in_progress
 
 What = Literal["checkpoints", "interrupted attempts", "model", "whole run"]
 
@@ -96,7 +96,7 @@ def _search(place: Path, *, models: bool, unfinished: bool, inside: str | None) 
     """Yield the removals in a folder; ``inside`` is the state of the run or search that it lies in."""
     run = RunFolder(place)
     if run.status.is_file() and run.recipe.is_file():
-        if find_writer(run) is not None:
+        if is_in_progress(run):
             return
         state = str(run.read_status().get("state"))
         if unfinished and inside is None and _is_worthless(run, state):

@@ -11,11 +11,11 @@ from typing import Any
 
 from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.data.sources.labels import build_label_rule
-from imagetune.data.sources.read import TABLE_SUFFIXES
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.source_kinds import TABLE_SUFFIXES
 from imagetune.run_folder.folder import RunFolder
 
 # The names of splits in files, and those on pages.
@@ -33,6 +33,7 @@ class RunFiles:
         status: The content of status.json.
         lock: The content of lock.json.
         epochs: The lines of metrics.jsonl.
+        stages: The lines of stages.jsonl.
         evaluation: The content of evaluation.json.
         audit: The content of audit.json.
         tracking: The content of tracking.json.
@@ -46,6 +47,7 @@ class RunFiles:
     status: Mapping[str, Any]
     lock: Mapping[str, Any]
     epochs: Sequence[Mapping[str, Any]]
+    stages: Sequence[Mapping[str, Any]]
     evaluation: Mapping[str, Any]
     audit: Mapping[str, Any]
     tracking: Mapping[str, Any]
@@ -106,6 +108,7 @@ def read_run(folder: Path) -> RunFiles:
         status=read_json(run.status),
         lock=read_json(run.lock),
         epochs=read_epochs(run.metrics),
+        stages=_read_lines(run.stages),
         evaluation=read_json(run.evaluation),
         audit=read_json(run.audit),
         tracking=read_json(run.tracking),
@@ -132,6 +135,10 @@ def read_epochs(path: Path) -> list[dict[str, Any]]:
     Raises:
         ModelFileError: The file is corrupted.
     """
+    return _read_lines(path)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return read_json_lines(path)
     except ValueError as error:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from imagetune.core.files import read_json_lines, write_text
-from imagetune.errors import CheckpointError, ImagetuneError
-from imagetune.run_folder.folder import RunFolder, State
+from imagetune.errors import CheckpointError, ImagetuneError, StoppedError
+from imagetune.run_folder.folder import RunFolder, State, suggest_continuation
 from imagetune.training.setup.events import EpochRecord, FeaturesDone, Listener, StageJudged, StageStarted, StepDone
 
 # Seconds between two writes of status.json: often enough for whoever watches, seldom enough for network disks.
@@ -25,8 +25,18 @@ def record_failure(folder: RunFolder) -> Iterator[None]:
         yield
     except BaseException as error:
         # BaseException, as Ctrl-C is no Exception.
+        _add_continuation(folder, error)
         folder.write_status(get_failure_state(error), error=str(error) or type(error).__name__)
         raise
+
+
+def _add_continuation(folder: RunFolder, error: BaseException) -> None:
+    """Say in the message of a stop which run it was, and how to go on with it.
+
+    What contains a run, such as a search, says it after that run, and so has the last word.
+    """
+    if isinstance(error, StoppedError):
+        error.where, error.hint = str(folder.path), suggest_continuation(folder)
 
 
 def get_failure_state(error: BaseException) -> State:
@@ -115,6 +125,8 @@ class RunRecorder:
 
     def end(self, state: State, error: BaseException | None = None) -> None:
         """Write the final status, and the traceback of an error to debug.log."""
+        if error is not None:
+            _add_continuation(self.folder, error)
         text = None if error is None else str(error) or type(error).__name__
         if error is not None:
             lines = traceback.format_exception(error)

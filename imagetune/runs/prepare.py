@@ -128,7 +128,8 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
         say("note", note)
     for finding in audit.findings:
         hint = f"; {finding.hint}" if finding.hint else ""
-        say(finding.severity, f"{finding.title}{hint} [{finding.code}]")
+        named = finding.name_images() if finding.severity != "note" else ""
+        say(finding.severity, f"{finding.title}{named}{hint} [{finding.code}]")
     return Data(catalog, audit, splits, ImageCaches(audit.hashes))
 
 
@@ -295,7 +296,9 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
         elif seen := count_seen_images(ancestor, tested, hashes):
             what = f"{run} was trained on {seen} of this run's {len(tested)} test images"
             if recipe.data.audit.on_leak == "error":
-                hint = "use the same split as that run (the same seed, or data.split: {method: hash} for both)"
+                hint = (
+                    "use the same split as that run (the same data.split.seed, or data.split: {method: hash} for both)"
+                )
                 raise DataError(what, where=where, hint=f"{hint}, or set data.audit.on_leak: warn")
             say("warning", f"{where}: {what}: the test metrics are too good")
 

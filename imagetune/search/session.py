@@ -36,6 +36,7 @@ from imagetune.search.refit import Refit, build_refit_recipe, complete_refit, fi
 from imagetune.search.report.write import write_last_report
 from imagetune.search.results.findings import NO_FINDINGS, Findings, describe_plan, write_findings
 from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_images
+from imagetune.search.space import count_settings
 from imagetune.search.trial_process.folds import check_folds
 from imagetune.search.warm_start import load_warm_start, write_warm_start
 from imagetune.tracking.tracker import Tracker, start_tracking
@@ -57,6 +58,7 @@ class Search:
         added: How many trials this session has added to those of earlier ones.
         findings: Effects of a sweep's settings or a bake-off's backbones; empty for other algorithms.
         seconds: What was spent of ``search.budget.hours``, and on the refit, over all sessions.
+        settings: How many different settings the spaces have; None for any number.
     """
 
     folder: Path
@@ -68,6 +70,13 @@ class Search:
     added: int
     findings: Findings = NO_FINDINGS
     seconds: float = 0.0
+    settings: int | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every setting of the spaces has been tried, so that more trials could only repeat some."""
+        tried = {tuple(result.trial.values.items()) for result in self.results if result.trial.phase == "search"}
+        return self.settings is not None and len(tried) >= self.settings
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,7 @@ def _search(session: Session, records: _Records, tracker: Tracker, listener: Lis
         len(results) - len(list_results(past)),
         findings,
         session.budget.compute_spent_seconds(),
+        count_settings(loaded.spaces),
     )
 
 

@@ -115,6 +115,13 @@ def count_grid_points(spaces: Spaces) -> int:
     return count(0, {})
 
 
+def count_settings(spaces: Spaces) -> int | None:
+    """Return how many different settings spaces have; None where one of those is a continuous range."""
+    if any(isinstance(space, (LogUniformSpace, UniformSpace)) for space in spaces.values()):
+        return None
+    return count_grid_points(spaces)
+
+
 def draw_setting(spaces: Spaces, random: np.random.Generator) -> dict[NodePath, Value]:
     """Return a random setting of the spaces."""
     return _setting(spaces, lambda path: _draw_value(spaces[path], random))

@@ -73,6 +73,14 @@ def run_ui(uri: str | None, *, host: str = "127.0.0.1", port: int = 5000, open_b
     return 0
 
 
+def has_browser() -> bool:
+    """Return whether there is a browser with windows; one that runs in the terminal would take it away."""
+    try:
+        return type(webbrowser.get()) is not webbrowser.GenericBrowser
+    except webbrowser.Error:
+        return False
+
+
 def build_server_command(host: str, port: int) -> list[str]:
     """Return the command line of MLflow's server, with one worker: that is ready in 6 s, the default four in 20 s."""
     return [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]

@@ -8,7 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from browser import browse, needs_browser, sort_by_keyboard
+from browser import browse, needs_browser, sort_by_keyboard, window
 
 from imagetune.core.files import compute_file_sha256
 from imagetune.data.sources.labels import LabelRule
@@ -245,6 +245,17 @@ def test_a_browser_draws_the_page_without_a_complaint(make, workplace, imagetune
     assert seen.console == ()
     assert seen.drawn == seen.images == 12
     assert seen.page_width <= seen.window_width
+
+
+@needs_browser
+def test_differences_have_their_intervals_in_sight_on_a_phone(make, workplace, imagetune):
+    make("one", wrong=2), make("two")
+    assert imagetune("compare", "one", "two", "--page", "page.html").code == 0
+    table = "document.querySelector(\"[aria-label='Metrics of A and B']\")"
+    with window(workplace / "page.html", width=390) as page:
+        assert page.ask(f"{table}.scrollWidth - {table}.clientWidth") == 0
+        # Each difference has its interval in the same cell.
+        assert page.ask(f"{table}.querySelectorAll('tbody td:nth-of-type(3) small').length") >= 3
 
 
 @needs_browser

@@ -134,7 +134,7 @@ def test_names_that_only_the_real_things_know_are_checked_too(recipe, imagetune)
     )
     assert outcome.code == 2
     assert "model.backbone" in outcome.err
-    assert "did you mean 'resnet50'" in outcome.err
+    assert "of this family there are resnet50" in outcome.err
     assert "did you mean 'HorizontalFlip'" in outcome.err
 
 

@@ -57,3 +57,12 @@ def test_a_batch_size_that_fits_is_written_into_the_runs_recipe(imagetune, real_
     assert "batch       16 of 16 fits" in outcome.err.splitlines()
     train = yaml.safe_load((workplace / "run" / "recipe.yaml").read_text())["train"]
     assert (train["batch_size"], train["effective_batch"]) == (16, 16)
+
+
+def test_without_a_place_for_the_plot_nothing_is_written_and_the_effort_is_said(imagetune, recipe, workplace):
+    before = set(workplace.rglob("*"))
+    outcome = imagetune("lr-find", recipe, *SMALL, "-o", STAGES)
+    assert outcome.code == 0, outcome.err
+    assert set(workplace.rglob("*")) == before
+    assert not [line for line in outcome.out.splitlines() if line.startswith("plot")]
+    assert "100 steps of 8 images at a rising learning rate, as much as" in outcome.err

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,9 +16,6 @@ def test_validate_is_quick_and_never_starts_keras(real_recipe, start):
         "heavy = {'keras', 'tensorflow', 'mlflow', 'sklearn', 'jax', 'torch'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    import subprocess
-    import sys
-
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -83,10 +82,37 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(recipe, imag
         assert "model" not in outcome.err
 
 
-def test_a_folder_in_the_place_of_a_recipe_is_named(images, imagetune):
-    outcome = imagetune("fit", images)
+def test_a_run_folder_in_the_place_of_a_recipe_is_told_from_images(images, fitted, imagetune):
+    outcome = imagetune("fit", fitted[1])
     assert outcome.code == 2
-    assert "is a folder, not a recipe; `imagetune recipe copy quickstart DIR` gives one" in outcome.err
+    assert f"is a run folder, neither a recipe nor a folder of images; its recipe is {fitted[1]}" in outcome.err
+    assert imagetune("recipe", "validate", images).code == 0
+
+
+def test_a_shipped_recipe_is_shown_by_its_name(imagetune, workplace):
+    assert imagetune("recipe", "show", "quickstart").out.startswith("name: quickstart\n")
+    assert imagetune("recipe", "validate", "resnet50").code == 0
+    assert "model.backbone" in imagetune("recipe", "diff", "resnet50", "vgg16").out
+    assert "no such file or folder" in imagetune("recipe", "show", "quickstar").err
+
+
+@pytest.mark.parametrize("command", ["fit", "search", "lr-find", "profile"])
+def test_recipe_source_and_labels_are_refused_before_keras_is_imported(command, workplace, real_recipe):
+    """In a process of its own; the one of the tests has Keras."""
+    (workplace / "empty").mkdir()
+    code = (
+        "import sys\n"
+        "from imagetune.cli.main import run\n"
+        f"recipe, command = {str(real_recipe)!r}, {command!r}\n"
+        "assert run([command, 'nosuch.yaml']) == 2\n"
+        "assert run([command, recipe, '-o', 'data.source=nosuch']) == 3\n"
+        "assert run([command, recipe, '-o', 'data.source=empty']) == 3\n"
+        "assert run([command, 'empty']) == 3\n"
+        "heavy = {'keras', 'tensorflow', 'mlflow'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_inside_a_list_only_what_is_wrong_there_is_reported(recipe, imagetune):

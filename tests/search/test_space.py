@@ -9,6 +9,7 @@ from imagetune.search.space import (
     compute_position,
     convert_to_hyperparameters,
     count_grid_points,
+    count_settings,
     discretise_spaces,
     draw_neighbour,
     draw_setting,
@@ -144,6 +145,8 @@ def test_random_settings_and_their_neighbours_are_settings():
 def test_a_space_that_is_not_in_force_multiplies_no_grid():
     spaces = CONDITIONAL
     assert count_grid_points(discretise_spaces(spaces)) == 2 + 2 * 5
+    assert count_settings(spaces) is None
+    assert count_settings({BATCH: IntSpace(search="int", low=1, high=4)}) == 4
     assert discretise_spaces(spaces)[DECAY].when == spaces[DECAY].when
 
 

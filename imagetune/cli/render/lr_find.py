@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from imagetune.training.measure.lr_find import RangeTest
 
 
-def format_learning_rates(found: RangeTest, plot: Path) -> list[str]:
-    """Return each suggestion as a line of YAML for the recipe, and where the plot is.
+def format_learning_rates(found: RangeTest, plot: Path | None) -> list[str]:
+    """Return each suggestion as a line of YAML for the recipe, and where the plot is, if there is one.
 
     Args:
         found: The result of the range test.
-        plot: The PNG file that was written.
+        plot: The PNG file that was written; None for none.
     """
     suggestions = {"valley": found.valley, "steepest slope": found.steepest}
     rows = [
@@ -25,4 +25,5 @@ def format_learning_rates(found: RangeTest, plot: Path) -> list[str]:
         for name, rate in suggestions.items()
         if rate is not None
     ]
-    return [*format_table(rows, align="<<", indent=0), format_line("plot", str(plot))]
+    lines = [] if plot is None else [format_line("plot", str(plot))]
+    return [*format_table(rows, align="<<", indent=0), *lines]

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from imagetune.cli.render.lines import format_line, wrap_line
+from imagetune.cli.render.lines import LABEL_WIDTH, format_line, wrap_line
 from imagetune.core.text import format_count
 from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageJudged, StageStarted, StepDone
 
@@ -89,7 +89,10 @@ class Screen:
         sides = [
             f"{name} {_metrics(values)}" for name, values in (("train", record.train), ("val", record.val)) if values
         ]
-        self.say(f"epoch {record.epoch:>3}", f"{'  |  '.join(sides)}  |  {_describe_steps(record)}")
+        text = f"{'  |  '.join(sides)}  |  {_describe_steps(record)}"
+        if self.console.is_terminal and LABEL_WIDTH + len(text) > self.console.width:
+            text = _shorten_epoch(record)
+        self.say(f"epoch {record.epoch:>3}", text)
 
 
 def _can_move(console: Console) -> bool:
@@ -106,6 +109,12 @@ def _describe_steps(record: EpochRecord) -> str:
     return f"solved: C {record.solved['strength']:g}{chosen}"
 
 
-def _metrics(values: dict[str, float]) -> str:
-    shown = [name for name in ("accuracy", "f1", "mae", "r2") if name in values]
+def _shorten_epoch(record: EpochRecord) -> str:
+    """Return what decides of an epoch, in one line of a terminal of 80 columns: the losses and the first metric."""
+    sides = [(name, values) for name, values in (("train", record.train), ("val", record.val)) if values]
+    return "  ".join(f"{name} {_metrics(values, most=1)}" for name, values in sides)
+
+
+def _metrics(values: dict[str, float], *, most: int = 4) -> str:
+    shown = [name for name in ("accuracy", "f1", "mae", "r2") if name in values][:most]
     return " ".join([f"loss {values['loss']:.4f}", *(f"{name} {values[name]:.3f}" for name in shown)])

@@ -50,6 +50,11 @@ def format_search(search: Search, *, recipe_file: Path, width: int | None = None
         "trials", f"{len(search.results)}: {format_status_counts(search.results)}; by {objective} on validation"
     )
     algorithm = search.recipe.search.algorithm
+    # A sweep and a bake-off say themselves what they try.
+    if search.exhausted and algorithm not in ("sweep", "bakeoff"):
+        asked = f", of the {search.recipe.search.trials} trials that search.trials allows"
+        rest = asked if (search.settings or 0) < search.recipe.search.trials else ""
+        yield format_line("exhausted", f"all {search.settings} settings of the search spaces have been tried{rest}")
     judged = select_compared(search.results, algorithm)
     yield from _trials(judged, objective, names, smaller=get_direction(objective) == "min", width=width)
     yield from _failed(search.results)
@@ -75,8 +80,15 @@ def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
         )
 
 
-def format_nothing_left(algorithm: str) -> str:
-    """Return a message for a finished search that was continued: which key gives it more trials."""
+def format_nothing_left(algorithm: str, *, exhausted: bool = False) -> str:
+    """Return a message for a finished search that was continued: which key gives it more trials.
+
+    Args:
+        algorithm: The value of ``search.algorithm``.
+        exhausted: Whether every setting of the search spaces has been tried.
+    """
+    if exhausted and algorithm in ("random", "grid", "bayesian"):
+        return "nothing was left to do: more trials need more values in the search spaces"
     keys = {"sweep": "repeats", "bakeoff": "finalists", "hyperband": ""}
     key = keys.get(algorithm, "trials")
     more = f": raise search.{key} for more, with -o search.{key}=N" if key else ""

@@ -26,11 +26,10 @@ from imagetune.data.sources.image_files import is_image_file
 from imagetune.data.sources.labels import build_label_rule, canonicalize_labels, order_classes
 from imagetune.data.sources.tables import read_table
 from imagetune.errors import DataError
+from imagetune.recipe.source_kinds import TABLE_SUFFIXES
 
 if TYPE_CHECKING:
     from imagetune.recipe.sections.data import DataConfig
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 def read_catalog(config: DataConfig, *, min_classes: int = 2) -> Catalog:

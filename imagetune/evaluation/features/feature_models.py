@@ -19,6 +19,7 @@ from imagetune.core.processes import limit_blas_threads
 from imagetune.evaluation.context import EvaluatedSplit
 from imagetune.evaluation.predictions import UNKNOWN
 from imagetune.recipe.tasks import Task
+from imagetune.training.head_solver.solve import fit_scaler
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -140,10 +141,9 @@ def fit_probe(taught: LabelledFeatures, strength: float) -> PredictFunction:
         A function from features (m, d) to probabilities (m, k), or to numbers (m, 1). A class without images has
         probability 0.
     """
-    from sklearn.preprocessing import StandardScaler
-
-    # The penalty treats all weights alike, so that features have to be on one scale.
-    scaler = StandardScaler().fit(taught.features)
+    # The penalty treats all weights alike, so that features have to be on one scale: that of a solved head, so that the
+    # two differ in what they learn from alone.
+    scaler = fit_scaler(taught.features)
     scaled = scaler.transform(taught.features)
     if taught.task == "regression":
         from sklearn.linear_model import Ridge

@@ -5,13 +5,14 @@ Importing this module is cheap: Keras is imported when a backbone is built.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imagetune.core.plugins import BACKBONES, convert_plugin_errors, find_name_clash, list_plugin_names, load_plugin
-from imagetune.core.text import suggest_name
+from imagetune.core.text import format_list, suggest_name
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import blocks
 from imagetune.model.backbones.architectures import BuiltIn, LiteArchitecture, Preprocessing, TransformerArchitecture
@@ -245,7 +246,7 @@ def get_backbone(name: str) -> Backbone:
         return _BACKBONES[name]
     if name in list_plugin_names(BACKBONES):
         return _load_backbone(name)
-    hint = suggest_name(name, _list_names()) or f"choose one of: {', '.join(_list_names())}"
+    hint = _suggest_family(name) or suggest_name(name, _list_names()) or f"choose one of: {', '.join(_list_names())}"
     raise RecipeError(f"unknown backbone {name!r}", where="model.backbone", hint=f"{hint} (`imagetune model list`)")
 
 
@@ -257,6 +258,16 @@ def _load_backbone(name: str) -> Backbone:
         if found.name != name:
             raise ValueError(f"it calls itself {found.name!r}, expected the entry point's name")
     return found
+
+
+def _suggest_family(name: str) -> str:
+    """Return the sizes that a family has where a name asks for another one, as resnet18 does; else nothing."""
+    family = re.match(r"[a-z]*", name.lower())
+    members = [known for known in _list_names() if family and family[0] and known.startswith(family[0])]
+    # With the same digits it is a slip of the pen, for which there is a better suggestion.
+    if not members or re.sub(r"\D", "", name) in {re.sub(r"\D", "", known) for known in members}:
+        return ""
+    return f"of this family there are {format_list(members, most=8)}"
 
 
 def _list_names() -> tuple[str, ...]:

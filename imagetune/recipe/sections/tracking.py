@@ -30,7 +30,8 @@ class TrackingConfig(Section):
     """Whether an unreachable server stops the run before training (exit code 7); by default the records wait in the run
     folder for `imagetune sync`."""
     log_model: bool = True
-    """Whether the model itself is logged too, as an MLflow model of the Keras flavour with a signature."""
+    """Whether the model itself is logged too, as an MLflow model that takes image files, as bytes or in base64, and
+    returns labels with probabilities."""
     tensorboard: bool = False
     """Whether TensorBoard logs are written to the run folder as well."""
     tags: dict[str, str] = Field(default_factory=dict)

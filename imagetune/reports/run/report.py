@@ -23,6 +23,7 @@ from imagetune.recipe.metrics import (
     list_class_metrics,
 )
 from imagetune.recipe.sections.train import StageConfig
+from imagetune.reports.fold import fold_sections
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.plots.confusion_matrix import draw_confusion_matrix, select_shown_classes
 from imagetune.reports.plots.learning_curves import draw_learning_curves, is_only_solved
@@ -79,6 +80,19 @@ SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {
     "explanations": view_saliency_maps,
     "robustness": view_robustness,
 }
+# What a reviewer reads first; all else is one click away, or a link of the list at the top.
+_UNFOLDED = (
+    *(f"{name.capitalize()} metrics" for name in SPLITS.values()),
+    *(
+        "Requirements",
+        "Metrics per split",
+        "Learning curves",
+        "Confusion matrix",
+        "Residuals",
+        "Model soup",
+        "Commands",
+    ),
+)
 MAX_CONFUSIONS = 6
 MAX_PATHS = 5
 
@@ -103,7 +117,7 @@ def write_report(run_dir: Path) -> Path:
 def render_report(run: RunFiles) -> str:
     """Return the report of a run as HTML."""
     tested = run.tested_split
-    return (
+    page = (
         html_environment()
         .get_template("report.html.jinja")
         .render(
@@ -134,9 +148,11 @@ def render_report(run: RunFiles) -> str:
             findings=[_view_finding(found) for found in run.audit.get("findings", [])],
             stages=[_view_stage(run, stage) for stage in run.recipe.train.stages],
             environment=list(_list_environment(run)),
+            script=_read_script(run),
             commands=_list_commands(run),
         )
     )
+    return fold_sections(page, unfolded=_UNFOLDED)
 
 
 def _draw_confusion(run: RunFiles) -> dict[str, Any] | None:
@@ -224,7 +240,21 @@ def _view_stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
         if stage.solve is True
         else f"{_format_learning_rate(run, stage)}, {stage.schedule.name}",
         "best": best,
+        "outcome": _describe_outcome(run, stage.name),
     }
+
+
+def _describe_outcome(run: RunFiles, name: str) -> str:
+    """Return whether a stage that had to beat its start was kept, and why; empty for others."""
+    judged = [line["judged"] for line in run.stages if line.get("name") == name and "judged" in line]
+    if not judged:
+        return ""
+    found = judged[-1]
+    gain = (
+        f"its validation loss is {abs(found['gain']):.3g} {'lower' if found['gain'] > 0 else 'higher'} than before it"
+    )
+    needed = f"{found['required'] * found['standard_error']:.3g} lower was needed"
+    return f"kept: {gain}" if found["kept"] else f"dropped: {gain}, {needed}"
 
 
 def _format_solver(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -243,6 +273,12 @@ def _format_learning_rate(run: RunFiles, stage: StageConfig) -> str:
         if rates.name == stage.name
     ]
     return f"auto: {measured[0]:.2g}" if measured else "auto"
+
+
+def _read_script(run: RunFiles) -> str:
+    """Return the text of the run's predict.py; empty where the run ended before it had a model."""
+    path = run.folder / run_files.PREDICT_SCRIPT
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _list_environment(run: RunFiles) -> Iterator[tuple[str, str]]:

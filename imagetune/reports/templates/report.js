@@ -24,3 +24,16 @@ for (const box of document.querySelectorAll(".scroll")) {
     if (event.target !== box) event.target.scrollIntoView({block: "nearest", inline: "nearest"});
   });
 }
+// A closed section opens when a link leads to it, and every one does on paper.
+function openSection(address) {
+  const section = document.getElementById(address.slice(1));
+  for (const folded of section ? section.querySelectorAll(":scope > details") : []) folded.open = true;
+}
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (link) openSection(link.getAttribute("href"));
+});
+openSection(location.hash);
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+});

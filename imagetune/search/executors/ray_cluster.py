@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from imagetune.core import run_files
 from imagetune.core.text import format_count
-from imagetune.core.version import read_version
+from imagetune.core.version import name_extra, read_version
 from imagetune.errors import ResourceError
 from imagetune.recipe.sections.search import RayConfig
 from imagetune.search.executors.attempts import attempt, close_claim, open_claim, sees_claim
@@ -31,7 +31,7 @@ _STOP_SECONDS = 20.0
 _CONNECT_SECONDS = 10.0
 # How long the cluster's list of machines is reused before it is asked for again.
 _ROOM_SECONDS = 2.0
-_INSTALL = "pip install 'imagetune[ray]'"
+_INSTALL = name_extra("ray")
 _START = "start one with `ray start --head`, or name its address in search.ray.address; see docs/cluster.md"
 # Variables that change a trial's results, so that every machine must have the driver's.
 _CARRIED = ("KERAS_BACKEND",)

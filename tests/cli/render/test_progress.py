@@ -1,3 +1,7 @@
+import io
+
+from rich.console import Console
+
 from imagetune.cli.render.progress import Screen
 from imagetune.training.setup.events import EpochRecord, StageStarted
 
@@ -42,3 +46,12 @@ def test_an_epoch_is_a_line_with_both_splits(capsys):
 def test_without_validation_images_only_training_is_shown(capsys):
     Screen().epoch_done(EpochRecord("head", 12, 27, {"loss": 1.0}, {}, 1e-3, 8.0))
     assert capsys.readouterr().err == "epoch  12   train loss 1.0000  |  learning rate 1.00e-03  8 images/s\n"
+
+
+def test_on_a_terminal_of_80_columns_an_epoch_is_one_line(monkeypatch):
+    values = {"loss": 0.5, "accuracy": 0.75, "precision": 0.7, "recall": 0.7, "f1": 0.7}
+    screen = Screen()
+    screen.console = Console(file=io.StringIO(), force_terminal=True, width=80, highlight=False)
+    screen.epoch_done(EpochRecord("top", 12, 27, values, values, 2.5e-3, 123.4))
+    (line,) = screen.console.file.getvalue().splitlines()
+    assert line == "epoch  12   train loss 0.5000 accuracy 0.750  val loss 0.5000 accuracy 0.750"

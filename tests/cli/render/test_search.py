@@ -30,12 +30,12 @@ def result(name, objective, *, rate=0.001, status="completed", error="", **about
 
 @pytest.fixture
 def told(tmp_path):
-    def told(*results, width=None):
+    def told(*results, width=None, settings=None):
         (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
         recipe = load_recipe(tmp_path / "recipe.yaml").recipe
         candidates = tuple(rank_candidates(results, "max"))
         best = Refit(tmp_path / "best", None, ())
-        search = Search(tmp_path, recipe, (RATE, BATCH), results, candidates, best, len(results))
+        search = Search(tmp_path, recipe, (RATE, BATCH), results, candidates, best, len(results), settings=settings)
         return list(format_search(search, recipe_file=tmp_path / "recipe.yaml", width=width))
 
     return told
@@ -87,6 +87,16 @@ def test_finalists_are_shown_with_mean_and_spread(told):
 def test_a_finished_search_names_the_key_that_gives_it_more_to_do(algorithm, key):
     assert format_nothing_left(algorithm).endswith(f"with -o {key}")
     assert format_nothing_left("hyperband") == "nothing was left to do"
+
+
+def test_a_search_whose_values_are_all_tried_says_so_and_asks_for_no_more_trials(told):
+    tried = [result(f"00{number}", 0.5 + number / 10, rate=number / 10) for number in (1, 2, 3)]
+    again = result("001-2", 0.5, rate=0.1, phase="final", seed=8, repeats="001")
+    exhausted = "exhausted   all 3 settings of the search spaces have been tried, of the"
+    assert told(*tried, again, settings=3)[1].startswith(exhausted)
+    assert not any(line.startswith("exhausted") for line in told(*tried, again, settings=4))
+    assert not any(line.startswith("exhausted") for line in told(*tried, again, settings=None))
+    assert format_nothing_left("random", exhausted=True).endswith("more trials need more values in the search spaces")
 
 
 def test_a_hundred_trials_do_not_fill_the_screen(told):

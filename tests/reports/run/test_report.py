@@ -3,9 +3,10 @@ import re
 import shutil
 
 import pytest
-from browser import browse, needs_browser, sort_by_keyboard
+from browser import browse, needs_browser, sort_by_keyboard, window
 from words import Page
 
+from imagetune.core.files import append_json_line
 from imagetune.errors import ModelFileError
 from imagetune.reports.run.report import write_report
 
@@ -53,9 +54,50 @@ def test_a_reviewer_finds_what_matters_in_order(run_folder, evaluation):
         "bootstrap_samples: 200",
         "3.15.1",
     ]
-    places = [text.find(words) for words in told]
-    assert -1 not in places
-    assert places == sorted(places)
+    # Behind the list of sections, which names them all.
+    place = text.index("Test metrics", text.index("Environment"))
+    for words in told[2:]:
+        assert (place := text.find(words, place)) >= 0, words
+
+
+def test_sections_are_listed_and_closed_but_for_what_matters(run_folder):
+    text = write_report(run_folder).read_text()
+    listed = re.findall(r'<li><a href="#(section-\d+)">(.*?)</a></li>', text)
+    headings = re.findall(r"<h2>(.*?)</h2>", text)
+    # A verdict, and other notices, are no sections.
+    assert [title for _, title in listed] == [title for title in headings if title in dict(map(reversed, listed))]
+    assert {"Recipe", "Worst mistakes", "Test metrics"} <= {title for _, title in listed}
+    opened = set(re.findall(r'<section id="section-\d+">\s*<h2>(.*?)</h2>', text))
+    assert opened == {
+        *("Test metrics", "Requirements", "Metrics per split"),
+        *("Learning curves", "Confusion matrix", "Commands"),
+    }
+
+
+@needs_browser
+def test_a_link_of_the_list_opens_its_section(run_folder):
+    opened = '[...document.querySelectorAll("details[open] h2")].map((heading) => heading.textContent)'
+    with window(write_report(run_folder)) as page:
+        assert page.ask(opened) == []
+        page.ask(
+            '[...document.querySelectorAll(".sections a")].find((a) => a.textContent === "Worst mistakes").click()'
+        )
+        assert page.ask(opened) == ["Worst mistakes"]
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 500])
+def test_the_test_column_is_in_sight_on_a_phone(run_folder, width):
+    table = "document.querySelector(\"[aria-label='Metrics per split']\")"
+    with window(write_report(run_folder), width=width) as page:
+        assert page.ask(f"{table}.scrollWidth - {table}.clientWidth") == 0
+
+
+def test_a_dropped_stage_is_said_to_be(run_folder):
+    judged = {"name": "top", "kept": False, "gain": -0.0123, "standard_error": 0.01, "required": 2.0}
+    append_json_line(run_folder / "stages.jsonl", {"name": "top", "judged": judged})
+    text = page_of(run_folder).text
+    assert "dropped: its validation loss is 0.0123 higher than before it, 0.02 lower was needed" in text
 
 
 def test_counts_of_the_images_add_up(run_folder):
