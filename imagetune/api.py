@@ -63,7 +63,7 @@ def fit(
         >>> run.metrics["accuracy"].value > 0.5
         True
     """
-    from imagetune.commands.early_checks import check_inputs
+    from imagetune.commands.before_keras import check_inputs
 
     check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():
@@ -129,7 +129,7 @@ def search(
         >>> found.best.metrics["accuracy"].value > 0.3, len({trial.trial.trial_id for trial in found.trials}) >= 2
         (True, True)
     """
-    from imagetune.commands.early_checks import check_inputs
+    from imagetune.commands.before_keras import check_inputs
 
     check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():

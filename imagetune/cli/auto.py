@@ -71,7 +71,7 @@ def command(
     pretrained weights are on this machine is judged by linear probes at several image sizes, the best are fine-tuned,
     and the winner is refit and tested. The recipe of the winner is best.yaml in the run folder.
     """
-    from imagetune.commands.early_checks import check_inputs
+    from imagetune.commands.before_keras import check_inputs
     from imagetune.search.trial_process.forkserver import start_trial_forkserver
 
     if not resume:

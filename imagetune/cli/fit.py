@@ -25,7 +25,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
     RECIPE may also be a folder of images, with a folder for each class, or a table of paths and labels: then everything
     has its default. The recipe is written into the run folder.
     """
-    from imagetune.commands.early_checks import check_inputs
+    from imagetune.commands.before_keras import check_inputs
 
     check_inputs(recipe, overrides)
     # Imported inside the command: Keras takes seconds, for which `--help` and a wrong option need not wait.

@@ -33,7 +33,7 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
     A later stage is tested from the weights that training starts with. `learning_rate: auto` in the recipe does the
     same within a run, after the stages before it, and takes the valley.
     """
-    from imagetune.commands.early_checks import check_inputs
+    from imagetune.commands.before_keras import check_inputs
 
     check_inputs(recipe, overrides)
     with quiet_start():

@@ -25,7 +25,7 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Keep the machine idle meanwhile. No run, no decoded images and no features are left behind.
     """
-    from imagetune.commands.early_checks import check_inputs
+    from imagetune.commands.before_keras import check_inputs
 
     check_inputs(recipe, overrides)
     with quiet_start():

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Search the spaces of RECIPE for the best settings, train a model with them, and test it once."""
-    from imagetune.commands.early_checks import check_inputs
-    from imagetune.commands.warm_up import start_trial_processes
+    from imagetune.commands.before_keras import check_inputs, start_trial_processes
 
     check_inputs(recipe, overrides)
     # Before this process imports Keras: both imports take seconds, and they run side by side.

@@ -57,9 +57,15 @@ def convert_disk_errors(path: Path) -> Iterator[None]:
 def replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` when the block succeeds, and is removed when it fails.
 
-    It is in the same folder, because only a rename within a file system is atomic.
+    It is in the same folder, because only a rename within a file system is atomic. A link keeps its place, and the file
+    that it leads to is replaced; a device, pipe or socket is written to.
     """
     with convert_disk_errors(path):
+        if path.exists() and not path.is_file():
+            with _write_through(path) as temporary:
+                yield temporary
+            return
+        path = Path(os.path.realpath(path)) if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
         os.close(handle)
@@ -75,6 +81,18 @@ def replace_atomically(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _write_through(path: Path) -> Iterator[Path]:
+    """Yield a temporary path whose content is then written to what ``path`` is: replacing it would destroy a device."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with tempfile.TemporaryDirectory(prefix="imagetune-") as folder:
+        temporary = Path(folder) / "content"
+        yield temporary
+        with temporary.open("rb") as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
+
 
 def load_image(file: Any, labels: dict[str, Any]) -> Any:
     """Return (height, width, 3) uint8 RGB: upright, without transparency, and fitted into the model's frame."""
-    image: Image.Image = Image.open(file)
+    Image.init()
+    # Nothing else that Pillow knows: some formats start other programs.
+    image: Image.Image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    # Before EXIF is read, which loads the pixels of a PNG and forgets how deep they were.
     if image.mode[0] in "IF" or ";16" in str(getattr(image, "tile", "")):
         raise ValueError(f"{file}: more than 8 bits a pixel; `imagetune predict` reads it")
     (height, width), how = labels["size"], labels["resize"]

@@ -1,5 +1,7 @@
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from imagetune.core.files import (
     replace_atomically,
     write_csv,
     write_json,
+    write_text,
 )
 from imagetune.errors import ResourceError
 
@@ -85,3 +88,37 @@ def test_a_table_keeps_whatever_is_in_its_cells(tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     write_csv(path, ("path", "label"), [(name, 'a "b", c'), ("two\nlines", None)])
     assert path.read_bytes() == b'path,label\ncaf\xe9.png,"a ""b"", c"\n"two\nlines",\n'
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(pipe.read_text)
+        write_text(pipe, "three lines")
+        assert reading.result(timeout=10) == "three lines"
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_device_that_is_full_is_an_error_and_stays_a_device(tmp_path):
+    link = tmp_path / "full"
+    link.symlink_to("/dev/full")
+    with pytest.raises(ResourceError, match="can't write"):
+        write_text(link, "text")
+    assert link.is_symlink()
+    assert Path("/dev/full").is_char_device()
+
+
+def test_the_target_of_a_link_is_replaced_and_the_link_stays(tmp_path):
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_a_folder_is_not_written_over(tmp_path):
+    with pytest.raises(ResourceError):
+        write_text(tmp_path, "text")

@@ -6,7 +6,6 @@ import hashlib
 import io
 import math
 import os
-import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +30,7 @@ from imagetune.data.duplicates.perceptual import (
     shrink_image,
 )
 from imagetune.data.loading.decode import HEIC_VERSION, decode_image, read_image_file
+from imagetune.data.loading.formats import open_image
 from imagetune.data.sources.image_files import HEIC_SUFFIXES
 from imagetune.errors import BadImageError, ResourceError
 
@@ -54,7 +54,6 @@ _SUFFIXES = {
     "JPEG2000": (".jp2",),
     "HEIF": HEIC_SUFFIXES,
 }
-_HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError)
 _MAKER, _MODEL = 0x010F, 0x0110
 _CAMERA_LENGTH = 80
 # What libjpeg prints while it goes on decoding; it reports corruption in no other way.
@@ -188,12 +187,12 @@ def _read_header(data: bytes, path: str) -> ImageStatistics:
     """Return the statistics in an image's header; zeros where it can't be read, as the decoder will say why."""
     digest, notes = hashlib.sha256(data).hexdigest(), []
     try:
-        with Image.open(io.BytesIO(data)) as header:
+        with open_image(io.BytesIO(data)) as header:
             width, height = header.size
             kind = str(header.format)
             frames = 1 if kind == "MPO" else getattr(header, "n_frames", 1)
             camera = _read_camera(header)
-    except _HEADER_ERRORS:
+    except Exception:  # noqa: BLE001 - readers raise whatever they like for a corrupted file
         return ImageStatistics(path, digest, len(data), 0, 0, None, None)
     suffix = Path(path).suffix.lower()
     if kind in _SUFFIXES and suffix and suffix not in _SUFFIXES[kind]:
@@ -210,7 +209,7 @@ def _read_camera(header: Image.Image) -> str:
     try:
         exif = header.getexif()
         words = [str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKER, _MODEL)]
-    except (*_HEADER_ERRORS, struct.error):
+    except Exception:  # noqa: BLE001 - as above
         return ""
     return " ".join(word for word in words if word)[:_CAMERA_LENGTH]
 

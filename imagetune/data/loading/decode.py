@@ -8,7 +8,7 @@ animations. Pillow also gives the reason where the others fail.
 from __future__ import annotations
 
 import io
-import struct
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imagetune.data.loading.deep_images import convert_levels, has_unmarked_band, is_deep, measure_depth, read_levels
-from imagetune.data.loading.heic import register_heic_reader
+from imagetune.data.loading.formats import open_image, register_heic_reader
 from imagetune.data.loading.png import find_png_corruption
 from imagetune.data.sources.image_files import is_heic
-from imagetune.errors import BadImageError
+from imagetune.errors import BadImageError, ImagetuneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,18 +48,8 @@ Image.MAX_IMAGE_PIXELS = None
 # The version of the package that reads HEIC photos, which is optional: its wheels bring libraries under the LGPL.
 HEIC_VERSION = register_heic_reader()
 
-# What Pillow's readers raise for corrupted files: there is no common base class.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    struct.error,
-    OverflowError,
-)
+# An uncompressed image of the default `max_pixels` with 16 bits in four channels has 0.8 GB.
+_MAX_FILE_BYTES = 2 << 30
 _ORIENTATION = 0x0112
 # From this EXIF orientation on, rows and columns are swapped.
 _TRANSPOSED = 5
@@ -97,9 +87,15 @@ def read_image_file(path: str) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
-        BadImageError: The file doesn't exist, is empty or can't be read.
+        BadImageError: The file doesn't exist, is empty, too large or no regular file, or can't be read.
     """
     try:
+        found = Path(path).stat()
+        # A pipe would be waited for, and /dev/zero never ends.
+        if not stat.S_ISREG(found.st_mode):
+            raise BadImageError("is a folder, pipe or device, not a file", where=path)
+        if found.st_size > _MAX_FILE_BYTES:
+            raise BadImageError(f"has {found.st_size / 1e9:.1f} GB, more than any image that is read", where=path)
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
         what = "is a symbolic link to a file that does not exist" if Path(path).is_symlink() else "no such file"
@@ -250,7 +246,7 @@ def _compute_cover_scale(min_size: tuple[int, int], rows: int, columns: int) -> 
 
 def _open_header(data: bytes, where: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data))
+        return open_image(io.BytesIO(data))
     except UnidentifiedImageError as error:
         if is_heic(data):
             what = "is a HEIC photo, which needs a package to be read: install pi-heif, or convert it to JPEG"
@@ -258,7 +254,7 @@ def _open_header(data: bytes, where: str) -> Image.Image:
         start = data[:512].lstrip().lower()
         kind = "an HTML page" if start.startswith((b"<!doctype html", b"<html")) else "not an image that can be read"
         raise BadImageError(f"is {kind}", where=where) from error
-    except _DECODE_ERRORS as error:
+    except Exception as error:  # readers raise whatever they like for a corrupted file
         raise BadImageError(f"has a corrupted header: {_format_reason(error)}", where=where) from error
 
 
@@ -331,13 +327,15 @@ def _convert_decode_errors(header: Image.Image, where: str) -> Iterator[None]:
     """Convert what Pillow's readers raise in the block to a BadImageError."""
     try:
         yield
-    except _DECODE_ERRORS as error:
-        reason = _format_reason(error)
-        what = "is truncated" if "truncat" in reason.lower() else "is corrupted"
-        raise BadImageError(f"{what}: {reason}", where=where) from error
     except MemoryError as error:
         size = f"{header.size[0]} x {header.size[1]} pixels"
         raise BadImageError(f"its {size} don't fit into memory", where=where) from error
+    except ImagetuneError:
+        raise
+    except Exception as error:  # readers raise whatever they like for a corrupted file
+        reason = _format_reason(error)
+        what = "is truncated" if "truncat" in reason.lower() else "is corrupted"
+        raise BadImageError(f"{what}: {reason}", where=where) from error
 
 
 def _composite(pixels: npt.NDArray[np.uint8], background: tuple[int, int, int]) -> Pixels:
@@ -359,7 +357,7 @@ def _read_orientation(header: Image.Image) -> int:
         return 1
     try:
         value: Any = header.getexif().get(_ORIENTATION, 1)
-    except _DECODE_ERRORS:
+    except Exception:  # noqa: BLE001 - readers raise whatever they like for a corrupted file
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from imagetune.data.loading.decode import decode_image, load_image, resize_image
+from imagetune.data.loading.decode import decode_image, load_image, read_image_file, resize_image
 from imagetune.errors import BadImageError
 from imagetune.recipe.sections.data import ImageSettings
 
@@ -363,3 +364,21 @@ def test_shrinking_gives_what_opencv_gives_for_areas() -> None:
         settings = ImageSettings.model_validate({"height": height, "width": width, "resize": "squash"})
         expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         assert np.array_equal(resize_image(image, settings), expected)
+
+
+def test_a_pipe_or_device_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "x.jpg"
+    os.mkfifo(pipe)
+    endless = tmp_path / "y.jpg"
+    endless.symlink_to("/dev/zero")
+    for path in (pipe, endless):
+        with pytest.raises(BadImageError, match="not a file"):
+            read_image_file(str(path))
+
+
+def test_a_file_larger_than_any_image_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    sparse = tmp_path / "x.jpg"
+    with sparse.open("wb") as file:
+        file.truncate(40 << 30)
+    with pytest.raises(BadImageError, match="42.9 GB"):
+        read_image_file(str(sparse))

@@ -1,4 +1,4 @@
-"""What can be refused before Keras is imported, which takes seconds: the recipe, its source and its labels.
+"""What happens before Keras is imported, which takes seconds: checks of what was given, and the start of processes.
 
 It stands apart from the commands, whose own imports take those seconds.
 """
@@ -6,8 +6,9 @@ It stands apart from the commands, whose own imports take those seconds.
 from __future__ import annotations
 
 from imagetune.data.sources.read import read_catalog
-from imagetune.recipe.loading import Overrides, RecipeSource
+from imagetune.recipe.loading import Overrides, RecipeSource, load_recipe
 from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.search.trial_process.forkserver import start_trial_forkserver
 
 
 def check_inputs(recipe: RecipeSource, overrides: Overrides = ()) -> None:
@@ -24,3 +25,19 @@ def check_inputs(recipe: RecipeSource, overrides: Overrides = ()) -> None:
     loaded = load_checked_recipe(recipe, overrides)
     with loaded.placing_errors():
         read_catalog(loaded.recipe.data)
+
+
+def start_trial_processes(recipe: RecipeSource, overrides: Overrides = ()) -> None:
+    """Let the process that trials are forked from import Keras while this one does so for itself.
+
+    Nothing is started where the trials run elsewhere, as ``search.executor`` says.
+
+    Args:
+        recipe: The YAML file, or the same as a mapping.
+        overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
+
+    Raises:
+        RecipeError: The recipe can't be read.
+    """
+    if load_recipe(recipe, overrides).recipe.search.executor == "local":
+        start_trial_forkserver()
