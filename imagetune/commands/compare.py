@@ -304,7 +304,7 @@ def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | 
     known = [key for key in shared.usable if _is_known(first, shared.identities.tested[0][key])]
     if not known:
         what = f"there is no test image to compare on: {len(shared.keys)} are common to all"
-        hint = "fit them with the same data and seed, or on a table with a split column"
+        hint = "fit them with the same data and data.split.seed, or on a table with a split column"
         raise DataError(what, where=" ".join(member.name for member in members), hint=hint)
     places = [np.array([tested[key] for key in known]) for tested in shared.identities.tested]
     predictions = {

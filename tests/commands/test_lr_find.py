@@ -47,7 +47,9 @@ def test_the_first_stage_is_tested_unless_another_is_named(recipe, tested, tmp_p
     assert command.find_learning_rate(recipe, say=lambda *told: said.append(told)) == "rates of head"
     assert command.find_learning_rate(recipe, stage="top") == "rates of top"
     assert tested == ["head", "top"]
-    assert said[-1] == ("stage", "head: up to 100 steps of 32 images at a rising learning rate")
+    topic, text = said[-1]
+    assert topic == "stage"
+    assert text.startswith("head: up to 100 steps of 32 images at a rising learning rate, as much as ")
     assert {path.name for path in tmp_path.iterdir()} == {"r.yaml"}
 
 
