@@ -229,6 +229,9 @@ def widen_for_classes(found: Estimate, shares: ClassShares, confidence: float) -
         sure = rounded == extreme
         if sure.any():
             reach = _sum_open_ends(shares.images[sure], confidence) / present
+            # What is wholly unknown comes on top of what the other classes leave open.
+            if (shares.images[sure] == 0).any():
+                reach += (high - found.value) * (1 - sure.sum() / present)
             low, high = (min(low, found.value - reach), high) if extreme else (low, max(high, found.value + reach))
     low, high = max(low, 0.0), min(high, 1.0)
     # Without any interval and without such classes there is nothing to go by.
