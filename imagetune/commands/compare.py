@@ -20,8 +20,10 @@ from imagetune.data.sources.labels import build_label_rule
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.comparison.compare import compare_predictions
 from imagetune.evaluation.comparison.document import ComparedRun, build_comparison_document
+from imagetune.evaluation.document import evaluate_split
 from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap, encode_groups
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
+from imagetune.evaluation.statistics.intervals import Estimate, encode_groups
 from imagetune.recipe.metrics import list_compared_metrics
 from imagetune.reports.comparison import write_comparison
 from imagetune.run_folder.folder import RunFolder, describe_state
@@ -318,6 +320,10 @@ def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | 
         groups=np.arange(len(known)) if groups is None else groups,
         bootstrap=Bootstrap(evaluate.bootstrap_samples, evaluate.confidence, first.files.recipe.seed),
         metric=metric,
+        metrics={
+            member.key: _evaluate_member(member, chosen, evaluate.confidence)
+            for member, chosen in zip(members, places, strict=True)
+        },
     )
     document = build_comparison_document(
         comparison,
@@ -327,6 +333,19 @@ def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | 
         notes=tuple(_list_notes(members, shared, len(known))),
     )
     return RunComparison(document, first.files.images_root, first.files)
+
+
+def _evaluate_member(member: _Member, places: NDArray[np.int64], confidence: float) -> Mapping[str, Estimate]:
+    """Return a run's metrics on the images that are compared, as its own test has them, by its own settings."""
+    # In its own order, too: on the whole test split the intervals are those of its report to the last digit.
+    own = np.sort(places)
+    recipe = member.files.recipe
+    return evaluate_split(
+        _select_predictions(member.predictions, own, member.predictions.class_names),
+        config=recipe.evaluate.model_copy(update={"confidence": confidence}),
+        seed=recipe.seed,
+        groups=[member.groups.get(member.paths[place]) for place in own],
+    ).metrics
 
 
 def _is_known(member: _Member, place: int) -> bool:

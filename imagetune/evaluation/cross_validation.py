@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 
 from imagetune.evaluation.document import describe_split, evaluate_split
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import Estimate
+from imagetune.evaluation.statistics.intervals import Estimate, limit_estimate
 from imagetune.recipe.metrics import METRICS
 from imagetune.recipe.sections.evaluate import EvaluateConfig
 
@@ -56,6 +56,9 @@ def estimate_fold_mean(values: NDArray[np.float64], *, left_out: float, confiden
     error = sqrt((1 / folds + left_out) * float(values.var(ddof=1)))
     half = float(stdtrit(folds - 1, 1 - (1 - confidence) / 2)) * error
     mean = float(values.mean())
+    if not half:
+        # Few folds may well agree by chance, also with a model that is right by chance.
+        return Estimate(mean, reason="no interval: the metric is the same in every fold")
     return Estimate(mean, mean - half, mean + half, method="nadeau-bengio")
 
 
@@ -126,13 +129,14 @@ def _estimate_spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict
         if len(values) < len(folds):
             continue
         array = np.array(values, dtype=np.float64)
-        estimate = estimate_fold_mean(array, left_out=ratio, confidence=confidence)
         metric = METRICS[name]
+        estimate = limit_estimate(
+            estimate_fold_mean(array, left_out=ratio, confidence=confidence), metric.low, metric.high
+        )
         found[name] = {
             "mean": estimate.value,
-            # Student's t ignores a metric's range, so the interval could reach beyond it.
-            "low": max(estimate.low or 0.0, metric.low),
-            "high": min(estimate.high or 0.0, metric.high),
+            "low": estimate.low,
+            "high": estimate.high,
             "method": estimate.method,
             "sd": float(array.std(ddof=1)),
             "min": float(array.min()),

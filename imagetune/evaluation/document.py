@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from imagetune.evaluation.metrics.classification import ClassEvaluation, SplitEvaluation, evaluate_predictions
 from imagetune.evaluation.metrics.multilabel import LabelEvaluation, evaluate_labels
 from imagetune.evaluation.metrics.regression import ValueEvaluation, evaluate_values
@@ -42,6 +44,14 @@ def evaluate_split(
         DataError: No image has a label among the classes.
         DivergedError: A prediction is not a finite number.
     """
+    # Without its only image, or one class, a metric is not defined: it is NaN then, which the intervals know.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _evaluate_task(predictions, config, seed, groups)
+
+
+def _evaluate_task(
+    predictions: Predictions, config: EvaluateConfig, seed: int, groups: Sequence[str | None]
+) -> Evaluation:
     if predictions.rule.task == "multi_label":
         return evaluate_labels(predictions, config=config, seed=seed, groups=groups)
     if predictions.rule.task == "regression":

@@ -41,9 +41,9 @@ class OutOfDistribution(Section):
     score: Score
     """Kind of score: `energy` of the logits, or `mahalanobis` distance of the features to the nearest class mean."""
     threshold: Annotated[float, Field(allow_inf_nan=False)]
-    """Score above which an image is flagged as out-of-distribution; chosen on validation."""
+    """Score above which an image is flagged as out-of-distribution; chosen on images that the score hasn't learned."""
     share: Annotated[float, Field(gt=0.0, lt=0.5)]
-    """Share of validation images that the threshold was chosen to flag."""
+    """Share of these images that the threshold was chosen to flag."""
     statistics_sha256: str | None = None
     """For mahalanobis: SHA-256 of ``feature_statistics.npz``."""
 

@@ -242,7 +242,6 @@ METRICS: Mapping[str, Metric] = {
             "f1",
             "F1",
             "mean of the classes",
-            words="macro F1",
             test=_LABELS,
             epoch=_LABELS,
             per_class=_LABELS,

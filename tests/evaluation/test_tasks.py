@@ -25,7 +25,7 @@ from imagetune.evaluation.errors.mistakes import find_mistakes, find_worst_label
 from imagetune.evaluation.metrics import multilabel, regression
 from imagetune.evaluation.metrics.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions, build_predictions, read_predictions, write_predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap, draw_weights
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, draw_weights
 from imagetune.recipe.requirements import parse_requirement
 from imagetune.recipe.sections.evaluate import EvaluateConfig, Requirement
 

@@ -62,7 +62,7 @@ def test_a_metric_is_called_in_a_sentence_what_its_title_says_unless_it_has_othe
     assert METRICS["balanced_accuracy"].in_words == "balanced accuracy"
     assert METRICS["roc_auc"].in_words == "ROC AUC"
     assert METRICS["r2"].in_words == "R squared"
-    assert METRICS["f1"].in_words == "macro F1"
+    assert METRICS["f1"].in_words == "F1"
     assert METRICS["f1"].heading == "F1"
 
 

@@ -77,7 +77,7 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
     one, other, name = pair["first"], pair["second"], differing[0]["metric"]
     rows = [
         (
-            f"{'F1' if name == 'f1' else METRICS[name].in_words} of",
+            f"{METRICS[name].in_words} of",
             one,
             other,
             f"{one} - {other}",

@@ -10,6 +10,7 @@ from imagetune.cli.render.lines import format_line
 from imagetune.cli.render.tables import format_table
 from imagetune.core import run_files
 from imagetune.core.text import format_count, format_duration, format_list
+from imagetune.recipe.metrics import METRICS, fill_in
 from imagetune.run_folder.sizes import estimate_sizes
 
 if TYPE_CHECKING:
@@ -34,14 +35,19 @@ def format_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
     # The errors of a regression have its units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
     known = {name: metric for name, metric in test["metrics"].items() if metric["value"] is not None}
-    rows = [(_title(name), f"{metric['value']:{style}}", _interval(metric, style)) for name, metric in known.items()]
+    rows = [
+        (_name(name, document), f"{metric['value']:{style}}", _interval(metric, style))
+        for name, metric in known.items()
+    ]
     yield from format_table(rows, align="<><")
     yield from (
-        _requirement_line(requirement) for requirement in document.get("requirements", []) if requirement["met"]
+        _requirement_line(requirement, document)
+        for requirement in document.get("requirements", [])
+        if requirement["met"]
     )
     if verdict := document.get("verdict"):
         yield format_line("verdict", verdict["text"])
-    yield from _fold_lines(document.get("folds"), style)
+    yield from _fold_lines(document, style)
 
 
 def format_run(folder: Path) -> Iterator[str]:
@@ -55,17 +61,18 @@ def format_use(folder: Path) -> str:
     return format_line("use", f"imagetune predict {folder} IMAGES...")
 
 
-def _requirement_line(requirement: Mapping[str, Any]) -> str:
+def _requirement_line(requirement: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     bound = next(bound for bound in _BOUNDS if requirement.get(bound) is not None)
     return format_line(
         "required",
-        f"{_title(requirement['metric'])}: {_title(bound)} {requirement['found']:.4f} meets "
+        f"{_name(requirement['metric'], document)}: {bound.replace('_', ' ')} {requirement['found']:.4f} meets "
         f"the threshold {requirement[bound]:g}",
     )
 
 
-def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
+def _fold_lines(document: Mapping[str, Any], style: str) -> Iterator[str]:
     """Yield the cross-validated metrics: the mean of the folds, its corrected confidence interval, and their range."""
+    folds = document.get("folds")
     if folds is None:
         return
     yield format_line(
@@ -75,7 +82,7 @@ def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
     rows = [("", "mean", "interval", "folds from", "to")]
     for name, metric in folds["metrics"].items():
         ends = (f"{metric['min']:{style}}", f"{metric['max']:{style}}")
-        rows.append((_title(name), f"{metric['mean']:{style}}", _interval(metric, style), *ends))
+        rows.append((_name(name, document), f"{metric['mean']:{style}}", _interval(metric, style), *ends))
     yield from format_table(rows)
 
 
@@ -101,8 +108,9 @@ def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield format_line("tta", f"mean over test-time augmentations: {', '.join(document['tta'])}")
 
 
-def _title(name: str) -> str:
-    return name.replace("_", " ")
+def _name(metric: str, document: Mapping[str, Any]) -> str:
+    """Return what a metric is called on every screen and page."""
+    return fill_in(METRICS[metric].in_words, k=document.get("top_k", "k"))
 
 
 def _interval(metric: Mapping[str, Any], style: str) -> str:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def format_prediction(prediction: ImagePrediction) -> str:
-    """Return path, label, probability, prediction set or interval, and a flag for an out-of-distribution image."""
+    """Return path, label, probability, runner-up, margin, prediction set or interval, out-of-distribution flag."""
     if prediction.error is not None:
         return f"{format_path(prediction.path)}\terror: {prediction.error}"
     fields = [format_path(prediction.path), prediction.label or ""]
     probability = prediction.probabilities.get(prediction.label or "")
     if probability is not None:  # the joined labels of multi_label, and numbers, have none
-        fields.append(f"{probability:.3f}")
+        fields += [f"{probability:.3f}", *_format_runner_up(prediction)]
     if prediction.interval is not None:
         low, high = prediction.interval
         fields.append(f"{low:.6g} to {high:.6g}")
@@ -27,6 +27,16 @@ def format_prediction(prediction: ImagePrediction) -> str:
     if prediction.out_of_distribution:
         fields.append("out-of-distribution")
     return "\t".join(fields)
+
+
+def _format_runner_up(prediction: ImagePrediction) -> list[str]:
+    """Return the most probable other class, and how far ahead of it the label is; below 0 where a rule chose it."""
+    others = {name: share for name, share in prediction.probabilities.items() if name != prediction.label}
+    if not others:
+        return []
+    second = max(others, key=lambda name: others[name])
+    margin = prediction.probabilities[prediction.label or ""] - others[second]
+    return [f"then {second} {others[second]:.3f}", f"margin {margin:.3f}"]
 
 
 def format_explanation(explanation: Explanation) -> str:

@@ -31,7 +31,6 @@ from imagetune.evaluation.comparison.resample import (
     compute_unit_precision,
     convert_nan_to_none,
     count_cells,
-    estimate_run_metrics,
     resample_metrics,
 )
 from imagetune.evaluation.comparison.results import (
@@ -42,8 +41,10 @@ from imagetune.evaluation.comparison.results import (
     PairTest,
     Power,
 )
+from imagetune.evaluation.document import evaluate_split
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate, Precision
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, Precision
+from imagetune.evaluation.statistics.intervals import Estimate
 from imagetune.evaluation.statistics.paired_tests import (
     SWAPS,
     compute_detectable_deviations,
@@ -55,7 +56,9 @@ from imagetune.evaluation.statistics.paired_tests import (
     permute_differences,
 )
 from imagetune.evaluation.statistics.proportions import compute_exact_bound
-from imagetune.recipe.metrics import METRICS, TASK_METRICS
+from imagetune.recipe.metrics import METRICS, TASK_METRICS, list_compared_metrics
+from imagetune.recipe.sections.evaluate import EvaluateConfig
+from imagetune.recipe.tasks import Task
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -65,7 +68,12 @@ _NOTHING = 1e-12
 
 
 def compare_predictions(
-    runs: Mapping[str, Predictions], *, groups: Ints, bootstrap: Bootstrap, metric: str | None = None
+    runs: Mapping[str, Predictions],
+    *,
+    groups: Ints,
+    bootstrap: Bootstrap,
+    metric: str | None = None,
+    metrics: Mapping[str, Mapping[str, Estimate]] | None = None,
 ) -> Comparison:
     """Return the paired comparison of runs: differences with bootstrap intervals, tests corrected by Holm, churn.
 
@@ -75,6 +83,8 @@ def compare_predictions(
         groups: (n,) number of each image's group, from 0; each image is its own group where images are independent.
         bootstrap: Settings of the intervals.
         metric: The metric that decides; by default that of the task.
+        metrics: Each run's own metrics of these images with their intervals, as its report has them; by default they
+            are computed here.
     """
     predictions = {key: prepare_predictions(predictions) for key, predictions in runs.items()}
     task = next(iter(predictions.values())).task
@@ -92,12 +102,24 @@ def compare_predictions(
         images=len(groups),
         groups=tested.units if grouped else None,
         bootstrap=bootstrap,
-        metrics={key: estimate_run_metrics(tested, found) for key, found in resampled.items()},
+        metrics={key: _select_metrics(task, (metrics or {}).get(key) or _evaluate(tested, runs[key])) for key in runs},
         pairs=tuple(
             replace(pair, test=replace(pair.test, corrected=p)) for pair, p in zip(pairs, corrected, strict=True)
         ),
         differing=find_differing_images(list(predictions.values())),
     )
+
+
+def _select_metrics(task: Task, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    return {name: metrics[name] for name in list_compared_metrics(task)}
+
+
+def _evaluate(tested: Tested, predictions: Predictions) -> Mapping[str, Estimate]:
+    """Return a run's own metrics by the same function that a run's test uses: a metric has one interval everywhere."""
+    bootstrap = tested.bootstrap
+    config = EvaluateConfig(bootstrap_samples=bootstrap.samples, confidence=bootstrap.confidence)
+    groups = [str(group) for group in tested.groups] if tested.grouped else []
+    return evaluate_split(predictions, config=config, seed=bootstrap.seed, groups=groups).metrics
 
 
 def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second: str) -> PairComparison:

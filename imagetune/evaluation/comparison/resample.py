@@ -9,20 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.evaluation.comparison.metrics import RunPredictions, build_metric_function
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, Precision, compute_precision, draw_weights
 from imagetune.evaluation.statistics.intervals import (
-    Bootstrap,
-    Estimate,
-    Precision,
     compute_effective_images,
-    compute_precision,
-    draw_weights,
-    estimate_from_left_out,
-    estimate_from_samples,
-    estimate_share,
-    leave_out_weights,
-    list_units,
 )
-from imagetune.evaluation.statistics.jackknife import LeftOut
 from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
 from imagetune.recipe.metrics import METRICS, list_compared_metrics
 
@@ -89,25 +79,23 @@ class Tested:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A run's metrics on all images, on m bootstrap resamplings, and without each jackknife unit.
+    """A run's metrics on all images and on m bootstrap resamplings.
 
     Attributes:
         values: Headline metrics by name.
         by_class: (k,) metric of each class.
         samples: (m,) headline metrics of the resamplings, by name.
         class_samples: (m, k) metric of each class in the resamplings.
-        left_out: Headline metrics without each image or group, by name.
     """
 
     values: Mapping[str, float]
     by_class: Floats
     samples: Mapping[str, Floats]
     class_samples: Floats
-    left_out: Mapping[str, LeftOut]
 
 
 def resample_metrics(tested: Tested, key: str) -> Resampled:
-    """Return a run's metrics on all images, on each bootstrap resampling, and without each jackknife unit."""
+    """Return a run's metrics on all images and on each bootstrap resampling."""
     predictions, bootstrap = tested.predictions[key], tested.bootstrap
     compute = build_metric_function(predictions, samples=bootstrap.samples)
     values, by_class = compute(np.ones((len(tested.groups), 1), np.float32))
@@ -116,15 +104,12 @@ def resample_metrics(tested: Tested, key: str) -> Resampled:
     groups = tested.groups if tested.grouped else None
     chunks = draw_weights(predictions.part, bootstrap, groups=groups, cells_a_sample=cells)
     found = [compute(weights) for weights in chunks]
-    units = list_units(predictions.part, bootstrap, groups)
-    without = [compute(weights)[0] for weights in leave_out_weights(units, cells_a_sample=cells)]
     names = list_compared_metrics(predictions.task)
     return Resampled(
         values={name: float(values[name][0]) for name in names},
         by_class=by_class[:, 0],
         samples={name: np.concatenate([chunk[0][name] for chunk in found]).astype(np.float64) for name in names},
         class_samples=np.concatenate([chunk[1].T for chunk in found]).astype(np.float64),
-        left_out={name: LeftOut(np.concatenate([chunk[name] for chunk in without]), units.strata) for name in names},
     )
 
 
@@ -132,36 +117,6 @@ def count_cells(predictions: RunPredictions) -> int:
     """Return how many numbers one resampling keeps in memory; the ranks of regression take several for each image."""
     classes = len(predictions.names)
     return {"ordinal": classes * classes, "regression": 4 * len(predictions.part)}.get(predictions.task, classes)
-
-
-def estimate_run_metrics(tested: Tested, found: Resampled) -> dict[str, Estimate]:
-    """Return a run's headline metrics with their intervals."""
-    return {name: _estimate_metric(tested, name, value, found) for name, value in found.values.items()}
-
-
-def _estimate_metric(tested: Tested, name: str, value: float, found: Resampled) -> Estimate:
-    """Return a run's own metric with the kind of interval that evaluation.json gives it."""
-    metric = METRICS[name]
-    if metric.mean_over == "images" and not tested.grouped:
-        return estimate_share(value * tested.units, tested.units, tested.bootstrap.confidence)
-    # Resampled groups give intervals that are too short, and losses have long tails: see `statistics.intervals`.
-    if tested.grouped or metric.scale != "plain" or tested.some.task == "multi_label":
-        return estimate_from_left_out(
-            convert_nan_to_none(value),
-            found.left_out[name],
-            tested.bootstrap.confidence,
-            reason="not defined on these images",
-            flawless=tested.worth(name) if metric.is_share else None,
-            scale=metric.scale,
-        )
-    return estimate_from_samples(
-        convert_nan_to_none(value),
-        found.samples[name],
-        tested.bootstrap,
-        images=tested.worth(name),
-        reason="not defined on these images",
-        precision=tested.precision(name),
-    )
 
 
 def compute_unit_precision(units: int, strata: int, confidence: float) -> Precision | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
+from imagetune.evaluation.statistics.intervals import Estimate
 from imagetune.recipe.tasks import Task
 
 Ints = NDArray[np.int64]

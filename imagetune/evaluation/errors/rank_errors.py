@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from imagetune.evaluation.probabilities.confidence import (
     find_known_rows,
     get_known_split,
 )
-from imagetune.evaluation.statistics.intervals import Estimate
+from imagetune.evaluation.statistics.intervals import Estimate, limit_estimate
 
 Ints = NDArray[np.int64]
 
@@ -53,24 +53,33 @@ def analyse_rank_errors(run: EvaluationContext) -> dict[str, Any] | None:
             {"off": ranks, "images": int((off == ranks).sum()), "share": draws.share(off == ranks).to_dict()}
             for ranks in range(-most, most + 1)
         ],
-        "bias": draws.mean(off.astype(np.float64)).to_dict(),
+        "bias": limit_estimate(
+            draws.mean(off.astype(np.float64)), 1.0 - len(predictions.class_names), len(predictions.class_names) - 1.0
+        ).to_dict(),
         "too_high": draws.share(off > 0).to_dict(),
         "too_low": draws.share(off < 0).to_dict(),
         "classes": [
-            _describe_class(text, labels == place, off, draws) for place, text in enumerate(predictions.class_names)
+            _describe_class(predictions.class_names, place, labels, off, draws)
+            for place in range(len(predictions.class_names))
         ],
     }
     return {**document, "text": " ".join(_summarise(document))}
 
 
-def _describe_class(name: str, own: NDArray[np.bool_], off: Ints, draws: Draws) -> dict[str, Any]:
+def _describe_class(names: Sequence[str], place: int, labels: Ints, off: Ints, draws: Draws) -> dict[str, Any]:
     """Return the mean rank error and the bias of one class's images."""
     found = {"error": Estimate(None, reason="no images of this class")}
     found["bias"] = found["error"]
+    own, classes = labels == place, len(names)
     if own.any():
         drawn, ranks = draws.of(own), off[own].astype(np.float64)
-        found = {"error": drawn.mean(np.abs(ranks)), "bias": drawn.mean(ranks)}
-    return {"class": name, "images": int(own.sum()), **{key: metric.to_dict() for key, metric in found.items()}}
+        # No prediction is further off than the first class is from the last.
+        most = float(max(place, classes - 1 - place))
+        found = {
+            "error": limit_estimate(drawn.mean(np.abs(ranks)), 0.0, most),
+            "bias": limit_estimate(drawn.mean(ranks), -most, most),
+        }
+    return {"class": names[place], "images": int(own.sum()), **{key: metric.to_dict() for key, metric in found.items()}}
 
 
 def _summarise(document: Mapping[str, Any]) -> Iterator[str]:

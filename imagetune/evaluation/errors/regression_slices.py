@@ -19,7 +19,8 @@ from scipy.stats import mannwhitneyu, rankdata
 
 from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.evaluation.errors.slices import LEVEL, Slice, list_slice_notes, list_slices
-from imagetune.evaluation.statistics.intervals import Bootstrap, estimate_mean
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
+from imagetune.evaluation.statistics.intervals import estimate_mean
 from imagetune.evaluation.statistics.verdict import subtract_estimates
 
 Floats = NDArray[np.float64]

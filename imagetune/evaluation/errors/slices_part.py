@@ -10,7 +10,8 @@ from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.errors.regression_slices import compare_errors
 from imagetune.evaluation.errors.slices import collect_attributes, compare_slices, find_correct_predictions
 from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, bin_numbers
-from imagetune.evaluation.statistics.intervals import Bootstrap, encode_groups
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
+from imagetune.evaluation.statistics.intervals import encode_groups
 
 
 def analyse_slices(run: EvaluationContext) -> dict[str, Any] | None:

@@ -29,14 +29,8 @@ from imagetune.evaluation.features.feature_models import (
 )
 from imagetune.evaluation.metrics.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import (
-    Bootstrap,
-    Estimate,
-    compute_precision,
-    draw_weights,
-    encode_groups,
-    estimate_from_samples,
-)
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision, draw_weights
+from imagetune.evaluation.statistics.intervals import Estimate, encode_groups, estimate_from_samples
 from imagetune.recipe.metrics import METRICS, TASK_METRICS, list_baseline_metrics
 from imagetune.recipe.tasks import Task
 
@@ -146,10 +140,7 @@ def estimate_paired_difference(
     return estimate_from_samples(
         float(gaps.mean()),
         np.concatenate(chunks).astype(np.float64),
-        bootstrap,
-        # A difference is no share, so that no effective number of images gives it a Wilson interval.
-        images=None,
-        precision=compute_precision(one.labels, bootstrap, codes),
+        compute_precision(one.labels, bootstrap, codes),
     )
 
 

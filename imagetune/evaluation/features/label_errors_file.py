@@ -19,26 +19,37 @@ class SuspectedLabel(Protocol):
 
     @property
     def confident(self) -> bool:
-        """Whether the label is probably wrong, not only suspected."""
+        """Whether a second method confirms the suspicion."""
         ...
 
 
 D = TypeVar("D", bound=SuspectedLabel)
 
 
-def describe_label_errors(pool: Pool, suspects: Sequence[D], listed: Callable[[D], dict[str, Any]]) -> dict[str, Any]:
+def describe_label_errors(
+    pool: Pool,
+    suspects: Sequence[D],
+    listed: Callable[[D], dict[str, Any]],
+    *,
+    expected: dict[str, float],
+    marked: bool = True,
+) -> dict[str, Any]:
     """Return the JSON value of the suspects in some splits: their number, and the first `MAX_LISTED` of them.
 
     Args:
         pool: All images that were examined.
         suspects: Those whose label is suspected, the most suspected first.
         listed: Returns the JSON value of one suspect.
+        expected: How many would be found, and how many of them confirmed, if every label were right.
+        marked: Whether confirmed suspects are marked; else the suspects are a ranking only.
     """
     return {
         "splits": list(pool.names),
         "images": len(pool.taught),
         "found": len(suspects),
         "confident": sum(suspect.confident for suspect in suspects),
+        "marked": bool(marked),
+        "expected_false_alarms": expected,
         "suspects": [listed(suspect) for suspect in suspects[:MAX_LISTED]],
     }
 

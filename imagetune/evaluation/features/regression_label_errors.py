@@ -2,7 +2,7 @@
 
 A ridge probe predicts a number for each image out of fold. The distance of the label from it is measured in robust
 standard deviations (the modified z-score: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993) of images with
-about the same prediction, as errors may grow with the number; beyond 3.5 the label is suspected. It is probably wrong
+about the same prediction, as errors may grow with the number; beyond 3.5 the label is suspected. It is confirmed
 where the nearest images of the other folds, whose errors differ from those of a linear model, disagree with it by as
 much and on the same side. That any regression model serves for this, out of fold, is shown by Zhou, Mueller and others
 (2023, arXiv 2305.16583).
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from imagetune.core import run_files
 from imagetune.data.sources.labels import format_exact_number
@@ -116,9 +117,16 @@ def analyse_regression_label_errors(run: EvaluationContext, learned: Pool) -> di
         "strength": strength,
         "fine_tuned": run.fine_tuned,
         "beyond": SUSPECT_DEVIATIONS,
-        "learned": describe_label_errors(learned, suspects, listed),
-        "test": None if test is None or tested is None else describe_label_errors(test, tested, listed),
+        "learned": describe_label_errors(learned, suspects, listed, expected=_expect(learned)),
+        "test": None
+        if test is None or tested is None
+        else describe_label_errors(test, tested, listed, expected=_expect(test)),
     }
+
+
+def _expect(pool: Pool) -> dict[str, float]:
+    """Return how many right labels would be suspected if errors were normal, none of which neighbours would confirm."""
+    return {"found": round(2 * float(ndtr(-SUSPECT_DEVIATIONS)) * len(pool.taught), 2), "confident": 0.0}
 
 
 def compute_robust_deviations(true: Floats, judged: Floats) -> Floats:

@@ -7,7 +7,7 @@ never predicted has precision 0, as in scikit-learn; the notes name classes with
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,25 +22,25 @@ from sklearn.metrics import (
 
 from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
+from imagetune.evaluation.metrics.areas import estimate_roc_auc
 from imagetune.evaluation.metrics.ordinal import estimate_rank_metrics
-from imagetune.evaluation.metrics.scores import TINY, Resampled, resample
+from imagetune.evaluation.metrics.scores import TINY, Resampled, compute_metrics_without
 from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision
 from imagetune.evaluation.statistics.intervals import (
-    Bootstrap,
+    ClassShares,
     Estimate,
-    Precision,
     compute_effective_images,
-    compute_precision,
     encode_groups,
     estimate_f1,
     estimate_from_left_out,
-    estimate_from_samples,
     estimate_share,
     list_group_notes,
     list_units,
+    widen_for_classes,
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
-from imagetune.evaluation.statistics.proportions import compute_auc_interval, compute_two_sided_quantile
+from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
 from imagetune.recipe.metrics import METRICS, list_class_metrics, list_test_metrics
 from imagetune.recipe.sections.evaluate import EvaluateConfig
 from imagetune.recipe.tasks import Task
@@ -48,6 +48,8 @@ from imagetune.recipe.tasks import Task
 HEADLINES = list_test_metrics("single_label")
 AVERAGED = ("precision", "recall", "f1")
 CLASS_METRICS = list_class_metrics("single_label")
+# Metrics that are means over classes, with the metric of a class that each is the mean of.
+MEANS = {"balanced_accuracy": "recall", **{name: name for name in CLASS_METRICS}}
 # With fewer images in a class, resampling them says little about images that were never seen.
 FEW = 5
 
@@ -148,12 +150,15 @@ def evaluate_predictions(
     )
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
     codes = encode_groups([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
-    resampled = _resample_metrics(labels, probabilities, predicted, config.top_k, bootstrap, codes)
+    jackknife = _leave_out(labels, probabilities, predicted, config.top_k, bootstrap, codes)
     values = _compute_class_values(labels, probabilities, predicted)
     confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
-    classes = _estimate_classes(predictions.class_names, confusion, values, resampled)
+    areas = [
+        estimate_roc_auc(labels == index, probabilities[:, index], config.confidence) for index in range(len(confusion))
+    ]
+    classes = _estimate_classes(predictions.class_names, confusion, values, areas, jackknife)
     headlines = _compute_headlines(labels, probabilities, predicted, values, config.top_k)
-    metrics = _estimate_headlines(headlines, confusion.sum(axis=1), resampled)
+    metrics = _estimate_headlines(headlines, values, confusion, jackknife)
     if predictions.rule.task == "ordinal":
         metrics |= estimate_rank_metrics(labels, predicted, len(confusion), bootstrap, groups=codes)
     left_out = int((~known).sum())
@@ -222,61 +227,54 @@ def _compute_headlines(
 
 
 @dataclass(frozen=True)
-class _Resamples:
-    """The metrics on bootstrap resamplings and without each jackknife unit, with the corrections of their intervals.
+class _Jackknife:
+    """The metrics without each image or group, with the settings of their intervals.
 
     Attributes:
-        bootstrap: Settings of the intervals.
-        precision: Small-sample corrections of the bootstrap.
-        drawn: Metrics of the bootstrap's resamplings; the same as ``left_out`` where there are groups.
         left_out: Metrics without each image or group.
         strata: (u,) class of each image or group that is left out.
+        confidence: Coverage of the intervals.
+        worth: As in `imagetune.evaluation.statistics.bootstrap.Precision`.
         grouped: Whether groups are left out instead of images.
     """
 
-    bootstrap: Bootstrap
-    precision: Precision
-    drawn: Resampled
     left_out: Resampled
     strata: Ints
+    confidence: float
+    worth: float
     grouped: bool
 
-    def estimate_by_jackknife(
+    def estimate(
         self, value: float | None, others: Floats, *, images: float | None, reason: str, most: float | None
     ) -> Estimate:
-        """Return a metric with its jackknife interval, from the metric without each image or group, ``others`` (u,)."""
-        left_out, confidence = LeftOut(others, self.strata), self.bootstrap.confidence
-        flawless = None if images is None else images * self.precision.worth
+        """Return a metric with its interval, from the metric without each image or group, ``others`` (u,)."""
+        # Wilson's interval already allows for few mistakes; in simulations a wider quantile covers too much.
+        plain = most is not None and not self.grouped
         return estimate_from_left_out(
-            value, left_out, confidence, reason=reason, flawless=flawless, most=most, scale="loss"
+            value,
+            LeftOut(others, self.strata),
+            self.confidence,
+            reason=reason,
+            flawless=None if images is None else images * self.worth,
+            most=most,
+            scale="loss",
+            quantile=compute_two_sided_quantile(self.confidence) if plain else None,
         )
 
-    def estimate_by_bootstrap(
-        self, value: float | None, others: Floats, *, images: float | None, reason: str, most: float | None
-    ) -> Estimate:
-        """Return a metric with its bootstrap interval, from the metric of each resampling, ``others`` (m,)."""
-        return estimate_from_samples(
-            value, others, self.bootstrap, images=images, reason=reason, precision=self.precision, most=most
-        )
 
-
-def _resample_metrics(
+def _leave_out(
     labels: Ints, probabilities: Floats, predicted: Ints, top_k: int, bootstrap: Bootstrap, groups: Ints | None
-) -> _Resamples:
-    # Resampled groups of unequal size give intervals that are too short, so groups are only ever left out.
-    # The ROC AUC has the jackknife's interval and takes most of the time, so that resamplings do without it.
+) -> _Jackknife:
     units = list_units(labels, bootstrap, groups)
-    left_out = resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, without=units)
-    drawn = (
-        left_out
-        if groups is not None
-        else resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, with_auc=False)
-    )
-    precision = compute_precision(labels, bootstrap, groups)
-    return _Resamples(bootstrap, precision, drawn, left_out, units.strata, groups is not None)
+    left_out = compute_metrics_without(labels, probabilities, predicted, top_k=top_k, without=units)
+    worth = compute_precision(labels, bootstrap, groups).worth
+    return _Jackknife(left_out, units.strata, bootstrap.confidence, worth, groups is not None)
 
 
-def _estimate_headlines(values: Mapping[str, float | None], counts: Ints, resamples: _Resamples) -> dict[str, Estimate]:
+def _estimate_headlines(
+    values: Mapping[str, float | None], by_class: Mapping[str, Floats], confusion: Ints, jackknife: _Jackknife
+) -> dict[str, Estimate]:
+    counts = confusion.sum(axis=1)
     images, classes = float(counts.sum()), len(counts)
     macro = compute_effective_images(counts[counts > 0].astype(np.float64))
     effective = {"accuracy": images, "top_k_accuracy": images, "log_loss": None}
@@ -288,26 +286,49 @@ def _estimate_headlines(values: Mapping[str, float | None], counts: Ints, resamp
     }
     found = {}
     for name in HEADLINES:
-        # A loss has a long tail that few draws reach; of an AUC the draws would cost more than all the rest.
-        by_jackknife = resamples.grouped or name in ("log_loss", "roc_auc")
-        found[name] = (resamples.estimate_by_jackknife if by_jackknife else resamples.estimate_by_bootstrap)(
-            values.get(name),
-            (resamples.left_out if by_jackknife else resamples.drawn).headline[name],
+        value = values.get(name)
+        # A share of independent images is binomial: Wilson's interval needs no variance. Images of a group are not
+        # independent.
+        if value is not None and METRICS[name].mean_over == "images" and not jackknife.grouped:
+            found[name] = estimate_share(value * images, images, jackknife.confidence)
+            continue
+        found[name] = jackknife.estimate(
+            value,
+            jackknife.left_out.headline[name],
             images=effective.get(name, macro),
             most=most.get(name, macro),
             reason=reasons.get(name, ""),
         )
-    for name in HEADLINES:
-        # A share of independent images is binomial: Wilson's interval holds its coverage where a bootstrap of few
-        # mistakes does not. Images of a group are not independent.
-        value = values.get(name)
-        if value is not None and METRICS[name].mean_over == "images" and not resamples.grouped:
-            found[name] = estimate_share(value * images, images, resamples.bootstrap.confidence)
+        if name in MEANS:
+            shares = ClassShares(by_class[MEANS[name]], jackknife.worth * _count_images(MEANS[name], confusion))
+            found[name] = widen_for_classes(found[name], shares, jackknife.confidence)
+    found["log_loss"] = _allow_for_mistakes(found["log_loss"], found["accuracy"])
     return found
 
 
+def _allow_for_mistakes(loss: Estimate, accuracy: Estimate) -> Estimate:
+    """Return a log loss whose interval allows for mistakes although none was made.
+
+    The most probable class is wrong where the true one has a probability of at most 1/2, so that each mistake costs at
+    least log 2 nats; the interval of the accuracy says how many there may be.
+    """
+    if accuracy.value != 1.0 or accuracy.low is None or loss.value is None or loss.high is None:
+        return loss
+    return replace(loss, high=max(loss.high, loss.value + (1 - accuracy.low) * float(np.log(2))))
+
+
+def _count_images(metric: str, confusion: Ints) -> Floats:
+    """Return the number of images (k,) that each class's metric is of."""
+    images: Floats = confusion.sum(axis=0 if metric == "precision" else 1).astype(np.float64)
+    return images
+
+
 def _estimate_classes(
-    names: Sequence[str], confusion: Ints, values: Mapping[str, Floats], resamples: _Resamples
+    names: Sequence[str],
+    confusion: Ints,
+    values: Mapping[str, Floats],
+    areas: Sequence[Estimate],
+    jackknife: _Jackknife,
 ) -> tuple[ClassEvaluation, ...]:
     true, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     evaluations = []
@@ -317,22 +338,17 @@ def _estimate_classes(
         for metric in CLASS_METRICS:
             # Precision is a share of the images predicted as the class; recall and F1 count the images of the class.
             images = float(predicted[index] if metric == "precision" else true[index])
-            metrics[metric] = resamples.estimate_by_jackknife(
+            metrics[metric] = jackknife.estimate(
                 None if np.isnan(values[metric][index]) else float(values[metric][index]),
-                resamples.left_out.per_class[metric][:, index],
+                jackknife.left_out.per_class[metric][:, index],
                 images=images,
                 reason="no images of this class" if not true[index] else "no images of other classes",
                 most={"f1": 2 * images, "roc_auc": None}.get(metric, images),
             )
         # Of independent images these are binomial shares: score intervals hold their coverage even with few of them.
-        if true[index] and not resamples.grouped:
-            metrics |= estimate_class_shares(*counts, resamples.bootstrap.confidence)
-        area, others = metrics["roc_auc"].value, int(true.sum() - true[index])
-        if area is not None and not resamples.grouped:
-            ends = compute_auc_interval(
-                area, counts[0], others, compute_two_sided_quantile(resamples.bootstrap.confidence)
-            )
-            metrics["roc_auc"] = Estimate(area, *ends, method="newcombe")
+        if true[index] and not jackknife.grouped:
+            metrics |= estimate_class_shares(*counts, jackknife.confidence)
+            metrics["roc_auc"] = areas[index]
         evaluations.append(ClassEvaluation(name, *counts, metrics))
     return tuple(evaluations)
 

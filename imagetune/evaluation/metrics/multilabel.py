@@ -15,20 +15,22 @@ from sklearn.metrics import precision_recall_curve
 
 from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
+from imagetune.evaluation.metrics.areas import estimate_average_precision
 from imagetune.evaluation.metrics.classification import FEW, ClassEvaluation, estimate_class_shares
 from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, average_present_classes
 from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision
 from imagetune.evaluation.statistics.intervals import (
-    Bootstrap,
+    ClassShares,
     Estimate,
     compute_effective_images,
-    compute_precision,
     encode_groups,
     estimate_from_left_out,
     estimate_share,
     leave_out_weights,
     list_group_notes,
     list_units,
+    widen_for_classes,
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
 from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
@@ -39,6 +41,10 @@ from imagetune.recipe.tasks import Task
 DEFAULT_THRESHOLD = 0.5
 HEADLINES = list_test_metrics("multi_label")
 LABEL_METRICS = list_class_metrics("multi_label")
+# Metrics that are means over labels, with the metric of a label that each is the mean of.
+MEANS = {
+    {"average_precision": "mean_average_precision"}.get(name, name): name for name in list_class_metrics("multi_label")
+}
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -126,7 +132,7 @@ def evaluate_labels(
     return LabelEvaluation(
         class_names=predictions.class_names,
         images=len(true),
-        metrics=_estimate_headlines(values, others, counts[0], jackknife, len(true)),
+        metrics=_estimate_headlines(values, by_label, others, counts, jackknife, len(true)),
         classes=classes,
         bootstrap=bootstrap,
         notes=(*_list_notes(classes, true, predictions.unknown), *list_group_notes(codes)),
@@ -142,7 +148,7 @@ class _Jackknife:
     Attributes:
         strata: (u,) stratum of each image or group that is left out.
         confidence: Coverage of the intervals.
-        worth: As in `imagetune.evaluation.statistics.intervals.Precision`.
+        worth: As in `imagetune.evaluation.statistics.bootstrap.Precision`.
         grouped: Whether groups are left out instead of images.
     """
 
@@ -256,11 +262,13 @@ def _compute_metrics(
 
 def _estimate_headlines(
     values: Mapping[str, Floats],
+    by_label: Mapping[str, Floats],
     others: Mapping[str, NDArray[np.float64]],
-    positives: NDArray[np.int64],
+    counts: Sequence[NDArray[np.int64]],
     jackknife: _Jackknife,
     images: int,
 ) -> dict[str, Estimate]:
+    positives, given = counts[0], counts[1]
     macro = compute_effective_images(positives[positives > 0].astype(np.float64))
     effective: dict[str, float] = {"subset_accuracy": float(images), "micro_f1": float(positives.sum())}
     # The labels of one image are not independent: no wrong label among n x k counts as n images, not as n x k.
@@ -273,6 +281,10 @@ def _estimate_headlines(
         )
         for name in HEADLINES
     }
+    for name, metric in MEANS.items():
+        of = np.asarray((given if metric == "precision" else positives) * jackknife.worth, np.float64)
+        shares = ClassShares(by_label[metric][:, 0].astype(np.float64), of)
+        found[name] = widen_for_classes(found[name], shares, jackknife.confidence)
     if not jackknife.grouped:
         # Whether all labels of an image are right is one outcome an image, so that Wilson's interval applies.
         hits = float(values["subset_accuracy"][0]) * images
@@ -302,6 +314,8 @@ def _evaluate_label(
     # Of independent images these are binomial shares: score intervals hold their coverage even with few of them.
     if positives and not jackknife.grouped:
         metrics |= estimate_class_shares(positives, given, right, jackknife.confidence)
+        true, scores = predictions.targets[:, label] >= 0.5, predictions.probabilities[:, label]
+        metrics["average_precision"] = estimate_average_precision(true, scores, jackknife.confidence)
     threshold = predictions.thresholds[label] if predictions.thresholds else DEFAULT_THRESHOLD
     return ClassEvaluation(predictions.class_names[label], positives, given, right, metrics, threshold)
 

@@ -6,16 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.evaluation.metrics.scores import compute_weighted_confusion
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision
 from imagetune.evaluation.statistics.intervals import (
-    Bootstrap,
     Estimate,
-    compute_precision,
     estimate_from_left_out,
     estimate_share,
     leave_out_weights,
+    limit_estimate,
     list_units,
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
+from imagetune.evaluation.statistics.proportions import compute_exact_bound
 from imagetune.recipe.metrics import METRICS
 
 Ints = NDArray[np.int64]
@@ -57,10 +58,37 @@ def estimate_rank_metrics(
         )
         for name, value in values.items()
     }
+    found = {name: _limit_ranks(estimate, name, classes) for name, estimate in found.items()}
+    if found["mae"].value == 0.0:
+        found |= _allow_for_mistakes(labels, classes, worth, bootstrap.confidence)
     if groups is None:
         # Of independent images it is a binomial share, as accuracy is.
         near = float(values["within_one_rank"][0])
         found["within_one_rank"] = estimate_share(near * images, images, bootstrap.confidence)
+    return found
+
+
+def _limit_ranks(found: Estimate, name: str, classes: int) -> Estimate:
+    # A distance in ranks is at most that of the first class from the last.
+    return limit_estimate(found, METRICS[name].low, classes - 1.0 if name == "mae" else METRICS[name].high)
+
+
+def _allow_for_mistakes(labels: Ints, classes: int, images: float, confidence: float) -> dict[str, Estimate]:
+    """Return mae and kappa of predictions without a mistake, with intervals that allow for mistakes by one rank.
+
+    Args:
+        labels: (n,) true classes, all predicted.
+        classes: k, the number of classes.
+        images: How many independent images they count as.
+        confidence: Coverage of the intervals, in (0, 1).
+    """
+    wrong = 1 - compute_exact_bound(images, confidence)
+    how = "no mistake to resample: exact interval of Clopper and Pearson, for mistakes by one rank"
+    found = {"mae": Estimate(0.0, 0.0, wrong, how, "clopper-pearson")}
+    counts = np.bincount(labels, minlength=classes) / len(labels)
+    chance = float(counts @ np.square(np.subtract.outer(np.arange(classes), np.arange(classes))) @ counts)
+    if chance:
+        found["quadratic_weighted_kappa"] = Estimate(1.0, max(1 - wrong / chance, -1.0), 1.0, how, "clopper-pearson")
     return found
 
 

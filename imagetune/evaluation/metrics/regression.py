@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
 from imagetune.evaluation.statistics.intervals import (
-    Bootstrap,
     Estimate,
     encode_groups,
     estimate_from_left_out,

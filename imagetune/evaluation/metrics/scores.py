@@ -1,4 +1,4 @@
-"""Weighted classification metrics, vectorised over resamplings: what the bootstrap computes a thousand times at once.
+"""Weighted classification metrics, vectorised over resamplings: what the jackknife computes a thousand times at once.
 
 Weights are (n, b): how often each of n images counts, in each of b resamplings. With one column of ones the metrics
 are those that scikit-learn computes in `imagetune.evaluation.metrics.classification`; a test asserts that they agree.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.statistics.intervals import Bootstrap, draw_weights, leave_out_weights
+from imagetune.evaluation.statistics.intervals import leave_out_weights
 from imagetune.evaluation.statistics.jackknife import Units
 
 Floats = NDArray[np.floating]
@@ -36,26 +36,22 @@ class Resampled:
     per_class: dict[str, NDArray[np.float64]]
 
 
-def resample(
+def compute_metrics_without(
     labels: Ints,
     probabilities: NDArray[np.float64],
     predicted: Ints | None = None,
     *,
     top_k: int,
-    bootstrap: Bootstrap,
-    without: Units | None = None,
-    with_auc: bool = True,
+    without: Units,
 ) -> Resampled:
-    """Return every metric on every bootstrap resampling, or without each unit of the jackknife.
+    """Return every metric without each unit of the jackknife.
 
     Args:
         labels: (n,) in [0, k).
         probabilities: (n, k), rows that sum to 1.
         predicted: (n,) predicted classes in [0, k); by default the most probable ones.
         top_k: k of the top-k accuracy.
-        bootstrap: Number of resamplings, and seed.
-        without: Units of the jackknife, which are left out in turn; None draws bootstrap resamplings.
-        with_auc: False leaves out the ROC AUC, which takes most of the time.
+        without: Units of the jackknife, which are left out in turn.
     """
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1).astype(np.int64) if predicted is None else predicted
@@ -63,16 +59,11 @@ def resample(
     columns = np.stack(
         [compute_top_k_hits(labels, probabilities, top_k), compute_log_losses(labels, probabilities)]
     ).astype(np.float32)
-    affordable = len(labels) * classes * bootstrap.samples <= AUC_STEPS
-    rankings = list(_rank_classes(labels, probabilities)) if with_auc and affordable else []
+    affordable = len(labels) * classes * len(without.strata) <= AUC_STEPS
+    rankings = list(_rank_classes(labels, probabilities)) if affordable else []
     headlines: list[dict[str, Floats]] = []
     by_class: list[dict[str, Floats]] = []
-    cells = classes * classes
-    for weights in (
-        leave_out_weights(without, cells_a_sample=cells)
-        if without is not None
-        else draw_weights(labels, bootstrap, cells_a_sample=cells)
-    ):
+    for weights in leave_out_weights(without, cells_a_sample=classes * classes):
         confusion = compute_weighted_confusion(labels, predicted, classes, weights).astype(np.float64)
         class_metrics = {**compute_class_metrics(confusion), "roc_auc": _compute_aucs(rankings, classes, weights)}
         # A class without images in a resampling has no recall there, so it is left out of that resampling's mean.

@@ -11,16 +11,18 @@ from scipy.special import ndtr
 
 from imagetune.evaluation.context import EvaluatedSplit, EvaluationContext
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import (
+from imagetune.evaluation.statistics.bootstrap import (
     Bootstrap,
-    Estimate,
     Precision,
-    compute_percentile_interval,
     compute_precision,
     draw_weights,
+)
+from imagetune.evaluation.statistics.intervals import (
+    Estimate,
     encode_groups,
     estimate_from_left_out,
     estimate_mean,
+    estimate_percentiles,
     estimate_share,
     list_units,
 )
@@ -78,8 +80,7 @@ class Draws:
 
     def metric(self, value: float, samples: Floats) -> Estimate:
         """Return a metric with the expanded percentile interval of its (m,) resampled values."""
-        low, high = compute_percentile_interval(samples, self.confidence) or (None, None)
-        return Estimate(value, low, high, method="percentile")
+        return estimate_percentiles(value, samples, self.confidence)
 
     def mean(self, values: Floats, *, scale: Scale = "plain") -> Estimate:
         """Return the mean of (n,) values with its interval, symmetric on the given scale."""

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.evaluation.probabilities.confidence import Draws
-from imagetune.evaluation.statistics.intervals import CHUNK_CELLS, Estimate
+from imagetune.evaluation.statistics.bootstrap import CHUNK_CELLS
+from imagetune.evaluation.statistics.intervals import Estimate
+from imagetune.evaluation.statistics.proportions import compute_exact_bound
 
 Floats = NDArray[np.float64]
 AnyFloats = NDArray[np.floating]
@@ -116,6 +118,8 @@ def estimate_calibration_error(bins: Bins, draws: Draws) -> Estimate:
     ends = np.array([corrected - far, corrected, corrected - near])
     # A corrected square below 0 means that the error is within what chance makes: 0 is reported.
     low, value, high = np.sqrt(np.clip(ends, 0.0, 1.0))
+    # Predictions that all come true show no error at all, but as many mistakes as no test would show may be one.
+    high = max(high, 1 - compute_exact_bound(len(bins.counts) * draws.precision.worth, draws.bootstrap.confidence))
     return Estimate(float(value), float(min(low, value)), float(max(high, value)), method="basic bootstrap")
 
 

@@ -1,30 +1,21 @@
 """Analysis ``curves``: ROC AUC and average precision of each class against all others, over all thresholds.
 
-ROC AUC: the probability that an image of the class gets a higher probability than another one; its interval is that of
-DeLong et al. (Biometrics 44, 1988), symmetric in the logit (Pepe, The Statistical Evaluation of Medical Tests, 2003,
-5.2.5). Average precision: the mean precision at each image of the class; its interval is the logit one of Boyd, Eng
-and Page (ECML PKDD 2013).
+They are those of `imagetune.evaluation.metrics.areas`, which the metrics of each class use, too.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
-
 from imagetune.evaluation.context import EvaluationContext
+from imagetune.evaluation.metrics.areas import estimate_average_precision, estimate_roc_auc
 from imagetune.evaluation.probabilities.confidence import (
-    Bools,
-    Floats,
     build_truth_matrix,
     choose_tested_split,
     find_known_rows,
     get_known_split,
 )
-from imagetune.evaluation.statistics.intervals import Estimate
-from imagetune.evaluation.statistics.proportions import compute_exact_bound, compute_two_sided_quantile
+from imagetune.evaluation.statistics.intervals import Estimate, encode_groups
 
 
 def analyse_curves(run: EvaluationContext) -> dict[str, Any] | None:
@@ -47,7 +38,15 @@ def analyse_curves(run: EvaluationContext) -> dict[str, Any] | None:
     if run.data.task == "regression" or split is None:
         return None
     predictions, confidence = split.predictions, run.evaluate.confidence
-    probabilities, truth = predictions.probabilities[find_known_rows(predictions)], build_truth_matrix(predictions) > 0
+    known = find_known_rows(predictions)
+    groups = encode_groups([one.group for one, take in zip(split.records, known, strict=True) if take])
+    probabilities, truth = predictions.probabilities[known], build_truth_matrix(predictions) > 0
+
+    def describe(found: Estimate) -> dict[str, Any]:
+        # The intervals of these formulas are for independent images.
+        grouped = "no interval: the images come in groups"
+        return (found if groups is None or found.value is None else Estimate(found.value, reason=grouped)).to_dict()
+
     return {
         "split": name,
         "images": len(truth),
@@ -56,52 +55,11 @@ def analyse_curves(run: EvaluationContext) -> dict[str, Any] | None:
                 "class": class_name,
                 "images": int(truth[:, index].sum()),
                 "share": float(truth[:, index].mean()),
-                "roc_auc": estimate_roc_auc(truth[:, index], probabilities[:, index], confidence).to_dict(),
-                "average_precision": estimate_average_precision(
-                    truth[:, index], probabilities[:, index], confidence
-                ).to_dict(),
+                "roc_auc": describe(estimate_roc_auc(truth[:, index], probabilities[:, index], confidence)),
+                "average_precision": describe(
+                    estimate_average_precision(truth[:, index], probabilities[:, index], confidence)
+                ),
             }
             for index, class_name in enumerate(predictions.class_names)
         ],
     }
-
-
-def estimate_roc_auc(true: Bools, scores: Floats, confidence: float) -> Estimate:
-    """Return the area under the ROC curve with DeLong's interval, symmetric in the logit.
-
-    Args:
-        true: (n,) which images are of the class.
-        scores: (n,) scores of the class; the higher, the more probable.
-        confidence: Coverage of the interval.
-    """
-    own, other = scores[true], scores[~true]
-    if not len(own) or not len(other):
-        return Estimate(None, reason=f"no {'other ' if len(own) else ''}images of this class")
-    # Placements: which share of the other side each image is ranked above (Sun and Xu, IEEE SPL 21, 2014).
-    ranks = rankdata(np.concatenate([own, other]))
-    above = (ranks[: len(own)] - rankdata(own)) / len(other)
-    below = 1 - (ranks[len(own) :] - rankdata(other)) / len(own)
-    # A single image shows no variance; that of numbers in 0..1 is at most 1/4.
-    variance = sum(float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.25 for part in (above, below))
-    # Where the sides are wholly separated, the smaller one limits what the test can show.
-    return _logit_estimate(float(above.mean()), variance**0.5, confidence, images=min(len(own), len(other)))
-
-
-def estimate_average_precision(true: Bools, scores: Floats, confidence: float) -> Estimate:
-    """Return the average precision with its logit interval; arguments as of `estimate_roc_auc`."""
-    own = int(true.sum())
-    if not own:
-        return Estimate(None, reason="no images of this class")
-    value = float(average_precision_score(true, scores))
-    return _logit_estimate(value, (value * (1 - value) / own) ** 0.5, confidence, images=own)
-
-
-def _logit_estimate(value: float, error: float, confidence: float, *, images: float) -> Estimate:
-    """Return a metric in [0, 1] with an interval symmetric in its logit; at 0 and 1 the exact interval of a share."""
-    if not 1e-12 < value < 1 - 1e-12:
-        bound = compute_exact_bound(images, confidence)
-        how = "interval of a share of as many images, as none is out of order"
-        return Estimate(value, bound if value > 0.5 else 0.0, 1.0 if value > 0.5 else 1 - bound, how)
-    middle, half = np.log(value / (1 - value)), compute_two_sided_quantile(confidence) * error / (value * (1 - value))
-    low, high = 1 / (1 + np.exp(-np.array([middle - half, middle + half])))
-    return Estimate(value, float(low), float(high), method="logit")

@@ -182,6 +182,8 @@ def _metric(sums: Sums, drawn: Resampling, measure: str) -> dict[str, float | No
 
 def _with_interval(value: float, interval: tuple[float, float] | None) -> dict[str, float | None]:
     low, high = interval or (None, None)
+    # Draws that are all the same say nothing about images of which there is none.
+    low, high = (None, None) if low == high else (low, high)
     return {"value": float(value) + 0.0, "low": low, "high": high}  # no negative zero
 
 

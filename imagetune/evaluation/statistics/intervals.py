@@ -1,27 +1,31 @@
 """Confidence intervals of metrics: bootstrap, jackknife and Wilson's interval, each where it keeps its coverage.
 
-The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): draw as many images as there
-are, with replacement, compute the metric, repeat. Where images come in groups (of one patient, one film), whole groups
-are drawn, because images of a group are not independent. A resampling is a column of how often each image was drawn,
-and metrics are computed from such weights.
+Where images come in groups (of one patient, one film), whole groups are left out or drawn, because images of a group
+are not independent.
 
-The kind of interval depends on the metric. A share, or a mean of shares, gets Wilson's interval for its effective
-number of images, which follows from its variance. Losses, errors and correlations, and every metric of images in
-groups, get the jackknife (`imagetune.evaluation.statistics.jackknife`), because the bootstrap's intervals of these are
-too short in simulations. Any other metric gets expanded percentiles of the bootstrap: the middle 95% of the
-resamplings, a little widened, as drawing n of n varies less than n new images would (Hesterberg, The American
-Statistician 69, 2015).
+The kind of interval depends on the metric. A share gets Wilson's interval; a mean of shares, or a share of images in
+groups, gets it for an effective number of images, which follows from its jackknife variance
+(`imagetune.evaluation.statistics.jackknife`), and a mean over classes reaches as far as its classes without a mistake
+or without a hit leave open. Losses, errors and correlations get the jackknife, because the bootstrap's intervals of
+these are too short in simulations. What compares two sets of predictions gets expanded percentiles of the bootstrap:
+the middle 95% of the resamplings, a little widened, as drawing n of n varies less than n new images would (Hesterberg,
+The American Statistician 69, 2015).
+
+No interval has a length of 0: that nothing differs among the images at hand doesn't mean that nothing would among
+others. Where nothing is known of those, there is no interval, and a reason. None reaches beyond what its metric can be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from imagetune.evaluation.statistics.bootstrap import CHUNK_CELLS, Bootstrap, Precision, compute_percentile_interval
 from imagetune.evaluation.statistics.jackknife import (
     LeftOut,
     Units,
@@ -39,27 +43,10 @@ from imagetune.evaluation.statistics.proportions import (
 )
 from imagetune.recipe.metrics import Scale
 
-# Weights (float32) in memory at once, 8 MB: long enough for fast vector operations, small enough for caches.
-CHUNK_CELLS = 2_000_000
+# A share is never taken for one of more than this many times the images that it would be of if all were equally hard.
+_MOST_WORTH = 3.0
 # Metrics that differ by less, relative to their size, differ by rounding only.
-_ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """Settings of the bootstrap: number of resamplings, coverage of the intervals, seed, and stratification.
-
-    Attributes:
-        samples: Number of resamplings.
-        confidence: Coverage of the intervals, in (0, 1).
-        seed: The same seed gives the same intervals.
-        stratified: Keep the number of images of each class, as in a test set that was put together class by class.
-    """
-
-    samples: int = 1000
-    confidence: float = 0.95
-    seed: int = 0
-    stratified: bool = True
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -88,22 +75,6 @@ class Estimate:
         return {**numbers, **{name: text for name, text in texts.items() if text}}
 
 
-@dataclass(frozen=True)
-class Precision:
-    """Small-sample corrections of a bootstrap: what its draws can't show, and its intervals must make up for.
-
-    Attributes:
-        inflation: Variance with new images over variance of the resamplings, at least 1.
-        quantile: How many standard errors an interval reaches; more where there are few groups.
-        worth: How many independent images one image counts as where no mistake was made. Less than 1 in groups, as
-            without mistakes nothing shows how much the images of a group are alike.
-    """
-
-    inflation: float
-    quantile: float
-    worth: float = 1.0
-
-
 def encode_groups(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
     """Return the group of each image as a number (n,) from 0; None where no two images share a group.
 
@@ -125,66 +96,6 @@ def list_group_notes(groups: NDArray[np.int64] | None) -> list[str]:
     return [f"the images come in {count} groups, and intervals resample whole groups"]
 
 
-def compute_precision(
-    labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None
-) -> Precision:
-    """Return the small-sample corrections of a bootstrap that draws these images or groups.
-
-    Args:
-        labels: (n,) class of each image; the strata.
-        bootstrap: Whether strata are kept, and the confidence.
-        groups: (n,) from `encode_groups`, or None.
-    """
-    if groups is not None:
-        sizes = np.unique(groups, return_counts=True)[1]
-        count = len(sizes)
-        # The design effect of a mean of alike images (Kish, Survey Sampling, 1965), half of whose variance lies
-        # between groups; an image's own group is larger than the mean group.
-        worth = 1 / (1 + ((sizes**2).sum() / sizes.sum() - 1) / 2)
-        return Precision(
-            count / max(count - 1, 1), compute_two_sided_quantile(bootstrap.confidence, count), float(worth)
-        )
-    counts = np.unique(labels, return_counts=True)[1] if bootstrap.stratified else np.array([len(labels)])
-    # A class's share of a mean varies as 1 / images; with one image of it, resampling shows nothing at all.
-    inflation = (1 / np.maximum(counts - 1, 0.5)).sum() / (1 / counts).sum()
-    return Precision(float(inflation), compute_two_sided_quantile(bootstrap.confidence))
-
-
-def draw_weights(
-    labels: NDArray[np.int64],
-    bootstrap: Bootstrap,
-    *,
-    groups: NDArray[np.int64] | None = None,
-    cells_a_sample: int = 0,
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the bootstrap's weights (n, b) in chunks: how often each image is drawn in each resampling.
-
-    Args:
-        labels: (n,) class of each image; the strata.
-        bootstrap: Number of resamplings, seed and stratification.
-        groups: (n,) from `encode_groups`: whole groups are drawn then, whatever their classes.
-        cells_a_sample: Numbers that the caller holds for each resampling, to keep the chunks small enough.
-
-    Yields:
-        (n, b) float32: how often each image was drawn, in each of b resamplings.
-    """
-    if groups is not None:
-        yield from draw_group_weights(groups, bootstrap, cells_a_sample=cells_a_sample)
-        return
-    count = len(labels)
-    strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    if not bootstrap.stratified:
-        strata = [np.arange(count)]
-    generator = np.random.default_rng(bootstrap.seed)
-    chunk = max(1, CHUNK_CELLS // max(count, cells_a_sample, 1))
-    for start in range(0, bootstrap.samples, chunk):
-        size = min(chunk, bootstrap.samples - start)
-        weights = np.empty((count, size), dtype=np.float32)
-        for members in strata:
-            weights[members] = _draw_counts(generator, len(members), size)
-        yield weights
-
-
 def list_units(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Units:
     """Return the jackknife's units, the images or groups that are left out one at a time.
 
@@ -200,42 +111,6 @@ def leave_out_weights(units: Units, *, cells_a_sample: int = 0) -> Iterator[NDAr
     yield from build_jackknife_weights(units, chunk_cells=CHUNK_CELLS, cells_a_sample=cells_a_sample)
 
 
-def draw_group_weights(
-    groups: NDArray[np.int64], bootstrap: Bootstrap, *, cells_a_sample: int = 0
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the weights (n, b) of a cluster bootstrap in chunks, drawing whole groups, as their images are dependent.
-
-    See Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8. It is not stratified: a group
-    may hold several classes.
-
-    Args:
-        groups: (n,) number of each image's group, from 0.
-        bootstrap: Number of resamplings, and seed.
-        cells_a_sample: Numbers that the caller holds for each resampling, to keep the chunks small enough.
-
-    Yields:
-        (n, b) float32: how often each image was drawn, in each of b resamplings.
-    """
-    generator = np.random.default_rng(bootstrap.seed)
-    count = int(groups.max()) + 1
-    chunk = max(1, CHUNK_CELLS // max(len(groups), cells_a_sample, 1))
-    for start in range(0, bootstrap.samples, chunk):
-        yield _draw_counts(generator, count, min(chunk, bootstrap.samples - start))[groups]
-
-
-def compute_percentile_interval(samples: NDArray[np.float64], confidence: float) -> tuple[float, float] | None:
-    """Return the percentile interval: the middle ``confidence`` of (m,) resampled metrics; None where all are NaN.
-
-    Resamplings in which the metric is not defined (NaN) are left out.
-    """
-    defined = samples[np.isfinite(samples)]
-    if not len(defined):
-        return None
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def compute_effective_images(per_class: NDArray[np.float64]) -> float:
     """Return the effective number of images of a mean over classes: (classes squared) / sum(1 / images of the class).
 
@@ -244,52 +119,28 @@ def compute_effective_images(per_class: NDArray[np.float64]) -> float:
     return float(len(per_class) ** 2 / (1 / per_class).sum())
 
 
-def _draw_counts(generator: np.random.Generator, members: int, size: int) -> NDArray[np.float32]:
-    """Return (members, size): how often each was drawn when drawing ``members`` times, ``size`` times over."""
-    # One bincount over all resamplings is faster than a multinomial draw for each.
-    drawn = generator.integers(0, members, (members, size))
-    cells = drawn * size + np.arange(size)
-    return np.bincount(cells.ravel(), minlength=members * size).reshape(members, size).astype(np.float32)
-
-
-def estimate_from_samples(
-    value: float | None,
-    samples: NDArray[np.float64],
-    bootstrap: Bootstrap,
-    *,
-    images: float | None,
-    reason: str = "",
-    precision: Precision | None = None,
-    most: float | None = None,
-) -> Estimate:
-    """Return a metric with its bootstrap interval: effective Wilson for shares, else expanded percentiles.
+def estimate_from_samples(value: float, samples: NDArray[np.float64], precision: Precision) -> Estimate:
+    """Return a metric with the expanded percentiles of its bootstrap; without an interval where no resampling differs.
 
     Args:
-        value: The metric; None where it is not defined.
+        value: The metric.
         samples: (m,) the metric of each resampling.
-        bootstrap: Settings, for the confidence.
-        images: How many images the share, or mean of shares, is of; None for a metric that is no share.
-        reason: Why the metric is not defined.
-        precision: Small-sample corrections; none by default.
-        most: Effective number of images if all classes are equally hard. A class that happens to be without a mistake
-            makes the resamplings show more than that; the geometric mean of both is taken then, which simulations
-            support. By default there is no such limit.
+        precision: Small-sample corrections, and how many standard errors the interval reaches.
     """
-    if value is None:
-        return Estimate(None, reason=reason)
-    precision = precision or Precision(1.0, compute_two_sided_quantile(bootstrap.confidence))
-    defined = samples[np.isfinite(samples)]
     wide = 1 - 2 * float(ndtr(-precision.quantile * precision.inflation**0.5))
-    interval = compute_percentile_interval(defined, wide)
+    return estimate_percentiles(value, samples, wide)
+
+
+def estimate_percentiles(value: float, samples: NDArray[np.float64], confidence: float) -> Estimate:
+    """Return a metric with the percentile interval of its (m,) resampled values.
+
+    Values that are all the same show nothing of what other images would do, and give no interval.
+    """
+    interval = compute_percentile_interval(samples, confidence)
     if interval is None:
         return Estimate(value, reason="no interval: too many images and classes to resample")
-    if images and np.ptp(defined) == 0 and round(value, 9) in (0.0, 1.0):
-        return _exact_estimate(value, images * precision.worth, bootstrap.confidence)
-    if images and 0 <= value <= 1:
-        count = compute_effective_count(value, float(defined.var()) * precision.inflation)
-        if count is not None:
-            low, high = compute_wilson_interval(value, _believed(count, most), precision.quantile)
-            return Estimate(value, float(low), float(high), method="effective wilson")
+    if interval[1] - interval[0] <= _ROUNDING * max(map(abs, interval)):
+        return Estimate(value, reason="no interval: the metric is the same in every resampling")
     return Estimate(value, *interval, method="percentile")
 
 
@@ -312,7 +163,9 @@ def estimate_from_left_out(
         confidence: Coverage of the interval, in (0, 1).
         reason: Why the metric is not defined.
         flawless: How many independent images a share of 0 or 1 counts as; None for a metric that is no share.
-        most: As in `estimate_from_samples`.
+        most: Effective number of images if all classes are equally hard. A class that happens to be without a mistake
+            makes the variance show more than that; the geometric mean of both is taken then, which simulations
+            support. By default there is no such limit.
         scale: Scale on which the interval of a metric that is no share is symmetric.
         quantile: How many standard errors the interval reaches; by default Student's t with the degrees of freedom of
             the jackknife's variance.
@@ -327,14 +180,72 @@ def estimate_from_left_out(
         missing = np.isnan(left_out.values).all()
         what = "too many images and classes to resample" if missing else "the metric rests on one image or group"
         return Estimate(value, reason=f"no interval: {what}")
+    reach = spread.quantile(confidence) if quantile is None else quantile
+    if flawless and 0 <= value <= 1:
+        count = _limit_count(compute_effective_count(value, spread.error**2), most, flawless)
+        low, high = compute_wilson_interval(value, count, reach)
+        return Estimate(value, float(low), float(high), method="effective wilson")
     if spread.error <= _ROUNDING * abs(value):
         return Estimate(value, reason="no interval: the metric is the same without any one image or group")
-    reach = spread.quantile(confidence) if quantile is None else quantile
-    count = compute_effective_count(value, spread.error**2) if flawless and 0 <= value <= 1 else None
-    if count is not None:
-        low, high = compute_wilson_interval(value, _believed(count, most), reach)
-        return Estimate(value, float(low), float(high), method="effective wilson")
-    return Estimate(value, *compute_scaled_interval(value, reach * spread.error, scale), method="jackknife")
+    ends = compute_scaled_interval(value, reach * spread.error, scale)
+    if not all(map(isfinite, ends)):
+        return Estimate(value, reason="no interval: too few images to say")
+    return Estimate(value, *ends, method="jackknife")
+
+
+def limit_estimate(found: Estimate, low: float, high: float) -> Estimate:
+    """Return an estimate whose interval lies between the smallest and the largest value that its metric can have."""
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(found.low, low), high=min(found.high, high))
+
+
+@dataclass(frozen=True)
+class ClassShares:
+    """The shares of classes that a metric is the mean of.
+
+    Attributes:
+        values: (k,) the share of each class; NaN for one without images, which is left out of the mean.
+        images: (k,) how many independent images each is of; 0 of a class whose share is only 0 by convention.
+    """
+
+    values: NDArray[np.float64]
+    images: NDArray[np.float64]
+
+
+def widen_for_classes(found: Estimate, shares: ClassShares, confidence: float) -> Estimate:
+    """Return a mean over classes whose interval allows for what classes without a mistake, or a hit, leave open.
+
+    No resampling and no image left out shows a mistake that was not made: a class of one image, missed, could be found
+    nine times out of ten. So the ends reach at least as far as the mean would go if these classes were at the end of
+    their exact interval (Clopper and Pearson), all together as one share of their effective number of images.
+    """
+    if found.value is None:
+        return found
+    low, high = (found.value if end is None else end for end in (found.low, found.high))
+    rounded = np.round(shares.values, 9)
+    present = np.isfinite(rounded).sum()
+    for extreme in (0.0, 1.0):
+        sure = rounded == extreme
+        if sure.any():
+            reach = _sum_open_ends(shares.images[sure], confidence) / present
+            # What is wholly unknown comes on top of what the other classes leave open.
+            if (shares.images[sure] == 0).any():
+                reach += (high - found.value) * (1 - sure.sum() / present)
+            low, high = (min(low, found.value - reach), high) if extreme else (low, max(high, found.value + reach))
+    low, high = max(low, 0.0), min(high, 1.0)
+    # Without any interval and without such classes there is nothing to go by.
+    if low == high or (low, high) == (found.low, found.high):
+        return found
+    return Estimate(found.value, low, high, method=found.method or "clopper-pearson")
+
+
+def _sum_open_ends(images: NDArray[np.float64], confidence: float) -> float:
+    """Return how far the sum of some classes' shares may be from what it seems, none of which shows any spread."""
+    # A class of no image at all may be anything.
+    some = images[images > 0]
+    bound = compute_exact_bound(compute_effective_images(some), confidence) if len(some) else 0.0
+    return float(len(images) - len(some) + len(some) * (1 - bound))
 
 
 def estimate_mean(
@@ -357,9 +268,19 @@ def estimate_mean(
     return estimate_from_left_out(float(values.mean()), left_out, bootstrap.confidence, scale=scale)
 
 
-def _believed(count: float, most: float | None) -> float:
-    """Return the effective number of images in use: that of the variance, limited by ``most``."""
-    return count if most is None or count <= most else (count * most) ** 0.5
+def _limit_count(count: float | None, most: float | None, flawless: float) -> float:
+    """Return the effective number of images in use: that of the variance, limited by ``most`` and ``flawless``.
+
+    Args:
+        count: From `compute_effective_count`; None without any variance.
+        most: As in `estimate_from_left_out`.
+        flawless: As in `estimate_from_left_out`.
+    """
+    # A variance near 0 is more likely a lack of images than certainty.
+    limit = _MOST_WORTH * (most or flawless)
+    if count is None:
+        return limit
+    return min(count if most is None or count <= most else (count * most) ** 0.5, limit)
 
 
 def estimate_share(hits: float, images: float, confidence: float) -> Estimate:

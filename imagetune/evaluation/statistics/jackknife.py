@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import exp, inf, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ Floats = NDArray[np.float64]
 
 # With one degree of freedom an interval would be six times as long as with many, and say nothing.
 MIN_FREEDOM = 2.0
+# An error that may be a thousand times as large as the one that was found is unknown.
+_LARGEST_POWER = log(1000)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,11 @@ def compute_spread(left_out: LeftOut) -> Spread | None:
     return Spread(variance**0.5, float(min(max(freedom, MIN_FREEDOM), most)))
 
 
+def _exponentiate(power: float) -> float:
+    """Return e to a power; infinite from a factor of a thousand on, of which no metric tells anything."""
+    return exp(power) if power < _LARGEST_POWER else inf
+
+
 def compute_scaled_interval(value: float, reach: float, scale: Scale) -> tuple[float, float]:
     """Return the ends of the interval that is symmetric on a transformed scale (delta method).
 
@@ -160,12 +168,12 @@ def compute_scaled_interval(value: float, reach: float, scale: Scale) -> tuple[f
     """
     if scale == "loss":
         # On the logarithm the lower end stays above 0, as an error does.
-        factor = float(np.exp(reach / value))
+        factor = _exponentiate(reach / value)
         return value / factor, value * factor
     if scale == "shortfall":
         # What is missing to 1 stays above 0, so that the upper end stays below 1.
         missing = 1 - value
-        factor = float(np.exp(reach / missing))
+        factor = _exponentiate(reach / missing)
         return 1 - missing * factor, 1 - missing / factor
     if scale == "correlation":
         # Fisher's z keeps both ends between -1 and 1.

@@ -15,7 +15,7 @@ from scipy.signal import convolve
 from scipy.special import ndtri
 from scipy.stats import binom, binomtest
 
-from imagetune.evaluation.statistics.intervals import CHUNK_CELLS
+from imagetune.evaluation.statistics.bootstrap import CHUNK_CELLS
 
 # Swaps drawn where not all can be counted: at p = 0.05 the Monte Carlo error is then 0.005.
 SWAPS = 2000

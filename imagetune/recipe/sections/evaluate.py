@@ -102,7 +102,7 @@ class EvaluateConfig(Section):
     top_k: Annotated[int, Field(ge=2, le=100)] = 3
     """k of the top-k accuracy, 2 to 100."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
-    """Number of bootstrap resamples behind each confidence interval, 100 to 100000."""
+    """Number of bootstrap resamples, and most images or groups that the jackknife leaves out in turn, 100 to 100000."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Coverage of the confidence intervals, between 0.5 and 1."""
     batch_size: PositiveInt | None = None

@@ -114,11 +114,18 @@ def _describe_label_errors(section: Section) -> Iterator[str]:
         if found:
             # Only the document of regression has ``beyond``, its number of standard deviations.
             how = "the nearest neighbours" if "beyond" in section else "confident learning"
-            confirmed = f", {found['confident']} of them confirmed by {how}" if "confident" in found else ""
-            yield f"{found['found']} of {found['images']} {where} labels are suspected to be wrong{confirmed}."
+            confirmed = f", {found['confident']} of them confirmed by {how}" if found.get("marked") else ""
+            yield (
+                f"{found['found']} of {found['images']} {where} labels are suspected{confirmed}; without any wrong "
+                f"label about {found['expected_false_alarms']['found']:.0f} would be."
+            )
 
 
 def _describe_out_of_distribution(section: Section) -> Iterator[str]:
+    if section["threshold"] is None:
+        reason = str(section["reason"])
+        yield f"{reason[:1].upper()}{reason[1:]}."
+        return
     tested = section["splits"].get("test")
     if tested:
         yield f"{_format_percent(tested['flagged'])} of the test images are flagged as out-of-distribution."

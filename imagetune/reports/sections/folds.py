@@ -41,7 +41,8 @@ def _draw_folds(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) 
     with drawing_style():
         figure = Figure(figsize=_INCHES, layout="constrained")
         axes = figure.subplots()
-        axes.axvspan(spread["low"], spread["high"], color=BAND, lw=0)
+        if spread["low"] is not None:
+            axes.axvspan(spread["low"], spread["high"], color=BAND, lw=0)
         axes.axvline(spread["mean"], color=MUTED, dashes=(4, 2), lw=1)
         # Downwards, as the axis rises and the first fold shall be on top.
         places = range(len(folds), 0, -1)

@@ -21,10 +21,10 @@ _DASHES = {"train": "solid", "val": "dashed", "test": "dotted"}
 
 
 def view_out_of_distribution(run: RunFiles) -> Mapping[str, Any] | None:
-    """Return what the section shows; None where evaluation.json has no such part."""
+    """Return what the section shows: without a threshold only why there is none; None where there is no such part."""
     found = run.evaluation.get("out_of_distribution")
-    if not found:
-        return None
+    if not found or found["threshold"] is None:
+        return found
     highest = [
         {**one, **view_thumbnail(one["path"], root=run.images_root, config=run.recipe.data, pixels=PIXELS)}
         for one in found["highest_scores"][:MAX_SHOWN]
@@ -35,6 +35,7 @@ def view_out_of_distribution(run: RunFiles) -> Mapping[str, Any] | None:
         "drawing": draw_scores(found),
         "names": names,
         "tested_name": SPLITS[found["tested"]],
+        "chosen_names": " and ".join(SPLITS[name] for name in found["chosen_on"]["splits"]),
         "highest_scores": highest,
     }
 

@@ -14,6 +14,7 @@ _METHODS = {
     "jackknife": "jackknife, leaving out one image or group at a time",
     "clopper-pearson": "the exact interval of Clopper and Pearson, where nothing or everything is right",
     "percentile": "bootstrap percentiles, widened for small samples",
+    "logit": "symmetric in the logit",
 }
 
 

@@ -3,9 +3,11 @@ from imagetune.commands.explain import Explanation
 from imagetune.evaluation.predict import ImagePrediction
 
 
-def test_a_class_is_shown_with_its_probability():
-    prediction = ImagePrediction("a.png", "red", {"red": 0.75, "blue": 0.25}, None)
-    assert format_prediction(prediction) == "a.png\tred\t0.750"
+def test_a_class_is_shown_with_its_probability_the_runner_up_and_the_margin():
+    prediction = ImagePrediction("a.png", "red", {"red": 0.6, "blue": 0.3, "green": 0.1}, None)
+    assert format_prediction(prediction) == "a.png\tred\t0.600\tthen blue 0.300\tmargin 0.300"
+    chosen = ImagePrediction("a.png", "blue", {"red": 0.6, "blue": 0.4}, None)
+    assert format_prediction(chosen) == "a.png\tblue\t0.400\tthen red 0.600\tmargin -0.200"
 
 
 def test_sets_and_out_of_distribution_images_are_shown():

@@ -10,7 +10,7 @@ from imagetune.evaluation.comparison.document import ComparedRun, build_comparis
 from imagetune.evaluation.comparison.metrics import build_metric_function, prepare_predictions
 from imagetune.evaluation.comparison.results import Churn, Closeness
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
 from imagetune.evaluation.statistics.paired_tests import (
     compute_images_needed,
     compute_mcnemar_p_value,

@@ -12,7 +12,7 @@ from imagetune.evaluation.errors.slices import (
     iterate_slices,
     parse_column,
 )
-from imagetune.evaluation.statistics.intervals import Bootstrap
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
 
 
 def table(right, inside):

@@ -4,7 +4,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_absolu
 
 from imagetune.core.files import write_json
 from imagetune.evaluation.features.baselines import analyse_baselines, compute_errors, estimate_paired_difference
-from imagetune.evaluation.statistics.intervals import Bootstrap
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
 from imagetune.reports.sections.baselines import view_baselines
 from imagetune.run_folder.reader import read_run
 

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from imagetune.core.files import write_json
 from imagetune.core.run_files import LABEL_ERRORS
@@ -66,6 +67,29 @@ def test_clean_labels_are_hardly_suspected(examined):
     document = analyse_label_errors(run)
     assert document["learned"]["found"] <= 10
     assert document["learned"]["confident"] <= 3
+
+
+def test_on_clean_labels_as_many_are_suspected_as_are_expected(examined):
+    # Classes that overlap: a probe disagrees with right labels, too, and none of them may be called confirmed.
+    run = run_of(examined, {"train": blobs(400, seed=3, spread=0.35), "val": blobs(100, seed=4, spread=0.35)})
+    found = analyse_label_errors(run)["learned"]
+    expected = found["expected_false_alarms"]
+    assert found["found"] > 30
+    assert expected["found"] == pytest.approx(found["found"], rel=0.35)
+    assert (found["marked"], found["confident"]) == (False, 0)
+
+
+def test_many_wrong_labels_are_more_than_are_expected(examined):
+    found = analyse_label_errors(run_of(examined, {"train": blobs(400, seed=1, flipped=0.1)}))["learned"]
+    assert found["marked"]
+    assert found["confident"] >= 2 * found["expected_false_alarms"]["confident"]
+
+
+def test_of_few_images_there_is_a_ranking_only(examined):
+    found = analyse_label_errors(run_of(examined, {"train": blobs(142, seed=1, flipped=0.1)}))["learned"]
+    assert found["suspects"]
+    assert (found["marked"], found["confident"]) == (False, 0)
+    assert not any(suspect["confident"] for suspect in found["suspects"])
 
 
 def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):

@@ -10,9 +10,11 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from imagetune.evaluation.features.out_of_distribution import (
-    MIN_IMAGES,
     analyse_out_of_distribution,
     choose_score_threshold,
+    count_images_needed,
+    estimate_false_alarms,
+    estimate_threshold_interval,
 )
 from imagetune.model.build import LOGITS, build_model
 from imagetune.model.manifest import read_manifest, save_model
@@ -55,12 +57,12 @@ def model(features, tmp_path_factory):
 def run(model, features, examined, tmp_path):
     """Make a run of that model, whose folder holds it, with the score that is asked for."""
 
-    def make(score):
+    def make(score, share=0.05):
         made, folder, predictions = model
         seen, labels = features
         shutil.copytree(folder, tmp_path / "run" / "model", dirs_exist_ok=True)
         parts = {name: seen[name] for name in labels}
-        setting = f", out_of_distribution: {score}"
+        setting = f", out_of_distribution: {score}, out_of_distribution_share: {share}"
         return examined(labels, parts, predictions, classes=CLASSES, model=made, evaluate=setting)
 
     return make
@@ -75,7 +77,7 @@ def _evidence(score, model, seen):
 
 @pytest.mark.parametrize("score", ["energy", "mahalanobis"])
 def test_noise_and_photographs_are_flagged_among_the_shipped_images(run, features, model, score):
-    examined = run(score)
+    examined = run(score, 0.05 if score == "mahalanobis" else 0.1)
     analyse_out_of_distribution(examined)
     detector = read_detector(examined.folder / "model", read_manifest(examined.folder / "model").out_of_distribution)
     seen, _ = features
@@ -84,14 +86,23 @@ def test_noise_and_photographs_are_flagged_among_the_shipped_images(run, feature
     for name in ("noise", "photographs"):
         strange = detector.scores(_evidence(score, model, seen[name]), "single_label")
         area = roc_auc_score(np.repeat([0, 1], [len(known), len(strange)]), np.concatenate([known, strange]))
+        # The flag must use what the score knows, not hang on the extreme of a few validation images.
+        assert score == "energy" or detector.flagged(strange).mean() >= 0.9
         print(score, name, area, detector.flagged(strange).mean(), detector.flagged(known).mean())
         assert area >= least[score][name], (score, name, area)
 
 
-def test_the_threshold_flags_the_stated_share_of_validation(run):
-    document = analyse_out_of_distribution(run("energy"))
-    assert document["splits"]["val"]["flagged"]["value"] <= 0.05
-    assert document["splits"]["val"]["flagged"]["value"] > 0
+def test_the_threshold_flags_the_stated_share_of_images_that_the_detector_has_not_seen(run):
+    examined = run("mahalanobis")
+    document = analyse_out_of_distribution(examined)
+    learned = [document["splits"][name] for name in ("train", "val")]
+    images = sum(split["images"] for split in learned)
+    assert document["chosen_on"] == {"splits": ["train", "val"], "images": images}
+    flagged = sum(split["flagged"]["value"] * split["images"] for split in learned)
+    assert 0.03 * images < flagged <= 0.05 * images
+    assert document["false_alarms"]["low"] < 0.05 < document["false_alarms"]["high"] < 0.1
+    low, high = document["threshold_interval"]
+    assert low < document["threshold"] < high
     assert document["splits"]["test"]["images"] == sum(document["histogram"]["counts"]["test"])
     assert document["highest_scores"][0]["score"] >= document["highest_scores"][1]["score"]
 
@@ -105,10 +116,10 @@ def test_the_manifest_keeps_the_rule_and_the_hash_of_its_statistics(run):
 
 
 def test_poisoned_test_images_leave_the_threshold_as_it_is(run):
-    examined = run("energy")
+    examined = run("mahalanobis")
     threshold = analyse_out_of_distribution(examined)["threshold"]
     test = examined.splits["test"]
-    poisoned = replace(test, features=test.features * 50)
+    poisoned = replace(test, features=-test.features)
     again = analyse_out_of_distribution(replace(examined, splits={**examined.splits, "test": poisoned}))
     assert again["threshold"] == threshold
     assert again["splits"]["test"]["flagged"] != analyse_out_of_distribution(examined)["splits"]["test"]["flagged"]
@@ -117,10 +128,11 @@ def test_poisoned_test_images_leave_the_threshold_as_it_is(run):
 def test_too_few_validation_images_and_off_leave_the_manifest_alone(run):
     examined = run("off")
     assert analyse_out_of_distribution(examined) is None
-    examined = run("energy")
-    val = examined.splits["val"]
-    few = replace(val, records=val.records[: MIN_IMAGES - 1])
-    assert analyse_out_of_distribution(replace(examined, splits={**examined.splits, "val": few})) is None
+    # Of the head's logits only validation images say how unlike new ones are, and there are too few of them.
+    document = analyse_out_of_distribution(run("energy"))
+    assert document["threshold"] is None
+    assert document["needed"] == 72
+    assert document["reason"].startswith(f"no image is flagged: {document['images']} validation images are too few")
     assert read_manifest(examined.folder / "model").out_of_distribution is None
 
 
@@ -129,3 +141,19 @@ def test_a_threshold_is_a_score_of_validation_that_few_lie_above():
     assert choose_score_threshold(scores, 0.05) == 94
     assert (scores > choose_score_threshold(scores, 0.05)).sum() == 5
     assert choose_score_threshold(scores[:10], 0.05) == scores[:10].max()
+
+
+def test_few_images_leave_the_share_that_is_flagged_open():
+    # 1 - 0.95^72 is the first above 0.975; the highest of 28 scores is exceeded by up to 12% of new images.
+    assert count_images_needed(0.05, 0.95) == 72
+    assert estimate_false_alarms(0, 28, 0.95).high == pytest.approx(1 - 0.025 ** (1 / 28))
+    found = estimate_false_alarms(17, 340, 0.95)
+    assert (found.low, found.high) == pytest.approx((0.032, 0.078), abs=0.003)
+
+
+def test_the_interval_of_the_threshold_holds_the_true_quantile_as_often_as_it_says():
+    random, held = np.random.default_rng(0), 0
+    for _ in range(2000):
+        low, high = estimate_threshold_interval(random.random(150), 0.05, 0.95)
+        held += low <= 0.95 <= high
+    assert 0.94 <= held / 2000 <= 0.985

@@ -4,13 +4,12 @@ from sklearn import metrics as sk
 
 from imagetune.evaluation.metrics.scores import (
     compute_log_losses,
+    compute_metrics_without,
     compute_top_k_hits,
     compute_weighted_confusion,
-    resample,
 )
-from imagetune.evaluation.statistics.intervals import Bootstrap, draw_weights
-
-BOOTSTRAP = Bootstrap(samples=6, seed=9)
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
+from imagetune.evaluation.statistics.intervals import leave_out_weights, list_units
 
 
 @pytest.fixture(params=[0.3, 3.0], ids=["poor", "good"])
@@ -21,15 +20,19 @@ def data(request, made_up):
     return predictions.labels, probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
+def units(labels):
+    """A dozen of images are left out at a time."""
+    return list_units(labels, Bootstrap(samples=6, seed=9))
+
+
 def columns(labels):
-    chunks = list(draw_weights(labels, BOOTSTRAP, cells_a_sample=25))
-    return np.concatenate(chunks, axis=1).T
+    return np.concatenate(list(leave_out_weights(units(labels), cells_a_sample=25)), axis=1).T
 
 
-def test_every_resampled_headline_is_what_scikit_learn_says_of_the_same_weights(data):
+def test_every_headline_without_some_images_is_what_scikit_learn_says_of_the_same_weights(data):
     labels, probabilities = data
     predicted = probabilities.argmax(axis=1)
-    found = resample(labels, probabilities, top_k=2, bootstrap=BOOTSTRAP).headline
+    found = compute_metrics_without(labels, probabilities, top_k=2, without=units(labels)).headline
     for index, weights in enumerate(columns(labels)):
         shared = {"average": "macro", "zero_division": 0.0, "sample_weight": weights}
         expected = {
@@ -45,9 +48,9 @@ def test_every_resampled_headline_is_what_scikit_learn_says_of_the_same_weights(
         assert {name: values[index] for name, values in found.items()} == pytest.approx(expected, abs=1e-6)
 
 
-def test_every_resampled_class_metric_is_what_scikit_learn_says_of_the_same_weights(data):
+def test_every_class_metric_without_some_images_is_what_scikit_learn_says_of_the_same_weights(data):
     labels, probabilities = data
-    found = resample(labels, probabilities, top_k=2, bootstrap=BOOTSTRAP).per_class
+    found = compute_metrics_without(labels, probabilities, top_k=2, without=units(labels)).per_class
     for index, weights in enumerate(columns(labels)):
         precision, recall, f1, _ = sk.precision_recall_fscore_support(
             labels, probabilities.argmax(axis=1), sample_weight=weights, zero_division=0.0
@@ -67,7 +70,8 @@ def test_a_weighted_confusion_matrix_counts_each_image_as_often_as_it_was_drawn(
 
 def test_a_class_without_images_has_no_metrics_and_stays_out_of_the_means():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]])
-    found = resample(np.array([0, 1, 0]), probabilities, top_k=2, bootstrap=BOOTSTRAP)
+    labels = np.array([0, 1, 0])
+    found = compute_metrics_without(labels, probabilities, top_k=2, without=units(labels))
     assert np.isnan(found.per_class["f1"][:, 2]).all()
     assert (found.headline["f1"] == 1).all()
 
@@ -86,6 +90,7 @@ def test_a_true_class_of_probability_zero_costs_a_finite_loss():
 def test_the_roc_auc_is_left_out_where_it_would_take_too_long(monkeypatch, made_up):
     monkeypatch.setattr("imagetune.evaluation.metrics.scores.AUC_STEPS", 10)
     predictions = made_up(30, 3)
-    found = resample(predictions.labels, predictions.probabilities, top_k=2, bootstrap=BOOTSTRAP)
+    without = units(predictions.labels)
+    found = compute_metrics_without(predictions.labels, predictions.probabilities, top_k=2, without=without)
     assert np.isnan(found.headline["roc_auc"]).all()
     assert np.isfinite(found.headline["f1"]).all()

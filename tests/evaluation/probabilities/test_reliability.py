@@ -12,7 +12,7 @@ from imagetune.evaluation.probabilities.reliability import (
     estimate_calibration_error,
     simulate_chance_errors,
 )
-from imagetune.evaluation.statistics.intervals import Bootstrap
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
 
 
 def predictions(n, *, seed, slope=1.0):

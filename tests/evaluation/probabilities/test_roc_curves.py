@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from imagetune.evaluation.probabilities.roc_curves import analyse_curves, estimate_average_precision, estimate_roc_auc
+from imagetune.evaluation.metrics.areas import estimate_average_precision, estimate_roc_auc
+from imagetune.evaluation.probabilities.roc_curves import analyse_curves
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -68,6 +69,13 @@ def test_nothing_out_of_order_is_no_certainty():
     assert metric.low == pytest.approx(0.025 ** (1 / 10))
     assert estimate_average_precision(true, np.arange(30.0), 0.95).low == pytest.approx(0.025 ** (1 / 10))
     assert estimate_roc_auc(true, -np.arange(30.0), 0.95).value == 0.0
+
+
+def test_scores_that_are_all_the_same_are_no_certainty():
+    metric = estimate_roc_auc(np.arange(30) >= 20, np.full(30, 0.4), 0.95)
+    assert metric.value == 0.5
+    assert metric.low < 0.4
+    assert metric.high > 0.6
 
 
 def test_a_class_without_images_has_no_curve():

@@ -6,25 +6,20 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from imagetune.evaluation.metrics.scores import (
-    average_present_classes,
-    compute_class_metrics,
-    compute_weighted_confusion,
-)
+from imagetune.evaluation.document import evaluate_split
+from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import Draws
-from imagetune.evaluation.statistics.intervals import (
+from imagetune.evaluation.statistics.bootstrap import (
     Bootstrap,
+)
+from imagetune.evaluation.statistics.intervals import (
     Estimate,
-    compute_effective_images,
-    compute_percentile_interval,
-    compute_precision,
-    draw_weights,
     estimate_f1,
-    estimate_from_samples,
     estimate_share,
 )
 from imagetune.evaluation.statistics.proportions import compute_auc_interval, compute_two_sided_quantile
 from imagetune.evaluation.statistics.verdict import subtract_estimates
+from imagetune.recipe.sections.evaluate import EvaluateConfig
 
 BAND = (0.93, 0.97)
 DRAWS = 250
@@ -46,38 +41,35 @@ def chances_of_predictions(recalls: np.ndarray, generator: np.random.Generator) 
     return chances
 
 
-def means(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    counts = confusion.astype(np.float64)
-    present = counts.sum(axis=1) > 0
-    return {name: average_present_classes(values, present) for name, values in compute_class_metrics(counts).items()}
+def truth_of_means(chances: np.ndarray, counts: list[int]) -> dict[str, float]:
+    """Return the metrics of very many images, so many of each class."""
+    confusion = chances * np.array(counts)[:, None]
+    right, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return {
+        "balanced_accuracy": float((right / true).mean()),
+        "f1": float((2 * right / (true + predicted)).mean()),
+        "precision": float((right / predicted).mean()),
+    }
 
 
-def coverage_of_means(counts: list[int], recalls: list[float], trials: int) -> dict[str, tuple[float, float]]:
-    """Return how often the interval holds the truth, and how often plain percentiles would, by metric."""
+def coverage_of_means(counts: list[int], recalls: list[float], trials: int) -> dict[str, float]:
+    """Return how often the intervals of means over classes hold the truth, as a run's test makes them, by metric."""
     generator = np.random.default_rng(5)
     chances, classes = chances_of_predictions(np.array(recalls), generator), len(counts)
-    labels = np.repeat(np.arange(classes), counts)
-    truth = {name: float(value[0]) for name, value in means((chances.T * counts).T[:, :, None] * 1e6).items()}
-    steps, worth = chances.cumsum(axis=1), compute_effective_images(np.array(counts, dtype=float))
-    most = {"recall": worth, "f1": 2 * worth}
-    right = {name: np.zeros(2) for name in most}
+    labels, steps, truth = (
+        np.repeat(np.arange(classes), counts),
+        chances.cumsum(axis=1),
+        truth_of_means(chances, counts),
+    )
+    held = dict.fromkeys(truth, 0)
     for trial in range(trials):
-        predictions = (generator.random(len(labels))[:, None] > steps[labels]).sum(axis=1).clip(0, classes - 1)
-        bootstrap = Bootstrap(DRAWS, 0.95, trial)
-        values = means(compute_weighted_confusion(labels, predictions, classes, np.ones((len(labels), 1), np.float32)))
-        (weights,) = draw_weights(labels, bootstrap)
-        samples, precision = (
-            means(compute_weighted_confusion(labels, predictions, classes, weights)),
-            compute_precision(labels, bootstrap),
-        )
-        for name, limit in most.items():
-            value = float(values[name][0])
-            found = estimate_from_samples(
-                value, samples[name], bootstrap, images=worth, precision=precision, most=limit
-            )
-            low, high = compute_percentile_interval(samples[name], 0.95) or (value, value)
-            right[name] += holds(found, truth[name]), low <= truth[name] <= high
-    return {name: (float(both[0]) / trials, float(both[1]) / trials) for name, both in right.items()}
+        predicted = (generator.random(len(labels))[:, None] > steps[labels]).sum(axis=1).clip(0, classes - 1)
+        outputs = 0.9 * np.eye(classes)[predicted] + 0.1 / classes
+        some = Predictions(tuple(map(str, labels)), labels, outputs, tuple("abcdefghij"[:classes]))
+        metrics = evaluate_split(some, config=EvaluateConfig(bootstrap_samples=DRAWS), seed=trial).metrics
+        for name, true in truth.items():
+            held[name] += holds(metrics[name], true)
+    return {name: count / trials for name, count in held.items()}
 
 
 def sizes_of(count: int, size: int, spread: str, generator: np.random.Generator) -> np.ndarray:
@@ -150,12 +142,28 @@ def test_an_area_under_the_curve(positives: int, negatives: int, shift: float) -
     assert BAND[0] <= ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean() <= BAND[1]
 
 
-def test_means_over_classes_where_plain_percentiles_fail() -> None:
-    found = coverage_of_means([10] * 8, np.linspace(0.91, 0.99, 8).tolist(), 1000)
-    assert BAND[0] <= found["recall"][0] <= BAND[1]
-    assert BAND[0] <= found["f1"][0] <= BAND[1]
-    assert found["recall"][1] < BAND[0]
-    assert found["f1"][1] < BAND[0]
+def test_means_over_classes() -> None:
+    found = coverage_of_means([10] * 8, np.linspace(0.91, 0.99, 8).tolist(), 300)
+    # What is found in 300 trials is itself unsure by more than a point.
+    assert all(BAND[0] - 0.015 <= covered <= BAND[1] + 0.015 for covered in found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("counts", "recalls"),
+    [
+        ([120, 1], [0.99, 0.8]),
+        ([120, 1], [1.0, 0.3]),
+        ([120, 10], [1.0, 0.02]),
+        ([5, 5], [0.99, 0.02]),
+        ([1] * 10, [0.95] * 5 + [0.3] * 5),
+        ([40, 5, 1], [0.95, 0.6, 0.5]),
+    ],
+)
+def test_means_over_classes_of_which_some_show_nothing_are_rather_too_unsure(
+    counts: list[int], recalls: list[float]
+) -> None:
+    # One image of a class, or one class that is always predicted: the usual intervals were of length 0 there.
+    assert min(coverage_of_means(counts, recalls, 80).values()) >= BAND[0] - 0.03
 
 
 def test_images_in_groups_where_ignoring_them_fails() -> None:
@@ -176,8 +184,10 @@ def test_images_in_groups_where_ignoring_them_fails() -> None:
     ],
 )
 def test_means_over_classes_of_all_kinds(counts: list[int], recalls: list[float]) -> None:
-    for name, (covered, _) in coverage_of_means(counts, recalls, 3000).items():
-        assert BAND[0] <= covered <= BAND[1], name
+    found = coverage_of_means(counts, recalls, 1500)
+    # A class that is predicted seldom has a precision that its few images leave rather too unsure.
+    assert found.pop("precision") >= BAND[0] - 0.005
+    assert all(BAND[0] - 0.005 <= covered <= BAND[1] + 0.005 for covered in found.values()), found
 
 
 @pytest.mark.parametrize("likeness", [0.0, 0.5])

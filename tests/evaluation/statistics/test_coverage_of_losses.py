@@ -15,10 +15,11 @@ from imagetune.evaluation.document import evaluate_split
 from imagetune.evaluation.metrics.multilabel import build_label_metric_function
 from imagetune.evaluation.metrics.ordinal import compute_rank_metrics
 from imagetune.evaluation.metrics.regression import build_regression_metric_function
-from imagetune.evaluation.metrics.scores import compute_weighted_confusion, resample
+from imagetune.evaluation.metrics.scores import compute_metrics_without, compute_weighted_confusion
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import Draws
-from imagetune.evaluation.statistics.intervals import Bootstrap, Estimate
+from imagetune.evaluation.statistics.bootstrap import Bootstrap
+from imagetune.evaluation.statistics.intervals import Estimate
 from imagetune.evaluation.statistics.jackknife import Units
 from imagetune.recipe.sections.evaluate import EvaluateConfig
 
@@ -107,7 +108,7 @@ def metrics_of(some: Predictions) -> Mapping[str, float]:
         # A resampling of which each image is once.
         whole = np.full(len(some.paths), -1)
         units = Units(whole, np.zeros(1, np.int64))
-        found = resample(some.labels, some.probabilities, top_k=2, bootstrap=Bootstrap(1), without=units).headline
+        found = compute_metrics_without(some.labels, some.probabilities, top_k=2, without=units).headline
     return {name: float(value[0]) for name, value in found.items()}
 
 

@@ -2,13 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from imagetune.evaluation.statistics.intervals import (
-    Bootstrap,
-    Estimate,
-    compute_effective_images,
-    compute_percentile_interval,
-    draw_weights,
-)
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_percentile_interval, draw_weights
+from imagetune.evaluation.statistics.intervals import Estimate, compute_effective_images
 from imagetune.evaluation.statistics.proportions import compute_exact_bound
 
 LABELS = np.array([0, 1, 1, 2, 2, 2, 2, 0, 1, 2])

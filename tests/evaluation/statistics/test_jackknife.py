@@ -3,9 +3,8 @@ import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import t, ttest_1samp
 
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision
 from imagetune.evaluation.statistics.intervals import (
-    Bootstrap,
-    compute_precision,
     estimate_from_left_out,
     estimate_mean,
     leave_out_weights,

@@ -2,15 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, t
 
-from imagetune.evaluation.statistics.intervals import (
-    Bootstrap,
-    compute_precision,
-    draw_weights,
-    encode_groups,
-    estimate_f1,
-    estimate_from_samples,
-    estimate_share,
-)
+from imagetune.evaluation.probabilities.confidence import Draws
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, draw_weights
+from imagetune.evaluation.statistics.intervals import encode_groups, estimate_f1, estimate_share
 from imagetune.evaluation.statistics.proportions import (
     compute_effective_count,
     compute_two_sided_quantile,
@@ -77,16 +71,9 @@ def test_whole_groups_are_drawn():
 
 
 def test_an_interval_of_groups_is_longer_where_they_are_alike():
-    right = np.repeat([1.0, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 0], 5)
-    codes, strata = np.repeat(np.arange(12), 5), np.zeros(60, np.int64)
-    found = {}
-    for name, groups in (("groups", codes), ("images", None)):
-        bootstrap = Bootstrap(samples=1000, stratified=False)
-        (weights,) = draw_weights(strata, bootstrap, groups=groups)
-        samples = right @ weights / weights.sum(axis=0)
-        found[name] = estimate_from_samples(
-            right.mean(), samples, bootstrap, images=60, precision=compute_precision(strata, bootstrap, groups), most=60
-        )
-    widths = {name: metric.high - metric.low for name, metric in found.items()}
+    right = np.repeat([1.0, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 0], 5) > 0
+    bootstrap = Bootstrap(stratified=False)
+    found = [Draws(60, bootstrap, groups).share(right) for groups in (np.repeat(np.arange(12), 5), None)]
+    widths = [metric.high - metric.low for metric in found]
     # Five alike images are worth no more than one: the interval is about sqrt(5) times as long.
-    assert widths["groups"] / widths["images"] == pytest.approx(5**0.5, rel=0.15)
+    assert widths[0] / widths[1] == pytest.approx(5**0.5, rel=0.15)

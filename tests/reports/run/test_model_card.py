@@ -66,10 +66,13 @@ def test_what_only_people_know_comes_from_the_recipe_or_is_said_to_be_missing(ru
 def test_a_further_section_of_the_evaluation_has_its_sentences(run_folder):
     assert "### Out-of-distribution detection" not in card_of(run_folder)
     share = {"value": 0.05, "low": 0.02, "high": 0.1}
-    part = {"splits": {"test": {"images": 85, "flagged": share}}}
+    part = {"threshold": 3.5, "splits": {"test": {"images": 85, "flagged": share}}}
     rewrite(run_folder / "evaluation.json", out_of_distribution=part)
     told = "- 5.0% (2.0 to 10.0) of the test images are flagged as out-of-distribution.\n"
     assert f"### Out-of-distribution detection\n\n{told}" in card_of(run_folder)
+    reason = "no image is flagged: 28 validation images are too few"
+    rewrite(run_folder / "evaluation.json", out_of_distribution={"threshold": None, "reason": reason})
+    assert "- No image is flagged: 28 validation images are too few.\n" in card_of(run_folder)
 
 
 def test_names_cannot_break_the_tables(run_folder):

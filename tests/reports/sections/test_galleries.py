@@ -79,6 +79,7 @@ def _parts(folder):
         for path, row in zip(paths[:30], rows, strict=False)
     ]
     learned = {"splits": ["train", "val"], "images": 300, "found": 30, "confident": 30, "suspects": suspects}
+    learned |= {"marked": True, "expected_false_alarms": {"found": 20.4, "confident": 3.2}}
     edges = np.linspace(-9, 0, 41).tolist()
     names = ("accuracy", "balanced_accuracy", "f1")
     models = [
@@ -113,6 +114,9 @@ def _parts(folder):
             "score": "energy",
             "recipe_score": "energy",
             "threshold": -2.0,
+            "chosen_on": {"splits": ["val"], "images": 80},
+            "false_alarms": {"value": 0.05, "low": 0.02, "high": 0.1},
+            "threshold_interval": [-2.2, -1.9],
             "share": 0.05,
             "splits": splits,
             "tested": "test",

@@ -49,7 +49,7 @@ def test_a_reviewer_finds_what_matters(searched):
         "20 completed, 1 stopped, 3 failed, 6 of finalists with other seeds",
         "Winner: trial 001",
         "over 3 seeds",
-        "test macro F1 0.8610 0.7900 to 0.9100 (95% confidence interval)",
+        "test F1 0.8610 0.7900 to 0.9100 (95% confidence interval)",
         "train.stages[0].learning_rate",
         "2 of 30: diverged: the loss is nan at step 12 trials 005, 009",
         "seed 0 seed 1 seed 2 mean",
