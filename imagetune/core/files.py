@@ -113,12 +113,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value to a file as indented JSON, atomically.
+    """Write a value to a file as indented JSON, atomically; NumPy's numbers and truth values are written as Python's.
 
     Raises:
         ValueError: The value contains NaN or infinity, which JSON doesn't have.
+        TypeError: The value contains something else that JSON doesn't have.
     """
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_convert_scalar)
+    write_text(path, text + "\n")
+
+
+def _convert_scalar(value: Any) -> Any:
+    # Told by its methods, as this module imports no NumPy: the program starts with it.
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

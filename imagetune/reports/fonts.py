@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
@@ -32,7 +33,10 @@ def list_font_families() -> list[str]:
     shipped = []
     for path in _list_shipped():
         font_manager.fontManager.addfont(path)
-        shipped.append(font_manager.get_font(str(path)).family_name)
+        # Titles are bold: matplotlib would warn on the screen that it takes the one weight there is.
+        regular = font_manager.fontManager.ttflist[-1]
+        font_manager.fontManager.ttflist.append(replace(regular, weight="bold"))
+        shipped.append(regular.name)
     return [DEFAULT, *(name for name in _KNOWN if name in installed), *shipped]
 
 

@@ -3,6 +3,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from imagetune.core.files import (
@@ -122,3 +123,11 @@ def test_the_target_of_a_link_is_replaced_and_the_link_stays(tmp_path):
 def test_a_folder_is_not_written_over(tmp_path):
     with pytest.raises(ResourceError):
         write_text(tmp_path, "text")
+
+
+def test_numpys_scalars_are_written_as_pythons(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"count": np.int64(3), "marked": np.bool_(True), "share": np.float32(0.5)})
+    assert read_json_object(path) == {"count": 3, "marked": True, "share": 0.5}
+    with pytest.raises(TypeError, match="ndarray"):
+        write_json(path, {"shares": np.zeros(3)})

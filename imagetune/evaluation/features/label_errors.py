@@ -111,7 +111,8 @@ def analyse_label_errors(run: EvaluationContext) -> dict[str, Any] | None:
         strength, judged = predict_out_of_fold(learned.taught, folds, seed=run.seed)
         alarms = _expect(judged, learned.taught, seed=run.seed)
         wrong = find_wrong_labels(judged, learned.taught)
-        marked = len(learned.taught) >= MIN_MARKED and 2 * alarms.confident.sum() <= np.count_nonzero(_by_image(wrong))
+        confirmed = np.count_nonzero(_by_image(wrong))
+        marked = len(learned.taught) >= MIN_MARKED and bool(2 * alarms.confident.sum() <= confirmed)
         suspects = [*_find_suspects(run, learned, judged, wrong, marked=marked)]
         if test is not None:
             test_label_errors, test_alarms = _find_test_suspects(run, learned, judged, test, strength, marked=marked)
