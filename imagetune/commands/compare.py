@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,7 @@ from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.comparison.compare import compare_predictions
 from imagetune.evaluation.comparison.document import ComparedRun, build_comparison_document
 from imagetune.evaluation.document import evaluate_split
-from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions
+from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions, select_predictions
 from imagetune.evaluation.statistics.bootstrap import Bootstrap
 from imagetune.evaluation.statistics.intervals import Estimate, encode_groups
 from imagetune.recipe.metrics import list_compared_metrics
@@ -310,7 +310,7 @@ def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | 
         raise DataError(what, where=" ".join(member.name for member in members), hint=hint)
     places = [np.array([tested[key] for key in known]) for tested in shared.identities.tested]
     predictions = {
-        member.key: _select_predictions(member.predictions, chosen, first.predictions.class_names)
+        member.key: select_predictions(member.predictions, chosen, first.predictions.class_names)
         for member, chosen in zip(members, places, strict=True)
     }
     groups = encode_groups([_find_group(members, [chosen[row] for chosen in places]) for row in range(len(known))])
@@ -341,7 +341,7 @@ def _evaluate_member(member: _Member, places: NDArray[np.int64], confidence: flo
     own = np.sort(places)
     recipe = member.files.recipe
     return evaluate_split(
-        _select_predictions(member.predictions, own, member.predictions.class_names),
+        select_predictions(member.predictions, own, member.predictions.class_names),
         config=recipe.evaluate.model_copy(update={"confidence": confidence}),
         seed=recipe.seed,
         groups=[member.groups.get(member.paths[place]) for place in own],
@@ -351,25 +351,6 @@ def _evaluate_member(member: _Member, places: NDArray[np.int64], confidence: flo
 def _is_known(member: _Member, place: int) -> bool:
     single = member.predictions.rule.task in ("single_label", "ordinal")
     return not single or bool(member.predictions.labels[place] != UNKNOWN)
-
-
-def _select_predictions(predictions: Predictions, places: NDArray[np.int64], class_names: Sequence[str]) -> Predictions:
-    """Return the predictions for some images, with their class columns in the order of ``class_names``."""
-    # Runs may have the same classes in another order.
-    order = [predictions.class_names.index(name) for name in class_names]
-    position = {old: new for new, old in enumerate(order)}
-    labels = [position.get(int(label), UNKNOWN) for label in predictions.labels[places]]
-    several = predictions.rule.task == "multi_label"
-    targets = predictions.targets[places] if len(predictions.targets) else predictions.targets
-    return replace(
-        predictions,
-        paths=tuple(predictions.paths[place] for place in places),
-        labels=np.array(labels, np.int64),
-        probabilities=predictions.probabilities[places][:, order],
-        class_names=tuple(class_names),
-        targets=targets[:, order] if several else targets,
-        thresholds=tuple(predictions.thresholds[index] for index in order) if predictions.thresholds else (),
-    )
 
 
 def _find_group(members: Sequence[_Member], places: Sequence[int]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -180,6 +180,31 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
         class_names,
         rule=rule,
         thresholds=thresholds,
+    )
+
+
+def select_predictions(predictions: Predictions, places: NDArray[np.int64], class_names: Sequence[str]) -> Predictions:
+    """Return the predictions for some images, with their class columns in the order of ``class_names``.
+
+    Args:
+        predictions: The predictions of n images.
+        places: (m,) positions of the images to keep, 0 to n - 1.
+        class_names: The classes of the predictions, in any order.
+    """
+    # Runs may have the same classes in another order.
+    order = [predictions.class_names.index(name) for name in class_names]
+    position = {old: new for new, old in enumerate(order)}
+    labels = [position.get(int(label), UNKNOWN) for label in predictions.labels[places]]
+    several = predictions.rule.task == "multi_label"
+    targets = predictions.targets[places] if len(predictions.targets) else predictions.targets
+    return replace(
+        predictions,
+        paths=tuple(predictions.paths[place] for place in places),
+        labels=np.array(labels, np.int64),
+        probabilities=predictions.probabilities[places][:, order],
+        class_names=tuple(class_names),
+        targets=targets[:, order] if several else targets,
+        thresholds=tuple(predictions.thresholds[index] for index in order) if predictions.thresholds else (),
     )
 
 
