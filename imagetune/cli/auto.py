@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from click.core import ParameterSource
 
 from imagetune.cli.options import overrides_option
-from imagetune.cli.quiet import quiet_start
 from imagetune.cli.search import search_and_show
+from imagetune.errors import DataError
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -55,7 +56,7 @@ class Latency(click.ParamType[float]):
 @click.option("--latency", type=Latency(), help="The most that one image may take on this machine, such as 5ms.")
 @overrides_option
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run folder; runs/NAME-TIME-ID by default.")
-@click.option("--resume", is_flag=True, help="Go on with what was interrupted in --run-dir.")
+@click.option("--resume", is_flag=True, help="Go on with what was begun in --run-dir; --time may be raised.")
 def command(
     source: Path,
     seconds: float,
@@ -71,15 +72,17 @@ def command(
     pretrained weights are on this machine is judged by linear probes at several image sizes, the best are fine-tuned,
     and the winner is refit and tested. The recipe of the winner is best.yaml in the run folder.
     """
+    from imagetune.commands.auto import AutoOptions, find_auto_recipe
     from imagetune.commands.before_keras import check_inputs
     from imagetune.search.trial_process.forkserver import start_trial_forkserver
 
+    if not source.exists():
+        raise DataError("no such file or folder", where=str(source), hint="name a folder of images or a table")
     if not resume:
         check_inputs(source, overrides)
+    recipe = find_auto_recipe(source, AutoOptions(seconds, prefer, latency), run_dir=run_dir, resume=resume)
+    if resume and click.get_current_context().get_parameter_source("seconds") is ParameterSource.COMMANDLINE:
+        overrides = (f"search.budget.hours={seconds / 3600}", *overrides)
     # Before this process imports Keras: both imports take seconds, and they run side by side.
     start_trial_forkserver()
-    with quiet_start():
-        from imagetune.commands.auto import AutoOptions, find_auto_recipe
-
-    recipe = find_auto_recipe(source, AutoOptions(seconds, prefer, latency), run_dir=run_dir, resume=resume)
     search_and_show(recipe, overrides, run_dir=run_dir, resume=resume)

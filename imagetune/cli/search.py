@@ -85,6 +85,7 @@ def _show_search(found: Search, recipe: Path) -> None:
     echo_lines(format_files(found.folder, found.best.folder))
     # A resumed search that had ended already would otherwise look as if --resume had done something.
     if not found.best.fresh and not found.added:
-        click.echo(format_nothing_left(found.recipe.search.algorithm, exhausted=found.exhausted))
+        config = found.recipe.search
+        click.echo(format_nothing_left(config.algorithm, exhausted=found.exhausted, hours=config.budget.hours))
     # Last, as its error ends the command: the files and the metrics are on the screen by then.
     enforce_requirements(found.best)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from imagetune.errors import WeightsError
+from imagetune.errors import CheckpointError, WeightsError
 from imagetune.model.backbones.table import Backbone, list_backbones
 from imagetune.model.weights.imagenet import weights_state
-from imagetune.recipe.loading import RecipeSource, build_name
+from imagetune.recipe.loading import RecipeSource, build_name, load_recipe
 from imagetune.run_folder.folder import RunFolder
 
 Preference = Literal["accuracy", "speed", "size"]
@@ -51,10 +51,24 @@ def find_auto_recipe(
 
     Raises:
         WeightsError: No backbone has pretrained weights on this machine.
+        CheckpointError: There is nothing to go on with, or it was begun with other images.
     """
-    if resume and run_dir is not None and RunFolder(run_dir).recipe.is_file():
-        return RunFolder(run_dir).recipe
-    return build_auto_recipe(source, options or AutoOptions())
+    if not resume:
+        return build_auto_recipe(source, options or AutoOptions())
+    if run_dir is None or not (begun := RunFolder(run_dir).recipe).is_file():
+        what = "--resume needs a run folder" if run_dir is None else "there is nothing to go on with"
+        hint = "name the run folder: imagetune auto SOURCE --run-dir runs/NAME --resume"
+        raise CheckpointError(what, where="" if run_dir is None else str(run_dir), hint=hint)
+    before, now = load_recipe(begun).recipe.data.source, str(locate_source(source))
+    if before != now:
+        hint = "name these images; where they have moved, imagetune search RUN/recipe.yaml -o data.source=... --resume"
+        raise CheckpointError(f"was begun with the images of {before}, not of {now}", where=str(run_dir), hint=hint)
+    return begun
+
+
+def locate_source(source: str | Path) -> Path:
+    """Return the absolute path of a folder of images or a table."""
+    return Path(source).expanduser().absolute()
 
 
 def build_auto_recipe(source: str | Path, options: AutoOptions) -> dict[str, Any]:
@@ -63,7 +77,7 @@ def build_auto_recipe(source: str | Path, options: AutoOptions) -> dict[str, Any
     Raises:
         WeightsError: No backbone has pretrained weights on this machine.
     """
-    place = Path(source).expanduser().absolute()
+    place = locate_source(source)
     search: dict[str, Any] = {
         "algorithm": "bakeoff",
         "objective": "loss",

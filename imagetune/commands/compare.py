@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core import run_files
 from imagetune.core.text import format_count, format_set_difference
 from imagetune.data.audit.near_duplicates import find_near_duplicates
 from imagetune.data.sources.labels import build_label_rule
@@ -107,7 +108,9 @@ class _Member:
         path = RunFolder(files.folder).predictions("test")
         if not path.is_file():
             what = f"has no test predictions ({describe_state(RunFolder(files.folder))})"
-            raise ModelFileError(what, where=run, hint="give finished runs with a test split")
+            best = Path(run) / run_files.BEST
+            hint = f"name the search's best run, {best}" if best.is_dir() else "give finished runs with a test split"
+            raise ModelFileError(what, where=run, hint=hint)
         # Without its splits a run might have been trained on the others' test images, and would then seem better than
         # it is.
         if not files.rows:

@@ -82,7 +82,16 @@ if __name__ == "__main__":
     folder = Path(__file__).parent
     about = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
     model = keras.models.load_model(folder / "model.keras")
+    unread = 0
     for name in sys.argv[1:]:
-        outputs = model.predict(load_image(name, about)[None], verbose=0)[0].astype(float)
+        try:
+            image = load_image(name, about)
+        except Exception as error:  # noqa: BLE001 - Pillow raises whatever it likes for a corrupted file
+            unread += 1
+            print(f"{name}\terror: {error}")
+            continue
+        outputs = model.predict(image[None], verbose=0)[0].astype(float)
         shares = "  ".join(f"{label} {share:.4f}" for label, share in zip(about["class_names"], outputs, strict=True))
         print(f"{name}\t{name_label(outputs, about)}\t{shares}")
+    if unread:
+        sys.exit(1)

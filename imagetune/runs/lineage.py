@@ -155,11 +155,12 @@ def _build_seen_error(member: Member, seen: SeenImages, tested: int) -> DataErro
     near = f", {len(seen.near_duplicates)} of them as near-duplicates" if seen.near_duplicates else ""
     shown = format_list(sorted(seen.paths), most=2)
     what = (
-        f"{len(seen.paths)} of {format_count(tested, 'test image')} are among its training or validation images{near}"
+        f"{len(seen.paths)} of {format_count(tested, 'test image')} {'is' if len(seen.paths) == 1 else 'are'} among its"
+        f" training or validation images{near}"
         f" ({shown})"
     )
     hint = (
-        "test on images that the run has not seen (without --data, its own test images are tested); --allow-seen shows"
+        "leave them out (without --data, the run's own test images are tested); --allow-seen shows"
         " the metrics all the same, which then prove nothing"
     )
     return DataError(what, where=member.name, hint=hint)

@@ -9,6 +9,7 @@ from pathlib import Path
 from imagetune.core import run_files
 from imagetune.core.files import convert_disk_errors
 from imagetune.core.messages import Say
+from imagetune.core.text import format_count
 from imagetune.errors import SearchError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
@@ -126,19 +127,30 @@ class Session:
 
     def may_start(self, results: Sequence[TrialResult]) -> bool:
         """Return whether the budget allows one more trial; the finalists' further trainings don't count."""
+        bakeoff = self.recipe.search.algorithm == "bakeoff"
+        if bakeoff and not results:
+            # However short the time is, one backbone is trained and tested.
+            return True
         if not self.budget.may_start(sum(result.trial.phase == "search" for result in results)):
             return False
         left = self.budget.seconds_left()
-        return self.recipe.search.algorithm != "bakeoff" or left is None or has_time_for_probe(results, left)
+        return not bakeoff or left is None or has_time_for_probe(results, left)
 
     def may_fine_tune(self, results: Sequence[TrialResult]) -> bool:
         """Return whether the time of a bake-off is enough for one more fine-tuning, and then for the refit."""
         left = self.budget.seconds_left()
         return left is None or has_time_for_fine_tuning(results, left)
 
+    def count_planned(self) -> int:
+        """Return how many trials the algorithm has if nothing ends it earlier."""
+        return expected(self.recipe.search, self.loaded.spaces, epochs=self._count_epochs()).trials
+
+    def _count_epochs(self) -> int:
+        return sum(stage.epochs for stage in self.recipe.train.stages)
+
     def plan(self, slots: int) -> SearchPlan:
         """Return the plan of the search for its watchers."""
-        epochs = sum(stage.epochs for stage in self.recipe.train.stages)
+        epochs = self._count_epochs()
         return SearchPlan(
             folder=self.folder,
             recipe=self.recipe,
@@ -178,7 +190,23 @@ def run_phases(session: Session, runner: Runner) -> list[TrialResult]:
         finals = list_fine_tunings(chosen, repeats=config.repeats, seed=seed)
     else:
         finals = list_repeats(candidates[: config.finalists], repeats=config.repeats, seed=seed)
-    return _final_trials(session, runner, results, finals)
+    results = _final_trials(session, runner, results, finals)
+    if missing := _describe_missing(session, results, fine_tunings=len(finals)):
+        session.say("note", missing)
+    return results
+
+
+def _describe_missing(session: Session, results: Sequence[TrialResult], *, fine_tunings: int) -> str:
+    """Return what a search had no time for; empty where all that was planned has run."""
+    if session.budget.config.hours is None:
+        return ""
+    planned = {"search": session.count_planned(), "final": fine_tunings}
+    names = {"search": "probe" if session.recipe.search.algorithm == "bakeoff" else "trial", "final": "fine-tuning"}
+    missing = {
+        phase: planned[phase] - sum(result.trial.phase == phase for result in results) for phase in ("search", "final")
+    }
+    parts = [format_count(count, names[phase]) for phase, count in missing.items() if count > 0]
+    return f"there was no time for {' and '.join(parts)}" if parts else ""
 
 
 def rank_winners(session: Session, results: Sequence[TrialResult]) -> list[Candidate]:
@@ -261,7 +289,11 @@ def _trial_of(event: Event) -> Trial:
 
 
 def build_all_failed_error(results: Sequence[TrialResult], folder: Path) -> SearchError:
-    """Return the error of a search whose trials all failed, with the cause of the first failure."""
+    """Return the error of a search without a metric: none of its trials ran, or all failed, with the first cause."""
+    if not results:
+        what = "the time was over before the first trial"
+        hint = "give it more time: raise search.budget.hours"
+        return SearchError(what, where=str(folder / run_files.SEARCH_TABLE), hint=hint)
     first = results[0]
     what = f"all {len(results)} trials failed; the first (trial {first.trial.trial_id}): {first.error}"
     return SearchError(

@@ -32,11 +32,25 @@ def test_a_folder_becomes_a_tested_model_whose_recipe_can_be_repeated(images, wo
 
 @pytest.mark.slow
 def test_without_time_for_a_fine_tuning_the_best_probe_is_trained_and_tested(images, workplace, imagetune):
-    outcome = imagetune("auto", images, "--time", "3s", "--run-dir", "found", *SMALL)
+    outcome = imagetune("auto", images, "--time", "1s", "--run-dir", "found", *SMALL)
     assert outcome.code == 0, outcome.err
+    assert "there was no time for 1 probe and 2 fine-tunings" in outcome.err + outcome.out
     rows = list(csv.DictReader((workplace / "found" / "search.csv").open(newline="")))
     assert [row["phase"] for row in rows] == ["search"]
     assert (workplace / "found" / "best" / "model.keras").is_file()
+
+
+def test_a_run_of_other_images_is_not_gone_on_with(images, workplace, imagetune):
+    (workplace / "begun").mkdir()
+    (workplace / "begun" / "recipe.yaml").write_text("data: {source: elsewhere}")
+    outcome = imagetune("auto", images, "--run-dir", "begun", "--resume")
+    assert outcome.code == 6
+    assert "was begun with the images of" in outcome.err
+
+
+def test_resuming_needs_a_run_folder_and_a_source_that_exists(images, imagetune):
+    assert "--resume needs a run folder" in imagetune("auto", images, "--resume").err
+    assert "no such file or folder" in imagetune("auto", "nosuch").err
 
 
 @pytest.mark.parametrize(("options", "said"), [(("--time", "soon"), "30m"), (("--latency", "5"), "5ms")])

@@ -27,8 +27,8 @@ def test_small_images_are_tried_only_by_those_who_need_speed(tmp_path):
 
 
 def test_resuming_takes_the_recipe_of_then(tmp_path):
-    (tmp_path / "recipe.yaml").write_text("name: begun")
-    assert find_auto_recipe("other", run_dir=tmp_path, resume=True) == tmp_path / "recipe.yaml"
+    (tmp_path / "recipe.yaml").write_text(f"data: {{source: {tmp_path}}}")
+    assert find_auto_recipe(tmp_path, run_dir=tmp_path, resume=True) == tmp_path / "recipe.yaml"
 
 
 def test_without_weights_it_says_how_to_get_some(monkeypatch, tmp_path):

@@ -131,6 +131,19 @@ def test_the_script_predicts_what_imagetune_predicts(run_folder, odd_images, mon
         assert {name: float(share) for name, share in found.items()} == pytest.approx(expected.probabilities, abs=5e-3)
 
 
+def test_the_script_names_an_unreadable_image_and_goes_on(run_folder, odd_images, tmp_path, monkeypatch, capsys):
+    (tmp_path / "cut.png").write_bytes(odd_images["half.png"].read_bytes()[:200])
+    paths = [str(tmp_path / "cut.png"), str(tmp_path / "missing.png"), str(odd_images["half.png"])]
+    monkeypatch.setattr(sys, "argv", ["predict.py", *paths])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(run_folder.path / "predict.py"), run_name="__main__")
+    assert ended.value.code == 1
+    cut, missing, good = capsys.readouterr().out.splitlines()
+    assert cut.startswith(f"{paths[0]}\terror: ")
+    assert missing.startswith(f"{paths[1]}\terror: ")
+    assert good.split("\t")[1] in ("a", "b", "c")
+
+
 def test_labels_say_what_the_manifest_says(run_folder):
     manifest = read_manifest(run_folder.model)
     labels = build_labels(manifest)

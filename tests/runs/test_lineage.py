@@ -84,7 +84,7 @@ def test_an_image_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_pa
     assert count_seen_images(member, tested, {}) == 1
     # Its own test images are not among what it learned from.
     assert count_seen_images(member, tested, {tested[2].path: "f01", tested[1].path: "f02"}) == 2
-    with pytest.raises(DataError, match="1 of 3 test images are among its training or validation images"):
+    with pytest.raises(DataError, match="1 of 3 test images is among its training or validation images"):
         check_seen_images([member], tested, {})
     assert not check_seen_images([member], tested[1:], {}).paths
     assert check_seen_images([member, member], tested, {}, allow=True).to_dict()["images"] == 1

@@ -80,13 +80,16 @@ def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
         )
 
 
-def format_nothing_left(algorithm: str, *, exhausted: bool = False) -> str:
+def format_nothing_left(algorithm: str, *, exhausted: bool = False, hours: float | None = None) -> str:
     """Return a message for a finished search that was continued: which key gives it more trials.
 
     Args:
         algorithm: The value of ``search.algorithm``.
         exhausted: Whether every setting of the search spaces has been tried.
+        hours: Its ``search.budget.hours``.
     """
+    if hours is not None and not exhausted:
+        return f"nothing was left to do in {format_duration(3600 * hours)}: raise search.budget.hours for more"
     if exhausted and algorithm in ("random", "grid", "bayesian"):
         return "nothing was left to do: more trials need more values in the search spaces"
     keys = {"sweep": "repeats", "bakeoff": "finalists", "hyperband": ""}

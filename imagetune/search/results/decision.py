@@ -26,6 +26,8 @@ def describe_decision(rows: Sequence[BackboneResult], winner: Trial, config: Sea
     probed = [row for row in rows if row.probe is not None]
     if chosen.probe is None:
         return f"{chosen.name} has the best {config.objective} of the fine-tunings."
+    if config.max_latency_ms is not None and chosen.milliseconds > config.max_latency_ms:
+        return f"No candidate takes at most {config.max_latency_ms:g} ms for an image, so none was chosen."
     return " ".join((*_compare_probes(chosen, probed, config), _describe_gain(chosen, config)))
 
 
@@ -55,7 +57,7 @@ def _compare_with(chosen: BackboneResult, second: BackboneResult) -> str:
 
 def _describe_gain(chosen: BackboneResult, config: SearchConfig) -> str:
     if chosen.tuned is None or chosen.probe is None:
-        return "It was not fine-tuned before: there was no time, or none was asked for."
+        return "No fine-tuning was asked for." if config.finalists == 0 else "There was no time to fine-tune it before."
     gain = chosen.tuned - float(chosen.probe["value"])
     if abs(gain) < SMALLEST_GAIN:
         return "Training its last layers gained nothing over the solved head."

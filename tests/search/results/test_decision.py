@@ -50,4 +50,10 @@ def test_a_preference_says_among_which_it_chose(rows):
 
 
 def test_without_a_fine_tuning_it_says_that_there_was_none(rows):
-    assert "not fine-tuned before" in describe([backbone("001", "large", 0.9, milliseconds=5.0)], Trial("001", {}))
+    alone = [backbone("001", "large", 0.9, milliseconds=5.0)]
+    assert describe(alone, Trial("001", {})).endswith("There was no time to fine-tune it before.")
+    assert describe(alone, Trial("001", {}), finalists=0).endswith("No fine-tuning was asked for.")
+
+
+def test_a_latency_that_nothing_keeps_is_said(rows):
+    assert describe(rows, BEST, max_latency_ms=1.0).startswith("No candidate takes at most 1 ms")
