@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +65,17 @@ def settled(monkeypatch):
 
 def prepared(recipe, data, **values):
     return prepare_training(recipe, data, say=say_nothing, stop=StopRequest(), **values)
+
+
+def test_an_image_that_cannot_be_used_is_named_with_its_reason(images, tmp_path):
+    source = Path(shutil.copytree(images, tmp_path / "images"))
+    (next(source.iterdir()) / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+    said = []
+    recipe = Recipe.model_validate({"data": {"source": str(source), "on_bad_image": "skip"}})
+    read_data(recipe, say=lambda *line: said.append(line))
+    (text,) = [text for topic, text in said if topic == "warning" and "bad-image" in text]
+    assert text.startswith("1 image can't be used: ")
+    assert "cut.png (" in text
 
 
 def test_all_that_is_auto_has_a_number_and_memory_is_tried_before_there_is_a_model(recipe, data, settled):

@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import webbrowser
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ from mlflow import MlflowClient
 from imagetune.errors import RecipeError, TrackingError
 from imagetune.tracking import ui
 from imagetune.tracking.sync import sync_run
-from imagetune.tracking.ui import PAGE, build_server_command, build_server_environment, run_ui
+from imagetune.tracking.ui import PAGE, build_server_command, build_server_environment, has_browser, run_ui
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
@@ -71,3 +72,20 @@ def test_a_password_is_not_on_the_command_line():
     uri = "postgresql://ann:secret@db/mlflow"
     assert build_server_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri
     assert "secret" not in " ".join(build_server_command("127.0.0.1", 5000))
+
+
+@pytest.mark.parametrize(
+    ("browser", "opens"),
+    [(webbrowser.BackgroundBrowser("firefox"), True), (webbrowser.GenericBrowser("lynx"), False)],
+)
+def test_only_a_browser_with_windows_is_opened(browser, opens, monkeypatch):
+    monkeypatch.setattr(webbrowser, "get", lambda: browser)
+    assert has_browser() is opens
+
+
+def test_a_machine_without_a_browser_has_none(monkeypatch):
+    def fail():
+        raise webbrowser.Error("could not locate runnable browser")
+
+    monkeypatch.setattr(webbrowser, "get", fail)
+    assert not has_browser()
