@@ -30,7 +30,7 @@ from imagetune.search.phases import Session, Watched, rank_winners, run_phases
 from imagetune.search.proposers.finalists import Candidate
 from imagetune.search.recipe_checks import check_recipe
 from imagetune.search.records.journal import Event, Journal, list_results
-from imagetune.search.records.table import Table, describe_search, open_records, write_table
+from imagetune.search.records.table import Table, build_values_key, describe_search, open_records, write_table
 from imagetune.search.records.trial import TrialResult
 from imagetune.search.refit import Refit, build_refit_recipe, complete_refit, find_finished_refit, refit, write_best
 from imagetune.search.report.write import write_last_report
@@ -75,7 +75,7 @@ class Search:
     @property
     def exhausted(self) -> bool:
         """Whether every setting of the spaces has been tried, so that more trials could only repeat some."""
-        tried = {tuple(result.trial.values.items()) for result in self.results if result.trial.phase == "search"}
+        tried = {build_values_key(result.trial.values) for result in self.results if result.trial.phase == "search"}
         return self.settings is not None and len(tried) >= self.settings
 
 

@@ -111,7 +111,7 @@ def test_ctrl_c_leaves_nothing_running(real_recipe, workplace, start, cluster):
     driver.send_signal(signal.SIGINT)
     _, err = driver.communicate(timeout=60)
     assert driver.returncode == 130, err
-    assert "error[stopped] stopped by SIGINT" in err
+    assert "stopped by SIGINT" in err
     eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids))
 
 

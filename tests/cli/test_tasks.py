@@ -185,7 +185,7 @@ def explained_and_required(imagetune, run, image, *, prediction, mae):
     assert "higher or lower" in wrong.err
     met = imagetune("evaluate", run, "--require", f"mae:value={1.01 * mae}")
     assert met.code == 0, met.err
-    assert "required    mae: value" in met.out
+    assert "required    mean absolute error: value" in met.out
     missed = imagetune("evaluate", run, "--require", f"mae:upper_bound={0.5 * mae}")
     assert missed.code == 10
     assert "above the required" in missed.err

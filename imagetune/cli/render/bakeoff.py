@@ -42,7 +42,7 @@ def _cells(row: BackboneResult, more: Sequence[str]) -> tuple[str, ...]:
     return (
         row.name,
         f"{row.probe['value']:.4f}",
-        f"[{row.probe['low']:.4f}, {row.probe['high']:.4f}]",
+        "" if row.probe["low"] is None else f"[{row.probe['low']:.4f}, {row.probe['high']:.4f}]",
         f"{cost['milliseconds_one']['value']:.1f}",
         f"{cost['milliseconds_batch']['value']:.1f}",
         f"{cost['megabytes']:.1f}",

@@ -83,7 +83,7 @@ def _draw_costs(rows: Sequence[BackboneResult], search: SearchFiles) -> list[Dra
             [probe["value"] for probe in probes], [[cost] for cost in found], larger_is_better=larger
         )
         points = [
-            _Point(row.name, cost, probe["value"], probe["low"], probe["high"], on)
+            _Point(row.name, cost, probe["value"], *row.interval, on)
             for row, probe, cost, on in zip(rows, probes, found, front, strict=True)
         ]
         drawings.append(_draw_cost(points, across, search.objective))

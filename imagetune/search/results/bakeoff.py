@@ -78,6 +78,12 @@ class BackboneResult:
         probe = self.probe or {"folds": ()}
         return tuple(float(fold["metrics"][probe["objective"]]) for fold in probe["folds"])
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of the interval of its probe; the value twice where all folds agree, which have no interval."""
+        probe = self.probe or {"value": nan, "low": nan, "high": nan}
+        return (probe["value"],) * 2 if probe["low"] is None else (probe["low"], probe["high"])
+
     def mean_of(self, metric: str) -> float:
         """Return the mean of another validation metric over the folds of its probe; NaN where it has none."""
         folds = (self.probe or {"folds": ()})["folds"]
@@ -221,7 +227,11 @@ def _cells(row: BackboneResult) -> dict[str, object]:
         "backbone": probe["backbone"],
         "weights": probe["weights"],
         "image_size": "x".join(str(side) for side in probe["image_size"]),
-        **{name: repr(probe[key]) for name, key in (("probe", "value"), ("low", "low"), ("high", "high"))},
+        **{
+            name: repr(end)
+            for name, end in (("probe", probe["value"]), ("low", probe["low"]), ("high", probe["high"]))
+            if end is not None
+        },
         "ms_alone": f"{cost['milliseconds_one']['value']:.4f}",
         "ms_in_batch": f"{cost['milliseconds_batch']['value']:.4f}",
         **{name: cost[name] for name in ("megabytes", "parameters")},

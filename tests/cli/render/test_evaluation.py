@@ -35,7 +35,7 @@ def test_folds_have_mean_interval_and_range():
     metrics = {"f1": {"mean": 0.5, "low": 0.4, "high": 0.6, "min": 0.45, "max": 0.55}}
     lines = list(format_evaluation(document(folds={"count": 3, "images": 30, "metrics": metrics})))
     assert lines[-3].startswith("folds       3 folds, 30 images")
-    assert lines[-1].split() == ["f1", "0.500", "[0.400,", "0.600]", "0.450", "0.550"]
+    assert lines[-1].split() == ["F1", "0.500", "[0.400,", "0.600]", "0.450", "0.550"]
 
 
 def test_what_was_averaged_is_named():
