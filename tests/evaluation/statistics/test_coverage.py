@@ -178,7 +178,10 @@ def test_images_in_groups_where_ignoring_them_fails() -> None:
     [
         ([10] * 8, np.linspace(0.72, 0.92, 8).tolist()),
         ([20] * 3, [0.75, 0.85, 0.95]),
-        ([50, 50], [0.85, 0.95]),
+        pytest.param(
+            *([50, 50], [0.85, 0.95]),
+            marks=pytest.mark.xfail(reason="F1 covers 0.921: too narrow for two classes", strict=True),
+        ),
         ([60, 30, 15, 10], [0.75, 0.8, 0.85, 0.9]),
         ([60, 30, 15, 10], [0.9, 0.85, 0.8, 0.75]),
     ],
@@ -187,8 +190,7 @@ def test_means_over_classes_of_all_kinds(counts: list[int], recalls: list[float]
     found = coverage_of_means(counts, recalls, 1500)
     # A class that is predicted seldom has a precision that its few images leave rather too unsure.
     assert found.pop("precision") >= BAND[0] - 0.005
-    # Two classes of 50 images: the mean over classes covers 0.921 to 0.927.
-    assert all(BAND[0] - 0.01 <= covered <= BAND[1] + 0.005 for covered in found.values()), found
+    assert all(BAND[0] - 0.005 <= covered <= BAND[1] + 0.005 for covered in found.values()), found
 
 
 @pytest.mark.parametrize("likeness", [0.0, 0.5])
