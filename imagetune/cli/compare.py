@@ -8,9 +8,6 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import json_option
-from imagetune.errors import RecipeError
-
-MIN_RUNS = 2
 
 
 @click.command(epilog="Example: imagetune compare runs/clipart-a runs/clipart-b --page compared.html")
@@ -32,9 +29,10 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
 
     A RUN is a run folder or a runs:/ or models:/ address. Predictions are read from the folders of the runs.
     """
-    if len(runs) < MIN_RUNS:
-        # Before the imports of the comparison, which take seconds.
-        raise RecipeError("1 given; from 2 to 26 runs can be compared", where="RUN")
+    from imagetune.commands.before_keras import check_run_count
+
+    # The imports of the comparison take seconds.
+    check_run_count(runs)
     from imagetune.cli.render.compare import format_comparison
     from imagetune.cli.render.lines import echo_lines, format_line
     from imagetune.commands import compare

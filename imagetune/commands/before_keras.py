@@ -5,10 +5,27 @@ It stands apart from the commands, whose own imports take those seconds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from string import ascii_uppercase
+
 from imagetune.data.sources.read import read_catalog
+from imagetune.errors import RecipeError
 from imagetune.recipe.loading import Overrides, RecipeSource, load_recipe
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.search.trial_process.forkserver import start_trial_forkserver
+
+# Each compared run gets a letter, by which tables and pages name it.
+RUN_LETTERS = ascii_uppercase
+
+
+def check_run_count(runs: Sequence[str]) -> None:
+    """Check that there are enough runs to compare, and a letter for each.
+
+    Raises:
+        RecipeError: There are too few or too many.
+    """
+    if not 2 <= len(runs) <= len(RUN_LETTERS):
+        raise RecipeError(f"{len(runs)} given; from 2 to {len(RUN_LETTERS)} runs can be compared", where="RUN")
 
 
 def check_inputs(recipe: RecipeSource, overrides: Overrides = ()) -> None:

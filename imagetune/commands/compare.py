@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.commands.before_keras import RUN_LETTERS, check_run_count
 from imagetune.core import run_files
 from imagetune.core.text import format_count, format_set_difference
 from imagetune.data.audit.near_duplicates import find_near_duplicates
@@ -63,10 +63,8 @@ def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = N
         ModelFileError: One is no run, or has no test predictions, or has another task or other classes than the first.
         DataError: Their test images differ, or one was trained on another's test images.
     """
-    # Each run gets a letter, by which tables and pages name it.
-    if not 2 <= len(runs) <= len(ascii_uppercase):
-        raise RecipeError(f"{len(runs)} given; from 2 to {len(ascii_uppercase)} runs can be compared", where="RUN")
-    members = [_Member.open(run, key) for run, key in zip(runs, ascii_uppercase, strict=False)]
+    check_run_count(runs)
+    members = [_Member.open(run, key) for run, key in zip(runs, RUN_LETTERS, strict=False)]
     for other in members[1:]:
         _require_same_task(members[0], other)
     _require_metric(metric, members[0])

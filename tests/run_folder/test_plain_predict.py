@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from imagetune.data.loading.decode import load_image
+from imagetune.data.loading.formats import FORMATS
 from imagetune.evaluation.predict import build_image_prediction, predict_images
 from imagetune.model.build import build_model
 from imagetune.model.manifest import LoadedModel, load_model, read_manifest, save_model
@@ -142,6 +143,11 @@ def test_the_script_names_an_unreadable_image_and_goes_on(run_folder, odd_images
     assert cut.startswith(f"{paths[0]}\terror: ")
     assert missing.startswith(f"{paths[1]}\terror: ")
     assert good.split("\t")[1] in ("a", "b", "c")
+
+
+def test_the_script_opens_the_formats_that_imagetune_opens_but_heic():
+    # HEIC needs a package, and the script has Keras and Pillow alone.
+    assert tuple(name for name in FORMATS if name != "HEIF") == plain_predict.FORMATS
 
 
 def test_labels_say_what_the_manifest_says(run_folder):
