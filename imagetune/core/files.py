@@ -24,6 +24,9 @@ HASH_CHUNK_BYTES = 1 << 20
 MAX_JSON_BYTES = 64 << 20
 MAX_JSON_VALUES = 3_000_000
 _JSON_MARKS = (b",", b"[", b"{")
+# What Linux and macOS allow at most, without the room for the names of temporary files.
+MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 4000
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 _FULL = "free some space, or choose another path"
 _REFUSED = "check the permissions, or choose another path"
@@ -245,6 +248,25 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").split("\n")
     # A complete line ends in a line break, so whatever follows the last break was cut short, or is empty.
     return [json.loads(line) for line in lines[:-1] if line]
+
+
+def find_path_problem(path: str | Path) -> str:
+    """Return what makes a path impossible on every file system; "" where nothing does.
+
+    Asking the system about such a path raises errors of several types, in whichever call comes first.
+    """
+    try:
+        content = os.fsencode(path)
+    except UnicodeEncodeError:
+        return "the path has half a surrogate pair, which no file name can hold"
+    if b"\0" in content:
+        return "the path has a null character, which no file name can hold"
+    longest = max(map(len, content.split(b"/")), default=0)
+    if longest > MAX_NAME_BYTES:
+        return f"a name in the path has {longest:,} bytes, and the most is {MAX_NAME_BYTES}"
+    if len(content) > MAX_PATH_BYTES:
+        return f"the path has {len(content):,} bytes, and the most is {MAX_PATH_BYTES:,}"
+    return ""
 
 
 def is_utf8(path: str) -> bool:

@@ -14,6 +14,7 @@ from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.presets import PRESETS
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.base import Epochs, Positive
 from imagetune.recipe.sections.search import Space
 
 # Sections and top-level keys in which a search space makes no sense: a trial can't change them.
@@ -136,14 +137,10 @@ def _allow_presets(properties: dict[str, Any]) -> None:
     kept: dict[str, Any] = {key: stages.pop(key) for key in ("title", "description") if key in stages}
     stages.pop("default", None)
     properties["stages"] = {**kept, "anyOf": [{"enum": list(PRESETS)}, stages]}
-    epochs: dict[str, Any] = {
-        "description": "Number of epochs of each stage of a preset.",
-        "type": "integer",
-        "minimum": 1,
-    }
-    properties["epochs"] = _allow_space(epochs)
+    epochs = "Number of epochs of each stage of a preset."
+    properties["epochs"] = _allow_space({"description": epochs, **TypeAdapter(Epochs).json_schema()})
     head_rate = "Peak learning rate of the head in a preset; other stages get a share of it."
-    properties["learning_rate"] = _allow_space({"description": head_rate, "type": "number"})
+    properties["learning_rate"] = _allow_space({"description": head_rate, **TypeAdapter(Positive).json_schema()})
     solve = "Whether a preset solves its head (auto, unless a learning rate is given) or trains it (false)."
     properties["solve"] = {"description": solve, "enum": ["auto", True, False]}
 

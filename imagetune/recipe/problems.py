@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import types
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -28,6 +30,8 @@ _ALIASES = {
     "options": "values",
 }
 _MANY = 12
+# An index in a key such as train.stages.0.epochs. A class that is called 007 has that name, and no number.
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def build_recipe_error(error: ValidationError, document: Document, root: type[BaseModel]) -> RecipeError:
@@ -82,10 +86,28 @@ def format_path(path: NodePath) -> str:
     return text
 
 
+def parse_path(text: str) -> NodePath:
+    """Return the path that a dotted key such as ``train.stages[0].epochs`` or ``train.stages.0.epochs`` names."""
+    parts = re.sub(r"\[([0-9]+)\]", r".\1", text.strip()).split(".")
+    return tuple(int(part) if _INDEX.fullmatch(part) else part for part in parts)
+
+
 def format_value(value: Any) -> str:
     """Return a value as a recipe spells it, shortened to 60 characters."""
-    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(_clip(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _clip(value: Any) -> Any:
+    """Return a value, or the beginning of one that would take long to write out in full."""
+    if isinstance(value, str):
+        return value[:100]
+    # More digits than Python writes out.
+    if isinstance(value, int) and abs(value) > 10**60:
+        return math.inf if value > 0 else -math.inf
+    if isinstance(value, dict):
+        return {_clip(key): _clip(inner) for key, inner in islice(value.items(), 20)}
+    return [_clip(inner) for inner in value[:20]] if isinstance(value, (list, tuple)) else value
 
 
 def _strip_union_branches(finding: Mapping[str, Any], root: Any) -> NodePath:
@@ -151,6 +173,8 @@ def describe_expectation(finding: Mapping[str, Any]) -> str:
             return "a list"
         case "too_short":
             return f"a list of at least {context['min_length']}"
+        case "too_long":
+            return f"a list of at most {context['max_length']}"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" | "multiple_of":
             return _describe_bound(finding["type"], context)
     text = str(finding["msg"])
@@ -166,7 +190,8 @@ def _describe_bound(kind: str, context: Mapping[str, Any]) -> str:
         "multiple_of": ("a multiple of", "multiple_of"),
     }
     word, key = words[kind]
-    return f"{word} {context[key]}"
+    bound = context[key]
+    return f"{word} {bound:,}" if isinstance(bound, int) else f"{word} {bound}"
 
 
 def _suggest_literal(findings: list[Mapping[str, Any]]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
 from imagetune.core.plugins import AUGMENTATIONS
+from imagetune.core.text import format_list
 from imagetune.recipe.plugin_names import NameOf
-from imagetune.recipe.sections.base import Fraction, NonNegativeInt, Positive, PositiveInt, Section, Sequence
+from imagetune.recipe.sections.base import Fraction, Positive, PositiveInt, Section, Sequence
 from imagetune.recipe.tasks import Task
 
 Resize = Literal["pad", "crop", "squash"]
@@ -70,10 +72,10 @@ class AuditConfig(Section):
     """What to do about leakage: the same or nearly the same image in two splits that the source gave."""
     on_conflict: Literal["error", "warn", "ignore"] = "warn"
     """What to do about the same image under two labels."""
-    fail_on: Sequence[str] = ()
+    fail_on: Annotated[Sequence[str], Field(max_length=200)] = ()
     """Codes of findings that stop the run with exit code 3, beside those that on_leak and on_conflict make errors.
     `imagetune data check --codes` lists the codes."""
-    allow: Sequence[str] = ()
+    allow: Annotated[Sequence[str], Field(max_length=200)] = ()
     """Codes of findings that are neither reported nor stop the run, because someone has reviewed them."""
     near_duplicates: bool = True
     """Whether near-duplicate images are looked for, and each group of them kept in one split."""
@@ -134,7 +136,7 @@ class DataConfig(Section):
     # A PNG of 109 KB can hold 900 million pixels, which took 22 s and 5.7 GB to decode.
     max_pixels: PositiveInt = 100_000_000
     """Largest number of pixels of an image; larger ones are refused by their header, before they are decoded."""
-    workers: NonNegativeInt | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Number of processes that decode and augment images; 0 uses threads of the main process, and `auto` measures which
     is faster."""
     cache: Literal["auto", "ram", "disk", "off"] = "auto"
@@ -166,7 +168,6 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _distinct_classes(self) -> Self:
-        if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
-            raise ValueError(f"classes names {twice} more than once")
+        if twice := sorted(name for name, count in Counter(self.classes).items() if count > 1):
+            raise ValueError(f"classes names more than once: {format_list(map(repr, twice))}")
         return self
