@@ -48,7 +48,7 @@ def convert_to_plain_values(value: Any, *, name: str, depth: int = 0) -> Any:
 def _key(key: Any, name: str) -> str:
     # A class that is called 3 has that name in a file, too.
     if isinstance(key, str):
-        return convert_to_plain_values(key, name=name)
+        return str(convert_to_plain_values(key, name=name))
     if isinstance(key, int) and not isinstance(key, bool):
         return str(key)
     raise RecipeError(f"{format_value(key)} can't be a key: expected text", where=name or "recipe")
