@@ -15,6 +15,7 @@ import imagetune.data  # noqa: F401  (data workers import this module first, and
 from imagetune.cli.render.console import escape_unencodable_text
 from imagetune.core.environment import settle_process_environment
 from imagetune.core.files import convert_system_errors
+from imagetune.core.secrets import redact_text
 from imagetune.core.text import find_similar_name
 from imagetune.core.version import read_version, refuse_namesake
 from imagetune.errors import ImagetuneError
@@ -134,8 +135,8 @@ def _refuse_empty(arguments: list[str]) -> None:
 
 def _failed(lines: list[str], exit_code: int, *, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
+        lines = [*traceback.format_exc().rstrip().split("\n"), *lines]
     for line in lines:
         # To standard error: the results of --json stay parseable.
-        click.echo(line, err=True)
+        click.echo(redact_text(line), err=True)
     return exit_code

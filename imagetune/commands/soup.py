@@ -22,7 +22,8 @@ from imagetune.model.manifest import Manifest, load_model
 from imagetune.model.soup import Rank, SoupStep, Weights, average_weights, choose_greedy_soup
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RunFolder, build_lock_document, check_run_place
+from imagetune.run_folder.folder import RunFolder, build_lock_document
+from imagetune.runs.checks.start import check_start
 from imagetune.runs.lineage import Member, count_different_images, open_members
 from imagetune.runs.run import start_run, write_model
 from imagetune.runs.test import evaluate_splits
@@ -112,7 +113,7 @@ def soup(
     if not members[0].splits.val:
         raise DataError("has no validation images to choose with", where=members[0].name)
     # Before any mean is validated: a folder that can't be written is found at once.
-    check_run_place(run_dir)
+    check_start(run_dir, members[0].recipe.tracking)
     candidates = _Candidates(members, [_load_weights(member) for member in members], stop or StopRequest(), say)
     return _record_soup(candidates, *candidates.choose(), run_dir=run_dir)
 

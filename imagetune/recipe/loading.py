@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from imagetune.core import run_files
 from imagetune.core.files import find_path_problem, find_spelling, read_bounded_text
+from imagetune.core.secrets import HIDDEN, redact_text, redact_uri
 from imagetune.errors import RecipeError
 from imagetune.recipe.conditions import check_conditions, settle_conditions
 from imagetune.recipe.document import (
@@ -184,7 +185,8 @@ def _validate(document: Document, folder: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(normalize_texts(document.root))
     except ValidationError as error:
-        raise build_recipe_error(error, document, Recipe) from error
+        # Not `from error`: pydantic's text shows the values, and with them a password.
+        raise build_recipe_error(error, document, Recipe) from None
     return _with_absolute_paths(recipe, document, folder)
 
 
@@ -239,11 +241,21 @@ def _parse_overrides(overrides: Overrides) -> Iterator[tuple[NodePath, Any, str]
             yield _key_path(key, key), convert_to_plain_values(value, name=key), key
         return
     for text in overrides:
-        where = f"-o {text}"
         key, equals, written = text.partition("=")
+        where = f"-o {_describe_override(text)}"
         if not equals or not key.strip():
             raise RecipeError("expected KEY=VALUE, such as -o train.batch_size=64", where=where)
         yield _key_path(key, where), parse_value(written, name=where), where
+
+
+def _describe_override(text: str) -> str:
+    """Return an override as messages show it, without a password."""
+    key, equals, written = text.partition("=")
+    if key.strip().startswith("tracking"):
+        # Whatever stands there, also with a colon in place of the sign or without the scheme.
+        written = HIDDEN if "@" in written else written
+        key = redact_uri(key)
+    return redact_text(f"{key}{equals}{written}")
 
 
 def _key_path(key: str, where: str) -> NodePath:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from imagetune.core.secrets import redact_text, redact_uri
 from imagetune.recipe.document import NodePath, get_value
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.presets import PRESETS
@@ -29,8 +30,16 @@ ABSENT = "(absent)"
 
 
 def list_recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as plain JSON values, every default included."""
-    return recipe.model_dump(mode="json")
+    """Return the recipe as plain JSON values, every default included, without the secrets of its tracking server.
+
+    Whatever is shown, written or sent of a recipe comes from here; the recipe itself keeps them.
+    """
+    values = recipe.model_dump(mode="json")
+    tracking = values["tracking"]
+    if tracking["uri"] is not None:
+        tracking["uri"] = redact_uri(tracking["uri"])
+    tracking["tags"] = {redact_text(name): redact_text(text) for name, text in tracking["tags"].items()}
+    return values
 
 
 def format_recipe(recipe: Recipe) -> str:

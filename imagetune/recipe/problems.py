@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from imagetune.core.secrets import redact_text, redact_uri
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, NodePath
@@ -93,8 +94,10 @@ def parse_path(text: str) -> NodePath:
 
 
 def format_value(value: Any) -> str:
-    """Return a value as a recipe spells it, shortened to 60 characters."""
+    """Return a value as a recipe spells it, shortened to 60 characters and without the secrets of addresses."""
     text = json.dumps(value) if value is None or isinstance(value, bool) else repr(_clip(value))
+    # Before it is shortened: half an address would not be known for one.
+    text = redact_text(text)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -148,7 +151,8 @@ def _build_error(
             return RecipeError(str(problem), where=where)
     wanted = " or ".join(dict.fromkeys(describe_expectation(finding) for finding in findings))
     hint = _suggest_literal(findings) or _suggest_keys(path, findings, root)
-    return RecipeError(f"{format_value(first['input'])} is wrong: expected {wanted}", where=where, hint=hint)
+    shown = format_value(_hide_address(first["input"]) if path[:1] == ("tracking",) else first["input"])
+    return RecipeError(f"{shown} is wrong: expected {wanted}", where=where, hint=hint)
 
 
 def describe_expectation(finding: Mapping[str, Any]) -> str:
@@ -181,6 +185,15 @@ def describe_expectation(finding: Mapping[str, Any]) -> str:
     return text[0].lower() + text[1:]
 
 
+def _hide_address(value: Any) -> Any:
+    """Return what stands in the place of an address, which may have lost its scheme, without a password."""
+    if isinstance(value, dict):
+        return {_hide_address(key): _hide_address(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [*map(_hide_address, value)]
+    return redact_uri(value) if isinstance(value, str) else value
+
+
 def _describe_bound(kind: str, context: Mapping[str, Any]) -> str:
     words = {
         "greater_than": ("more than", "gt"),
@@ -209,7 +222,8 @@ def _suggest_keys(path: NodePath, findings: Iterable[Mapping[str, Any]], root: t
         if finding["type"] in ("model_type", "model_attributes_type"):
             keys = list(dict.fromkeys(_list_keys(root, path)))
             return f"its keys are {join_first_words(keys)}"
-        if finding["type"] == "dict_type" and isinstance(finding["input"], str):
+        # A word; an address, too, would be written out here.
+        if finding["type"] == "dict_type" and isinstance(finding["input"], str) and finding["input"].isidentifier():
             return f"write `{finding['input']}: {{}}`"
     return ""
 

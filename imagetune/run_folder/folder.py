@@ -21,7 +21,6 @@ from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import format_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.tracking.address import redact_uri
 
 RUNS = "runs"
 State = Literal["running", "finished", "failed", "killed"]
@@ -214,14 +213,6 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     return folder
 
 
-def remove_password(recipe: Recipe) -> Recipe:
-    """Return the recipe without the password in the address of its tracking server."""
-    if recipe.tracking.uri is None:
-        return recipe
-    tracking = recipe.tracking.model_copy(update={"uri": redact_uri(recipe.tracking.uri)})
-    return recipe.model_copy(update={"tracking": tracking})
-
-
 def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> None:
     """Write a resolved recipe as YAML, without the password of its tracking server: run folders get shared.
 
@@ -232,7 +223,7 @@ def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> 
     """
     # One line each: a line break in a name would end the comment and become YAML.
     comment = "".join(f"# {' '.join(line.split())}\n" for line in heading)
-    write_text(path, comment + format_recipe(remove_password(recipe)))
+    write_text(path, comment + format_recipe(recipe))
 
 
 def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagetune.core import run_files
+from imagetune.core.secrets import redact_uri
 from imagetune.errors import TrackingError
-from imagetune.tracking.address import redact_uri, resolve_uri
+from imagetune.tracking.address import resolve_uri
 from imagetune.tracking.model_step import HASH_TAG
 from imagetune.tracking.packing import ARTIFACTS, OWN_FOLDER
 from imagetune.tracking.store import is_absent, open_client, store_errors

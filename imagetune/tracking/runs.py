@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagetune.core import run_files
+from imagetune.core.secrets import redact_uri
 from imagetune.core.version import read_version
 from imagetune.errors import TrackingError
 from imagetune.recipe.metrics import METRICS
-from imagetune.tracking.address import redact_uri
 from imagetune.tracking.content import clean_tags
 from imagetune.tracking.description import read_verdict_title
 from imagetune.tracking.state import TrackingState

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from imagetune.core.secrets import redact_text, redact_uri
 from imagetune.errors import ImagetuneError, TrackingError
-from imagetune.tracking.address import is_http, redact_text, redact_uri, sqlite_path
+from imagetune.tracking.address import is_http, sqlite_path
 from imagetune.tracking.state import hold_file_lock
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from imagetune.core import run_files
+from imagetune.core.secrets import redact_uri
 from imagetune.errors import TrackingError
 from imagetune.recipe.sections.tracking import TrackingConfig
-from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
+from imagetune.tracking.address import is_http, resolve_experiment, resolve_uri
 from imagetune.tracking.content import read_metric_lines, read_recipe
 from imagetune.tracking.one_copy import Copy
 from imagetune.tracking.runs import ensure_run

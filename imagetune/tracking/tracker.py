@@ -10,19 +10,18 @@ from pathlib import Path
 
 import psutil
 
+from imagetune.core.secrets import redact_uri
 from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.recipe.sections.tracking import TrackingConfig
-from imagetune.tracking.address import redact_uri, resolve_uri
+from imagetune.tracking.address import resolve_uri
 from imagetune.tracking.plugin_trackers import PluginTrackers
+from imagetune.tracking.required import REQUIRED_WITHIN_SECONDS, build_required_error
 from imagetune.tracking.state import read_state, write_state
 from imagetune.tracking.sync import Children, Syncer, build_first_state, run_lock
 from imagetune.tracking.system import SystemSampler
 
 logger = logging.getLogger("imagetune.tracking")
 
-# The 15 seconds that a required server is given, less the time to report that it didn't answer.
-REQUIRED_WITHIN_SECONDS = 14.0
-"""How long a recipe that requires tracking waits for its server."""
 PATIENCE_SECONDS = 8.0
 """How long the end of a run waits for a store that doesn't move."""
 # Between attempts: a server that restarts is found soon, one that is down isn't asked every few seconds.
@@ -165,8 +164,7 @@ class Tracker:
         except TrackingError as error:
             self._closing.set()
             self._poked.set()
-            hint = "start the server, or set tracking.required to false to keep the records in the run folder"
-            raise TrackingError(f"tracking is required, but: {error.what}", where=error.where, hint=hint) from None
+            raise build_required_error(error) from None
 
     def _await_connection(self, timeout_seconds: float) -> None:
         if self._syncer is None:

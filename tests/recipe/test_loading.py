@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import traceback
 import unicodedata
 from pathlib import Path
 
@@ -468,3 +470,73 @@ def test_a_line_about_an_endless_name_keeps_its_end(write):
     (line,) = errors_of(write(MINIMAL + f'? "{"a" * 500_000}"\n: 1\n'))
     assert len(line) < 4000
     assert line.endswith("tracking, train")
+
+
+CANARY = "CANARY-pw-7"
+
+
+@pytest.mark.parametrize(
+    ("uri", "what"),
+    [
+        ("ftp://x", "'ftp://x' is no store that MLflow has: expected an address such as http://HOST:5000"),
+        ("mlruns", "'mlruns' has no `://`"),
+        ("http:host:5000", "'http:host:5000' has no `://`"),
+        ("http://", "names no server"),
+        ("http://host:5000x", "names no server"),
+        ("http://a b", "has blanks"),
+        ("'http://a\\nb'", "has no `://`|has blanks|has blanks or control"),
+    ],
+)
+def test_an_address_of_no_store_is_found_when_the_recipe_is_read(write, uri, what):
+    path = write(f"{MINIMAL}tracking:\n  uri: {uri}\n")
+    (line,) = errors_of(path)
+    assert f"{path}:3:3 tracking.uri: " in line
+    assert re.search(what, line)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("http://ann:pw@host:5000", "https://host/mlflow", "http://***@host:5000", "http://[::1]:5000"),
+        *("sqlite:///runs of mine/a@b.db", "postgresql+psycopg2://ann:p/w@db/mlflow", "mysql://db/m?ssl=1"),
+        *("databricks", "databricks://profile", "file:///mlruns"),
+    ],
+)
+def test_an_address_of_a_store_is_taken_as_it_is(uri):
+    assert load_recipe({"data": {"source": "x"}}, {"tracking.uri": uri}).recipe.tracking.uri == uri
+
+
+@pytest.mark.parametrize(
+    "address", ["http:ann:PW@host", "http://ann:PW@host:x", "ftp://ann:PW@host", "ann:PW@host", "http://host/?token=PW"]
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tracking: {uri: 'ADDRESS', experiment: 7}",
+        "tracking: {uri: ['ADDRESS'], experiment: 7}",
+        "tracking: {url: 'ADDRESS', uri: 7}",
+        "tracking: 'ADDRESS'",
+        "tracking: ['ADDRESS']",
+        "tracking: {tags: 'ADDRESS'}",
+        "tracking: {tracker: 'ADDRESS'}",
+    ],
+)
+def test_no_mistake_in_a_recipe_shows_a_password(write, address, text):
+    path = write(f"{MINIMAL}{text.replace('ADDRESS', address.replace('PW', CANARY))}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("tracking.uri=ADDRESS", "tracking.uri:ADDRESS", "tracking.url=ADDRESS", "tracking=ADDRESS", "ADDRESS"),
+        *("tracking.uri=[ADDRESS", "tracking.uri.x=ADDRESS", "tracking.tags=ADDRESS", "tracking.uri='ADDRESS"),
+    ],
+)
+@pytest.mark.parametrize("address", ["http:ann:PW@host", "ftp://ann:PW@host", "http://ann:PW@host:x"])
+def test_no_mistake_in_an_override_shows_a_password(write, override, address):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(MINIMAL), [override.replace("ADDRESS", address.replace("PW", CANARY))])
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
