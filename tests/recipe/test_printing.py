@@ -4,7 +4,13 @@ import yaml
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import compare_recipes, flatten_values, format_searchable_recipe, json_schema
+from imagetune.recipe.printing import (
+    compare_recipes,
+    flatten_values,
+    format_recipe,
+    format_searchable_recipe,
+    json_schema,
+)
 
 
 def test_every_key_of_the_schema_is_described():

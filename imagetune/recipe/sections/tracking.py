@@ -84,11 +84,9 @@ def find_uri_problem(uri: str) -> str:
         return f"{shown} has no `://`: {_EXPECTED}"
     if store not in _SCHEMES and store not in entry_points(group=_MLFLOW_STORES).names:
         return f"{shown} is no store that MLflow has: {_EXPECTED}"
-    return (
-        ""
-        if store not in ("http", "https") or _names_server(uri)
-        else f"{shown} names no server: {_EXPECTED}; {_ENCODED}"
-    )
+    if store in ("http", "https") and not _names_server(uri):
+        return f"{shown} names no server: {_EXPECTED}; {_ENCODED}"
+    return ""
 
 
 def _names_server(uri: str) -> bool:
