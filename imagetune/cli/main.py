@@ -13,6 +13,7 @@ import click
 
 import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
 from imagetune.cli.render.console import escape_unencodable_text
+from imagetune.cli.render.lines import echo
 from imagetune.core.environment import settle_process_environment
 from imagetune.core.files import convert_system_errors
 from imagetune.core.secrets import redact_text
@@ -112,7 +113,7 @@ def run(arguments: list[str]) -> int:
     except ImagetuneError as error:
         return _failed(error.lines(), error.exit_code, debug=debug)
     except click.UsageError as error:
-        error.show()
+        _show_usage(error)
         # A wrong option has the exit code of a wrong recipe: both are mistakes in what was asked for.
         return 2
     except (click.Abort, KeyboardInterrupt):
@@ -133,10 +134,18 @@ def _refuse_empty(arguments: list[str]) -> None:
         raise click.UsageError("an argument is empty: a variable of the command may not be set")
 
 
+def _show_usage(error: click.UsageError) -> None:
+    """Print what click's own ``show`` prints, by our way to the screen: the message quotes what was typed."""
+    if error.ctx is not None:
+        echo(*error.ctx.get_usage().split("\n"), err=True)
+        echo(f"Try '{error.ctx.command_path} --help' for help.", "", err=True)
+    echo(f"Error: {redact_text(error.format_message())}", err=True)
+
+
 def _failed(lines: list[str], exit_code: int, *, debug: bool) -> int:
     if debug:
         lines = [*traceback.format_exc().rstrip().split("\n"), *lines]
     for line in lines:
         # To standard error: the results of --json stay parseable.
-        click.echo(redact_text(line), err=True)
+        echo(redact_text(line), err=True)
     return exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from imagetune.core.secrets import redact_text, redact_uri
+from imagetune.core.text import CONTROLS
 from imagetune.recipe.document import NodePath, get_value
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.presets import PRESETS
@@ -27,6 +29,8 @@ _BARE_NAMES = (
     *(("TrainConfig", key) for key in ("optimizer", "loss", "mix", "average")),
 )
 ABSENT = "(absent)"
+# What a terminal would obey; line breaks and tabs are the text's own.
+_HIDDEN = re.compile(f"(?![\n\t]){CONTROLS.pattern}")
 
 
 def list_recipe_values(recipe: Recipe) -> dict[str, Any]:
@@ -44,8 +48,7 @@ def list_recipe_values(recipe: Recipe) -> dict[str, Any]:
 
 def format_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML that reads back to an equal recipe."""
-    # Unsorted, so that keys keep the schema's order in place of the alphabet's.
-    return yaml.safe_dump(list_recipe_values(recipe), sort_keys=False, allow_unicode=True, width=120)
+    return _dump(list_recipe_values(recipe))
 
 
 def format_searchable_recipe(loaded: LoadedRecipe) -> str:
@@ -58,7 +61,26 @@ def format_searchable_recipe(loaded: LoadedRecipe) -> str:
             section |= {key: value for key, value in written.items() if key == "stages" or key not in section}
     for path, space in loaded.spaces.items():
         get_value(values, path[:-1])[path[-1]] = space.model_dump(mode="json", exclude_unset=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    return _dump(values)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writer of YAML that puts texts with control characters into double quotes, which alone have escapes."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Return the node of a text."""
+        hidden = _HIDDEN.search(data)
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if hidden else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def _dump(values: Mapping[str, Any]) -> str:
+    # Unsorted, so that keys keep the schema's order in place of the alphabet's.
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    # PyYAML writes some as they are, such as those that turn the direction of text; they are in quotes now.
+    return _HIDDEN.sub(lambda found: f"\\U{ord(found[0]):08x}", text)
 
 
 def flatten_values(values: Any, path: NodePath = ()) -> Iterator[tuple[str, Any]]:
