@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from imagetune.errors import ResourceError
 
@@ -23,6 +24,7 @@ HASH_CHUNK_BYTES = 1 << 20
 # an empty list of two characters takes 64 bytes, a mapping of one key 200. So they are counted before they are made.
 MAX_JSON_BYTES = 64 << 20
 MAX_JSON_VALUES = 3_000_000
+_MAX_CSV_LINE = 1 << 20
 _JSON_MARKS = (b",", b"[", b"{")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 _FULL = "free some space, or choose another path"
@@ -137,22 +139,35 @@ def _convert_scalar(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
-def read_bounded_bytes(path: Path, *, max_bytes: int) -> bytes:
-    """Return the content of a regular file that is at most so large; it is measured before anything is read.
+@contextmanager
+def open_regular_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a regular file, open for reading.
 
     Raises:
-        OSError: The file can't be read, is a device, pipe, socket or folder, or is larger; ``strerror`` says which.
+        OSError: The file can't be read, or is a device, pipe, socket or folder; ``strerror`` says which.
     """
     try:
         # A pipe that nobody writes to would keep an ordinary open waiting for ever.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a null byte or lone surrogate in the name
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
-            raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+        yield file
+
+
+def read_bounded_bytes(path: Path, *, max_bytes: int) -> bytes:
+    """Return the content of a regular file that is at most so large; it is measured before anything is read.
+
+    Raises:
+        OSError: As `open_regular_file`, or the file is larger; ``strerror`` says which.
+    """
+    with open_regular_file(path) as file:
+        found = os.fstat(file.fileno())
         # One byte more than allowed: a file may grow meanwhile, and those of /proc say that they are empty.
         content = b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
     if found.st_size > max_bytes or len(content) > max_bytes:
@@ -175,14 +190,22 @@ def parse_json(content: bytes) -> Any:
     """Return the value of a JSON text (UTF-8) whose values are counted before they are made.
 
     Raises:
-        ValueError: It is not JSON, has millions of values, or is nested hundreds of levels deep.
+        ValueError: It is not JSON, has NaN or half a surrogate pair, millions of values, or hundreds of levels.
     """
     if (count := sum(map(content.count, _JSON_MARKS))) > MAX_JSON_VALUES:
         raise ValueError(f"it has about {count:,} values, and the most is {MAX_JSON_VALUES:,}")
     try:
-        return json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    # Half a surrogate pair can only come from an escape; no page and no file could be written with it.
+    if (b"\\ud" in content or b"\\uD" in content) and not is_utf8(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("it has text that is no Unicode")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
@@ -229,6 +252,27 @@ def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[obje
         writer.writerows(rows)
 
 
+def read_csv_rows(path: Path, *, max_rows: int) -> Iterator[list[str]]:
+    """Yield the rows of a CSV table as texts, the heading first; bytes that are not UTF-8 become surrogates.
+
+    Raises:
+        OSError: As `open_regular_file`.
+        ValueError: It is no CSV table, has more rows, or a line of over a megabyte.
+    """
+    with open_regular_file(path) as content:
+        # A path on Linux need not be UTF-8; surrogates bring its bytes through unchanged.
+        file = io.TextIOWrapper(content, encoding="utf-8", errors="surrogateescape", newline="")
+        # Lines are cut: one without an end would be read into memory as a whole.
+        lines = iter(lambda: file.readline(_MAX_CSV_LINE), "")
+        try:
+            for number, row in enumerate(csv.reader(lines)):
+                if number > max_rows:
+                    raise ValueError(f"has more than {max_rows:,} rows")
+                yield row
+        except csv.Error as error:
+            raise ValueError(f"is no CSV table: {error}") from error
+
+
 def append_json_line(path: Path, value: Mapping[str, object]) -> None:
     """Append a line of JSON to a file and flush it to the disk, so that it survives a crash."""
     with convert_disk_errors(path), path.open("a", encoding="utf-8") as file:
@@ -238,13 +282,40 @@ def append_json_line(path: Path, value: Mapping[str, object]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the values in a JSON-lines file, without a last line that was cut short by a crash."""
-    if not path.exists():
+    """Return the objects in a JSON-lines file, without a last line that was cut short by a crash.
+
+    Raises:
+        OSError: As `read_bounded_bytes`; but a file that doesn't exist has no lines.
+        ValueError: A line is no JSON object.
+    """
+    try:
+        content = read_bounded_bytes(path, max_bytes=MAX_JSON_BYTES)
+    except FileNotFoundError:
         return []
-    # Not splitlines, which also splits at U+2028, and JSON strings may contain that.
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # A complete line ends in a line break, so whatever follows the last break was cut short, or is empty.
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [value for _, value in parse_json_lines(content)]
+
+
+def parse_json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number (from 1) and the object of each complete line of a JSON-lines text.
+
+    A complete line ends in a line break, so whatever follows the last break was cut short, or is empty.
+
+    Raises:
+        ValueError: A line is no JSON object; the message begins with its number.
+    """
+    if (count := sum(map(content.count, _JSON_MARKS))) > MAX_JSON_VALUES:
+        raise ValueError(f"it has about {count:,} values, and the most is {MAX_JSON_VALUES:,}")
+    # Not splitlines, which also splits at other characters, and JSON strings may contain those.
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        if not line:
+            continue
+        try:
+            value = parse_json(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"line {number}: no object in braces")
+        yield number, value
 
 
 def is_utf8(path: str) -> bool:

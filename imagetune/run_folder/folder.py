@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
@@ -16,7 +17,9 @@ from typing import Any, Literal
 import psutil
 
 from imagetune.core import run_files
-from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
+from imagetune.core.documents import read_document
+from imagetune.core.files import append_json_line, write_json, write_text
+from imagetune.core.run_documents import STATUS
 from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import format_recipe
@@ -148,8 +151,10 @@ class RunFolder:
         write_json(self.status, status)
 
     def read_status(self) -> dict[str, Any]:
-        """Return the content of status.json; empty where there is none."""
-        return read_json_or_empty(self.status)
+        """Return the content of status.json; empty where there is none, or none that imagetune has written."""
+        with contextlib.suppress(ModelFileError):
+            return read_document(self.status, STATUS)
+        return {}
 
     def write_evaluation(self, document: Mapping[str, Any]) -> None:
         """Replace evaluation.json by a document of JSON values."""
