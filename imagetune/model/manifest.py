@@ -7,6 +7,7 @@ functions build from, and the weights are numbers.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,25 +17,27 @@ from typing import Annotated, Literal, Self
 
 import keras
 import numpy as np
+import psutil
 from pydantic import Field, ValidationError, model_validator
 
-from imagetune.core.files import compute_file_sha256, convert_disk_errors, write_json
+from imagetune.core.files import compute_file_sha256, convert_disk_errors, read_bounded_bytes, write_json
 from imagetune.core.plugins import BACKBONES, describe_plugin_package
 from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, ResourceError, WeightsError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import build_model, find_value_scale
+from imagetune.model.build import POOLING, build_model, find_value_scale
 from imagetune.model.decision_rules import ConformalRule, OperatingPoint
+from imagetune.model.inference import measure_largest_output
 from imagetune.model.keras_settings import keras_settings
 from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
 from imagetune.model.test_time_augmentation import find_unfit_tta
 from imagetune.model.trainable import list_leaf_layers
 from imagetune.model.weights.h5_reader import open_weights
 from imagetune.model.weights.matching import assign, match_layers
-from imagetune.recipe.sections.base import Fraction, NonNegative, Positive, PositiveInt, Section
+from imagetune.recipe.sections.base import Fraction, NonNegative, Positive, Section
 from imagetune.recipe.sections.base import Sequence as ListOf
-from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings, MaxPixels
 from imagetune.recipe.sections.evaluate import TTATransform
 from imagetune.recipe.sections.model import ModelConfig
 from imagetune.recipe.tasks import Task
@@ -84,7 +87,7 @@ class Manifest(Section):
     """For regression: standard deviation of the training labels, which the output is multiplied by."""
     image: ImageSettings
     """How an image file becomes the model's input."""
-    max_pixels: PositiveInt
+    max_pixels: MaxPixels
     """Largest number of pixels of an image; larger ones are refused."""
     tta: ListOf[TTATransform] = ()
     """Test-time augmentation: transforms whose predictions are averaged with the image's own; by default none."""
@@ -247,7 +250,8 @@ def load_model(folder: Path) -> LoadedModel:
 
     Raises:
         ModelFileError: A file is missing, corrupted, changed since it was written, or hostile.
-        ResourceError: Its backbone is a plug-in that is not installed here, or that fails.
+        ResourceError: Its backbone is a plug-in that is not installed here, or that fails; or one image needs more
+            memory than there is.
     """
     place = find_manifest(folder)
     manifest = read_manifest(place)
@@ -264,6 +268,7 @@ def load_model(folder: Path) -> LoadedModel:
                 task=manifest.task,
                 scale=ValueScale(manifest.value_mean, manifest.value_std),
             )
+        _require_memory(model, place)
         with open_weights(weights) as stored:
             assign(match_layers(model, stored))
     except (RecipeError, WeightsError) as error:
@@ -283,8 +288,15 @@ def load_model(folder: Path) -> LoadedModel:
         manifest.conformal,
         manifest.operating_point,
         manifest.costs,
-        read_detector(place, manifest.out_of_distribution) if manifest.out_of_distribution else None,
+        _read_detector(place, manifest, model),
     )
+
+
+def _read_detector(place: Path, manifest: Manifest, model: keras.Model) -> Detector | None:
+    if manifest.out_of_distribution is None:
+        return None
+    width = math.prod(model.get_layer(POOLING).output.shape[1:])
+    return read_detector(place, manifest.out_of_distribution, width=width, outputs=len(manifest.class_names))
 
 
 def find_manifest(folder: Path) -> Path:
@@ -308,9 +320,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > LARGEST_MANIFEST_BYTES:
-            raise ModelFileError(f"larger than {LARGEST_MANIFEST_BYTES} bytes", where=str(path))
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_bounded_bytes(path, max_bytes=LARGEST_MANIFEST_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
@@ -368,6 +378,15 @@ def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
     units = (features, *head.hidden, len(manifest.class_names))
     if 4 * sum(before * after for before, after in pairwise(units)) > weights_bytes:
         raise WeightsError(f"its head is larger than the {weights_bytes} bytes of {WEIGHTS}")
+
+
+def _require_memory(model: keras.Model, place: Path) -> None:
+    """Refuse a model that one image would take more memory than there is, before any is allocated."""
+    # Two layers' outputs at a time, and what the operation between them works with.
+    needed, free = 3 * measure_largest_output(model), psutil.virtual_memory().available
+    if needed > free:
+        what = f"for one image it needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+        raise ResourceError(what, where=str(place), hint="use a machine with more memory, or a model of smaller images")
 
 
 def _precision(model: keras.Model) -> Literal["float32", "mixed_bfloat16", "mixed_float16"]:
