@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from imagetune.core.text import shorten_middle
 from imagetune.errors import ResourceError
 
 HASH_CHUNK_BYTES = 1 << 20
@@ -43,6 +44,7 @@ _HINTS = {
     errno.ENOTDIR: _IN_THE_WAY,
     errno.ENOTEMPTY: _IN_THE_WAY,
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "a link leads back to itself, so choose another path",
 }
 
 
@@ -60,6 +62,24 @@ def convert_disk_errors(path: Path) -> Iterator[None]:
         if hint is None:
             raise
         raise ResourceError(f"can't write: {error.strerror}", where=str(path), hint=hint) from error
+
+
+@contextmanager
+def convert_system_errors() -> Iterator[None]:
+    """Convert errors of the file system in the block that nothing nearer has handled to a ResourceError with a hint.
+
+    Raises:
+        ResourceError: An ``OSError`` with a path that the user can remedy; others are not converted.
+    """
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0)
+        if hint is None or error.filename is None:
+            raise
+        raise ResourceError(
+            f"{error.strerror}", where=shorten_middle(os.fsdecode(error.filename)), hint=hint
+        ) from error
 
 
 @contextmanager
