@@ -95,7 +95,8 @@ def name_foreign_document(where: Path, what: str) -> Iterator[None]:
     try:
         yield
     except SURPRISES as problem:
-        reason = f"{type(problem).__name__}: {str(problem)[:_SHOWN]}"
+        notes = "".join(f", {note}" for note in getattr(problem, "__notes__", ()))
+        reason = f"{type(problem).__name__}: {str(problem)[:_SHOWN]}{notes}"
         raise ModelFileError(f"{what} isn't what imagetune writes: {reason}", where=str(where), hint=HINT) from problem
 
 

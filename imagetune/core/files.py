@@ -323,19 +323,35 @@ def parse_json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         ValueError: A line is no JSON object; the message begins with its number.
     """
+    for number, line in split_json_lines(content):
+        try:
+            yield number, parse_json_object(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+
+
+def split_json_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the number (from 1) and the text of each complete line that isn't empty, as `parse_json_lines`.
+
+    Raises:
+        ValueError: All together have millions of values.
+    """
     if (count := sum(map(content.count, _JSON_MARKS))) > MAX_JSON_VALUES:
         raise ValueError(f"it has about {count:,} values, and the most is {MAX_JSON_VALUES:,}")
     # Not splitlines, which also splits at other characters, and JSON strings may contain those.
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        if not line:
-            continue
-        try:
-            value = parse_json(line)
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
-        if not isinstance(value, dict):
-            raise ValueError(f"line {number}: no object in braces")
-        yield number, value
+    return ((number, line) for number, line in enumerate(content.split(b"\n")[:-1], start=1) if line)
+
+
+def parse_json_object(content: bytes) -> dict[str, Any]:
+    """Return the value of a JSON text that is an object.
+
+    Raises:
+        ValueError: As `parse_json`, or it is another value.
+    """
+    value = parse_json(content)
+    if not isinstance(value, dict):
+        raise ValueError("it is no object in braces")
+    return value
 
 
 def is_utf8(path: str) -> bool:

@@ -141,9 +141,7 @@ def render_report(run: RunFiles) -> str:
             residuals=view_residuals(run),
             balance=_compute_balance(run),
             mistakes=_view_mistakes(run),
-            sections=[
-                (f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None
-            ],
+            sections=list(_view_sections(run)),
             images=count_images_per_split(run),
             findings=[_view_finding(found) for found in run.audit.get("findings", [])],
             stages=[_view_stage(run, stage) for stage in run.recipe.train.stages],
@@ -153,6 +151,17 @@ def render_report(run: RunFiles) -> str:
         )
     )
     return fold_sections(page, unfolded=_UNFOLDED)
+
+
+def _view_sections(run: RunFiles) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, part in SECTIONS.items():
+        try:
+            found = part(run)
+        except Exception as error:
+            error.add_note(f"in the section {name!r} of the report, which shows {run_files.EVALUATION}")
+            raise
+        if found is not None:
+            yield f"{name}.html.jinja", found
 
 
 def _draw_confusion(run: RunFiles) -> dict[str, Any] | None:

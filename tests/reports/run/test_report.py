@@ -220,7 +220,7 @@ def test_another_folder_is_refused(tmp_path):
 
 def test_a_corrupted_file_is_named(run_folder):
     (run_folder / "evaluation.json").write_text('{"cut')
-    with pytest.raises(ModelFileError, match="is not JSON") as caught:
+    with pytest.raises(ModelFileError, match="can't be read: Unterminated string") as caught:
         write_report(run_folder)
     assert caught.value.where.endswith("evaluation.json")
 
