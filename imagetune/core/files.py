@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import hashlib
 import io
 import json
 import os
+import platform
+import re
 import shutil
 import stat
 import tempfile
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +25,8 @@ from imagetune.core.text import shorten_middle
 from imagetune.errors import ResourceError
 
 HASH_CHUNK_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{6})-(\d{1,10})-")
+_LEFTOVER_SECONDS = 24 * 3600.0
 # A JSON document of ours takes kilobytes, lock.json of 100,000 images 12 MB. Its values take more memory than its text:
 # an empty list of two characters takes 64 bytes, a mapping of one key 200. So they are counted before they are made.
 MAX_JSON_BYTES = 64 << 20
@@ -82,6 +88,40 @@ def convert_system_errors() -> Iterator[None]:
         ) from error
 
 
+def name_temporary() -> str:
+    """Return how names of temporary files and folders of this process begin, which tell it from others: host and id."""
+    return f".tmp-{_host()}-{os.getpid()}-"
+
+
+def list_leftovers(folder: Path) -> list[Path]:
+    """Return the temporary files and folders in a folder whose process has died, or that are older than a day.
+
+    A process of another machine can't be asked, so that its files have to be old.
+    """
+    found = []
+    for path in folder.glob(".tmp-*"):
+        name = _TEMPORARY.match(path.name)
+        with contextlib.suppress(OSError):
+            dead = name is not None and name[1] == _host() and not _is_alive(int(name[2]))
+            if dead or (name is not None and time.time() - path.lstat().st_mtime > _LEFTOVER_SECONDS):
+                found.append(path)
+    return found
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # that of another user
+        pass
+    return True
+
+
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces ``path`` when the block succeeds, and is removed when it fails.
@@ -96,7 +136,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
             return
         path = Path(os.path.realpath(path)) if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=name_temporary(), suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:

@@ -20,7 +20,13 @@ import numpy as np
 import psutil
 from pydantic import Field, ValidationError, model_validator
 
-from imagetune.core.files import compute_file_sha256, convert_disk_errors, read_bounded_bytes, write_json
+from imagetune.core.files import (
+    compute_file_sha256,
+    convert_disk_errors,
+    name_temporary,
+    read_bounded_bytes,
+    write_json,
+)
 from imagetune.core.plugins import BACKBONES, describe_plugin_package
 from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
@@ -194,7 +200,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
     with convert_disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the target, so that taking its place is a rename within one file system.
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-model-") as name:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=name_temporary()) as name:
             fresh = Path(name) / "new"
             fresh.mkdir()
             model.save_weights(fresh / WEIGHTS)

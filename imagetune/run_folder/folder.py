@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ import psutil
 
 from imagetune.core import run_files
 from imagetune.core.documents import read_document
-from imagetune.core.files import append_json_line, write_json, write_text
+from imagetune.core.files import append_json_line, list_leftovers, name_temporary, write_json, write_text
 from imagetune.core.run_documents import STATUS
 from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
@@ -188,7 +189,7 @@ def check_run_place(run_dir: Path | None) -> None:
         place = place.parent
     try:
         # Permission bits say too little: root may write anywhere but on a read-only disk. So it is tried.
-        Path(tempfile.mkdtemp(dir=place, prefix=".tmp-")).rmdir()
+        Path(tempfile.mkdtemp(dir=place, prefix=name_temporary())).rmdir()
     except OSError as error:
         hint = "choose another place with --run-dir"
         what = f"the run folder can't be made here: {error.strerror}"
@@ -258,7 +259,32 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     if not (folder.model / "manifest.json").is_file() and (trained or not folder.read_status()):
         hint = f"train it again in a new folder: imagetune fit {folder.recipe}" if folder.recipe.is_file() else ""
         raise ModelFileError(f"has no trained model ({describe_state(folder)})", where=str(path), hint=hint)
+    with contextlib.suppress(OSError):
+        for leftover in find_leftovers(folder):
+            remove_path(leftover)
     return folder
+
+
+def find_leftovers(folder: RunFolder) -> list[Path]:
+    """Return the temporary files that killed processes have left in a run folder; none in any other folder."""
+    if not folder.status.is_file() or is_in_progress(folder):
+        return []
+    predictions = folder.path / run_files.PREDICTIONS
+    places = (folder.path, folder.checkpoints, folder.model, predictions, folder.path / run_files.PLOTS)
+    # A link may lead to anywhere, to images for example.
+    return [path for place in places if place.is_dir() and not place.is_symlink() for path in list_leftovers(place)]
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it.
+
+    Raises:
+        OSError: It can't be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def build_lock_document(

@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 
 from imagetune.core.archives import BROKEN, open_arrays
 from imagetune.core.documents import SURPRISES
-from imagetune.core.files import compute_file_sha256, convert_disk_errors, link_or_copy, read_json, write_json
+from imagetune.core.files import (
+    compute_file_sha256,
+    convert_disk_errors,
+    link_or_copy,
+    name_temporary,
+    read_json,
+    write_json,
+)
 from imagetune.errors import CheckpointError
 from imagetune.training.loop.state import TrainingState
 
@@ -170,7 +177,7 @@ def _commit_folder(target: Path) -> Iterator[Path]:
     folder = target.parent
     with convert_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".tmp-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=name_temporary()))
         try:
             yield temporary
             # A rename can't replace a folder that isn't empty.
