@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import errno
 import hashlib
-import io
 import json
 import os
-import platform
-import re
 import shutil
 import stat
 import tempfile
-import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from imagetune.core.leftovers import name_temporary
 from imagetune.core.text import shorten_middle
 from imagetune.errors import ResourceError
 
 HASH_CHUNK_BYTES = 1 << 20
-_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{6})-(\d{1,10})-")
-_LEFTOVER_SECONDS = 24 * 3600.0
 # A JSON document of ours takes kilobytes, lock.json of 100,000 images 12 MB. Its values take more memory than its text:
 # an empty list of two characters takes 64 bytes, a mapping of one key 200. So they are counted before they are made.
 MAX_JSON_BYTES = 64 << 20
 MAX_JSON_VALUES = 3_000_000
-_MAX_CSV_LINE = 1 << 20
 _JSON_MARKS = (b",", b"[", b"{")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 _FULL = "free some space, or choose another path"
@@ -86,40 +79,6 @@ def convert_system_errors() -> Iterator[None]:
         raise ResourceError(
             f"{error.strerror}", where=shorten_middle(os.fsdecode(error.filename)), hint=hint
         ) from error
-
-
-def name_temporary() -> str:
-    """Return how names of temporary files and folders of this process begin, which tell it from others: host and id."""
-    return f".tmp-{_host()}-{os.getpid()}-"
-
-
-def list_leftovers(folder: Path) -> list[Path]:
-    """Return the temporary files and folders in a folder whose process has died, or that are older than a day.
-
-    A process of another machine can't be asked, so that its files have to be old.
-    """
-    found = []
-    for path in folder.glob(".tmp-*"):
-        name = _TEMPORARY.match(path.name)
-        with contextlib.suppress(OSError):
-            dead = name is not None and name[1] == _host() and not _is_alive(int(name[2]))
-            if dead or (name is not None and time.time() - path.lstat().st_mtime > _LEFTOVER_SECONDS):
-                found.append(path)
-    return found
-
-
-def _host() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # that of another user
-        pass
-    return True
 
 
 @contextmanager
@@ -310,27 +269,6 @@ def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[obje
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def read_csv_rows(path: Path, *, max_rows: int) -> Iterator[list[str]]:
-    """Yield the rows of a CSV table as texts, the heading first; bytes that are not UTF-8 become surrogates.
-
-    Raises:
-        OSError: As `open_regular_file`.
-        ValueError: It is no CSV table, has more rows, or a line of over a megabyte.
-    """
-    with open_regular_file(path) as content:
-        # A path on Linux need not be UTF-8; surrogates bring its bytes through unchanged.
-        file = io.TextIOWrapper(content, encoding="utf-8", errors="surrogateescape", newline="")
-        # Lines are cut: one without an end would be read into memory as a whole.
-        lines = iter(lambda: file.readline(_MAX_CSV_LINE), "")
-        try:
-            for number, row in enumerate(csv.reader(lines)):
-                if number > max_rows:
-                    raise ValueError(f"has more than {max_rows:,} rows")
-                yield row
-        except csv.Error as error:
-            raise ValueError(f"is no CSV table: {error}") from error
 
 
 def append_json_line(path: Path, value: Mapping[str, object]) -> None:

@@ -23,10 +23,10 @@ from pydantic import Field, ValidationError, model_validator
 from imagetune.core.files import (
     compute_file_sha256,
     convert_disk_errors,
-    name_temporary,
     read_bounded_bytes,
     write_json,
 )
+from imagetune.core.leftovers import name_temporary
 from imagetune.core.plugins import BACKBONES, describe_plugin_package
 from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
@@ -299,10 +299,8 @@ def load_model(folder: Path) -> LoadedModel:
 
 
 def _read_detector(place: Path, manifest: Manifest, model: keras.Model) -> Detector | None:
-    if manifest.out_of_distribution is None:
-        return None
-    width = math.prod(model.get_layer(POOLING).output.shape[1:])
-    return read_detector(place, manifest.out_of_distribution, width=width, outputs=len(manifest.class_names))
+    width, rule = math.prod(model.get_layer(POOLING).output.shape[1:]), manifest.out_of_distribution
+    return read_detector(place, rule, width=width, outputs=len(manifest.class_names)) if rule else None
 
 
 def find_manifest(folder: Path) -> Path:

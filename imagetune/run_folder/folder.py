@@ -19,7 +19,8 @@ import psutil
 
 from imagetune.core import run_files
 from imagetune.core.documents import read_document
-from imagetune.core.files import append_json_line, list_leftovers, name_temporary, write_json, write_text
+from imagetune.core.files import append_json_line, write_json, write_text
+from imagetune.core.leftovers import list_leftovers, name_temporary
 from imagetune.core.run_documents import STATUS
 from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError

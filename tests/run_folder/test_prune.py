@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from imagetune.core.files import name_temporary, write_json
+from imagetune.core.files import write_json
+from imagetune.core.leftovers import name_temporary
 from imagetune.errors import ModelFileError
 from imagetune.run_folder.folder import RunFolder, find_leftovers, open_run_folder
 from imagetune.run_folder.prune import compute_freed_bytes, find_removals, remove

@@ -30,10 +30,10 @@ from imagetune.core.files import (
     compute_file_sha256,
     convert_disk_errors,
     link_or_copy,
-    name_temporary,
     read_json,
     write_json,
 )
+from imagetune.core.leftovers import name_temporary
 from imagetune.errors import CheckpointError
 from imagetune.training.loop.state import TrainingState
 
