@@ -11,19 +11,17 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import keras
 import numpy as np
-import psutil
 from pydantic import Field, ValidationError, model_validator
 
 from imagetune.core.files import (
     compute_file_sha256,
     convert_disk_errors,
-    read_bounded_bytes,
+    read_json,
     write_json,
 )
 from imagetune.core.leftovers import name_temporary
@@ -34,9 +32,9 @@ from imagetune.errors import DivergedError, ModelFileError, RecipeError, Resourc
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import POOLING, build_model, find_value_scale
 from imagetune.model.decision_rules import ConformalRule, OperatingPoint
-from imagetune.model.inference import measure_largest_output
 from imagetune.model.keras_settings import keras_settings
 from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
+from imagetune.model.plausible import require_memory, require_plausible_head
 from imagetune.model.test_time_augmentation import find_unfit_tta
 from imagetune.model.trainable import list_leaf_layers
 from imagetune.model.weights.h5_reader import open_weights
@@ -53,10 +51,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 MANIFEST = "manifest.json"
 WEIGHTS = "model.weights.h5"
 LARGEST_MANIFEST_BYTES = 16 << 20
+LARGEST_WEIGHTS_BYTES = 4 << 30
 DEFAULT_MAX_PIXELS = 100_000_000
-# No backbone of the table has fewer output channels, and none reduces height and width by more than this.
-MIN_CHANNELS = 192
-LARGEST_REDUCTION = 64
 
 
 class Manifest(Section):
@@ -265,7 +261,9 @@ def load_model(folder: Path) -> LoadedModel:
     weights = verify_weights(place, manifest)
     size = (manifest.image.height, manifest.image.width)
     try:
-        _require_plausible(manifest, weights.stat().st_size)
+        require_plausible_head(
+            manifest.config, manifest.image, len(manifest.class_names), weights_bytes=weights.stat().st_size
+        )
         with keras_settings(manifest.precision):
             model = build_model(
                 manifest.config,
@@ -274,7 +272,7 @@ def load_model(folder: Path) -> LoadedModel:
                 task=manifest.task,
                 scale=ValueScale(manifest.value_mean, manifest.value_std),
             )
-        _require_memory(model, place)
+        require_memory(model, place)
         with open_weights(weights) as stored:
             assign(match_layers(model, stored))
     except (RecipeError, WeightsError) as error:
@@ -324,14 +322,16 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(read_bounded_bytes(path, max_bytes=LARGEST_MANIFEST_BYTES))
+        # Not by pydantic's own reader of JSON, in which an empty object takes hundreds of bytes.
+        return Manifest.model_validate(read_json(path, max_bytes=LARGEST_MANIFEST_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
         what = f"not a manifest that imagetune {read_version()} can read: {field}: {first['msg']}"
         raise ModelFileError(what, where=str(path), hint="copy the folder again, or train again") from error
-    except OSError as error:
-        raise ModelFileError(f"can't be read: {error.strerror}", where=str(path)) from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or f"not a manifest: {error}"
+        raise ModelFileError(f"can't be read: {reason}", where=str(path), hint="copy the folder again") from error
 
 
 def verify_weights(folder: Path, manifest: Manifest) -> Path:
@@ -343,6 +343,9 @@ def verify_weights(folder: Path, manifest: Manifest) -> Path:
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelFileError("missing", where=str(path), hint="copy the folder again, or train again")
+    # Before it is hashed, which takes a second a gigabyte; a sparse file of terabytes takes no disk.
+    if path.stat().st_size > LARGEST_WEIGHTS_BYTES:
+        raise ModelFileError(f"larger than {LARGEST_WEIGHTS_BYTES:,} bytes", where=str(path))
     actual = compute_file_sha256(path)
     if actual != manifest.weights_sha256:
         what = f"corrupted or replaced: SHA-256 {actual}, but {MANIFEST} says {manifest.weights_sha256}"
@@ -370,27 +373,6 @@ def _require_backbone(manifest: Manifest, place: Path) -> None:
         get_backbone(name)
     except RecipeError as error:
         raise ResourceError(error.what, where=str(place), hint=error.hint) from error
-
-
-def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
-    """Refuse a manifest whose head needs more numbers than the weight file holds, before memory is allocated."""
-    head, image = manifest.config.head, manifest.image
-    cells = (image.height // LARGEST_REDUCTION) * (image.width // LARGEST_REDUCTION) or 1
-    # A plug-in's backbone may have any number of channels.
-    channels = MIN_CHANNELS if get_backbone(manifest.config.backbone).build is None else 1
-    features = channels * (cells if head.pooling == "flatten" else 1)
-    units = (features, *head.hidden, len(manifest.class_names))
-    if 4 * sum(before * after for before, after in pairwise(units)) > weights_bytes:
-        raise WeightsError(f"its head is larger than the {weights_bytes} bytes of {WEIGHTS}")
-
-
-def _require_memory(model: keras.Model, place: Path) -> None:
-    """Refuse a model that one image would take more memory than there is, before any is allocated."""
-    # Two layers' outputs at a time, and what the operation between them works with.
-    needed, free = 3 * measure_largest_output(model), psutil.virtual_memory().available
-    if needed > free:
-        what = f"for one image it needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
-        raise ResourceError(what, where=str(place), hint="use a machine with more memory, or a model of smaller images")
 
 
 def _precision(model: keras.Model) -> Literal["float32", "mixed_bfloat16", "mixed_float16"]:

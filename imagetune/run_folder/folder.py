@@ -260,10 +260,25 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     if not (folder.model / "manifest.json").is_file() and (trained or not folder.read_status()):
         hint = f"train it again in a new folder: imagetune fit {folder.recipe}" if folder.recipe.is_file() else ""
         raise ModelFileError(f"has no trained model ({describe_state(folder)})", where=str(path), hint=hint)
+    refuse_links_out(path)
     with contextlib.suppress(OSError):
         for leftover in find_leftovers(folder):
             remove_path(leftover)
     return folder
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse a run folder in which a link leads out of it: what is written there later would be written elsewhere.
+
+    Raises:
+        ModelFileError: There is such a link, in the folder or in one of its folders.
+    """
+    root = folder.resolve()
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
+        for path in place.iterdir():
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                hint = "put what it leads to in its place, or remove it"
+                raise ModelFileError("is a link out of the run folder: refused", where=str(path), hint=hint)
 
 
 def find_leftovers(folder: RunFolder) -> list[Path]:

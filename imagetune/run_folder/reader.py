@@ -10,6 +10,7 @@ from typing import Any
 
 from imagetune.core import run_documents as shapes
 from imagetune.core.documents import read_document, read_document_lines
+from imagetune.core.files import read_bounded_text
 from imagetune.data.sources.labels import build_label_rule
 from imagetune.data.splits.splits import read_split_rows
 from imagetune.errors import ModelFileError
@@ -17,8 +18,9 @@ from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.source_kinds import TABLE_SUFFIXES
-from imagetune.run_folder.folder import RunFolder
+from imagetune.run_folder.folder import RunFolder, refuse_links_out
 
+_MAX_TEXT_BYTES = 16 << 20
 # The names of splits in files, and those on pages.
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -103,10 +105,11 @@ def read_run(folder: Path) -> RunFiles:
     if not run.recipe.is_file():
         hint = "give a run folder such as runs/NAME-TIME-ID"
         raise ModelFileError(f"is no run folder: it has no {run.recipe.name}", where=str(folder), hint=hint)
+    refuse_links_out(run.path)
     return RunFiles(
         folder=run.path,
         recipe=load_recipe(run.recipe).recipe,
-        recipe_text=run.recipe.read_text(encoding="utf-8"),
+        recipe_text=read_bounded_text(run.recipe, max_bytes=_MAX_TEXT_BYTES),
         status=read_document(run.status, shapes.STATUS),
         lock=read_document(run.lock, shapes.LOCK),
         epochs=read_epochs(run.metrics),

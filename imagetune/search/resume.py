@@ -21,7 +21,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, compare_recipes
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RUNS, RunFolder, build_lock_document
+from imagetune.run_folder.folder import RUNS, RunFolder, build_lock_document, refuse_links_out
 from imagetune.runs.prepare import Data
 from imagetune.search.records.journal import Event, Proposed
 
@@ -40,12 +40,14 @@ def check_resumable(run_dir: Path | None) -> Path:
 
     Raises:
         CheckpointError: No folder is named, or there is no search in it.
+        ModelFileError: A link leads out of it.
     """
     if run_dir is None:
         raise CheckpointError("--resume needs the run folder of a search", hint=_suggest_run_dir())
     if not (run_dir / run_files.SEARCH).is_file():
         hint = "leave out --resume to start one there" if not run_dir.exists() else "name the folder of a search"
         raise CheckpointError("there is no search to go on with", where=str(run_dir), hint=hint)
+    refuse_links_out(run_dir)
     return run_dir
 
 

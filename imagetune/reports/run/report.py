@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 
 from imagetune.core import run_files
+from imagetune.core.documents import HINT
+from imagetune.core.files import read_bounded_text
+from imagetune.errors import ModelFileError
 from imagetune.evaluation.errors.mistakes import find_mistakes
 from imagetune.recipe.metrics import (
     METRICS,
@@ -94,6 +97,7 @@ _UNFOLDED = (
     ),
 )
 MAX_CONFUSIONS = 6
+MAX_SCRIPT_BYTES = 1 << 20
 MAX_PATHS = 5
 
 
@@ -287,7 +291,12 @@ def _format_learning_rate(run: RunFiles, stage: StageConfig) -> str:
 def _read_script(run: RunFiles) -> str:
     """Return the text of the run's predict.py; empty where the run ended before it had a model."""
     path = run.folder / run_files.PREDICT_SCRIPT
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    try:
+        return read_bounded_text(path, max_bytes=MAX_SCRIPT_BYTES)
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"can't be read: {error}", where=str(path), hint=HINT) from error
 
 
 def _list_environment(run: RunFiles) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.search import Value
+from imagetune.run_folder.folder import refuse_links_out
 from imagetune.run_folder.reader import read_epochs, read_evaluation
 from imagetune.search.proposers.bakeoff import select_compared
 from imagetune.search.proposers.finalists import Candidate, Direction, get_direction, rank_candidates
@@ -176,6 +177,7 @@ def read_search(folder: Path) -> SearchFiles:
         raise ModelFileError(
             f"is not the folder of a search: it has no {run_files.SEARCH}", where=str(folder), hint=hint
         )
+    refuse_links_out(folder)
     best = folder / run_files.BEST_RECIPE
     return SearchFiles(
         folder=folder,
