@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import struct
 import zipfile
@@ -20,6 +21,8 @@ from tests.faults.attack.case import Case, Room
 
 REFUSED = frozenset({5, 9})
 RANDOM_CHANGES = 24
+TEXT = h5py.string_dtype()
+LONG = 60_000
 
 
 def cases() -> Iterator[Case]:
@@ -81,12 +84,17 @@ def _rewrite(content: Callable[[bytes], bytes]) -> Callable[[Path, Room], None]:
     return lambda path, _: path.write_bytes(content(path.read_bytes())) and None
 
 
-def _write_texts(file: h5py.File, room: Room) -> None:
-    """Give a group 300 attributes, which all are long texts: 8 MB that took 5.4 GB to read."""
+def _share_text(path: Path, room: Room) -> None:
+    """Give a file 300 lists of 900 names, which all are one text of 60 KB: 5 MB that took gigabytes to read."""
     del room
-    text = "x" * 27_000
-    for number in range(300):
-        file.attrs.create(f"layer_names{number}", [text] * 900, dtype=h5py.string_dtype())
+    with h5py.File(path, "a") as file:
+        for number in range(300):
+            file.attrs.create(f"layer_names{number}", ["y" if number else "x" * LONG, *["y"] * 899], dtype=TEXT)
+    content = path.read_bytes()
+    # A text of variable length is stored as its length, the address of its heap and its number there.
+    at = content.index(struct.pack("<I", LONG))
+    one, short = content[at : at + 16], re.escape(struct.pack("<I", 1))
+    path.write_bytes(re.sub(short + b".{12}(?=" + short + b")", lambda _: one, content, flags=re.DOTALL))
 
 
 def _write_long_name(file: h5py.File, room: Room) -> None:
@@ -185,7 +193,7 @@ RUN_WEIGHTS: Mapping[str, Callable[[Path, Room], object]] = {
     "not-finite": _swap(lambda group, _: group.create_dataset("0", data=np.full((3, 3, 3, 8), np.nan, "f4"))),
     "other-shape": _swap(lambda group, _: group.create_dataset("0", data=np.ones(7, "f4"))),
     "no-array": _swap(lambda *_: None),
-    "many-texts": partial(_in_file, _write_texts),
+    "many-texts": _share_text,
     "long-name": partial(_in_file, _write_long_name),
     "many-links": partial(_in_file, _write_many_links),
     "wide-tree": partial(_in_file, _write_wide_tree),
