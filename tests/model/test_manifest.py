@@ -184,7 +184,7 @@ def test_text_is_not_a_manifest(folder):
 
 
 def test_a_head_that_the_weights_are_too_few_for_takes_no_memory(folder):
-    change(folder, config={"backbone": TINY, "head": {"hidden": [65_536, 65_536]}})
+    change(folder, config={"backbone": TINY, "head": {"hidden": [16_384, 16_384]}})
     refused(folder, "its head is larger than")
 
 

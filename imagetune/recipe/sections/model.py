@@ -26,9 +26,9 @@ class HeadConfig(Section):
     pooling: Literal["avg", "max", "flatten", "token"] = "avg"
     """How the feature map (height, width, channels) becomes a vector: its mean or maximum by channel, or all its
     values; of a vision transformer also its class token instead."""
-    hidden: Annotated[Sequence[Annotated[int, Field(ge=1, le=65_536)]], Field(max_length=16)] = ()
-    """Number of units of each hidden layer between pooling and output, at most 16 layers of 65,536; by default
-    there is no hidden layer."""
+    hidden: Annotated[Sequence[Annotated[int, Field(ge=1, le=16_384)]], Field(max_length=32)] = ()
+    """Number of units of each hidden layer between pooling and output, up to 16384; by default there is no hidden
+    layer."""
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
     """Activation function of the hidden layers."""
     dropout: Fraction = 0.2

@@ -221,7 +221,7 @@ STATEMENTS: Mapping[str, tuple[tuple[str, ...], Callable[[Path, Room], None]]] =
     "max-pixels": (PREDICT, _state(max_pixels=10**18)),
     "hidden-layers": (PREDICT, _state(config__head__hidden=[8] * 200_000)),
     "hidden-units": (PREDICT, _state(config__head__hidden=[10**9, 10**9])),
-    "hidden-plausible": (PREDICT, _state(config__head__hidden=[65_536, 65_536])),
+    "hidden-plausible": (PREDICT, _state(config__head__hidden=[16_384, 16_384])),
     "image-size": (PREDICT, _state(image__height=10**6, image__width=10**6)),
     "classes": (PREDICT, _state(class_names=[str(number) for number in range(200_000)])),
     "no-classes": (PREDICT, _state(class_names=[])),
