@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -16,7 +18,10 @@ from typing import Any, Literal
 import psutil
 
 from imagetune.core import run_files
-from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
+from imagetune.core.documents import read_document
+from imagetune.core.files import append_json_line, write_json, write_text
+from imagetune.core.leftovers import list_leftovers, name_temporary
+from imagetune.core.run_documents import STATUS
 from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import format_recipe
@@ -147,8 +152,10 @@ class RunFolder:
         write_json(self.status, status)
 
     def read_status(self) -> dict[str, Any]:
-        """Return the content of status.json; empty where there is none."""
-        return read_json_or_empty(self.status)
+        """Return the content of status.json; empty where there is none, or none that imagetune has written."""
+        with contextlib.suppress(ModelFileError):
+            return read_document(self.status, STATUS)
+        return {}
 
     def write_evaluation(self, document: Mapping[str, Any]) -> None:
         """Replace evaluation.json by a document of JSON values."""
@@ -182,7 +189,7 @@ def check_run_place(run_dir: Path | None) -> None:
         place = place.parent
     try:
         # Permission bits say too little: root may write anywhere but on a read-only disk. So it is tried.
-        Path(tempfile.mkdtemp(dir=place, prefix=".tmp-")).rmdir()
+        Path(tempfile.mkdtemp(dir=place, prefix=name_temporary())).rmdir()
     except OSError as error:
         hint = "choose another place with --run-dir"
         what = f"the run folder can't be made here: {error.strerror}"
@@ -244,7 +251,47 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     if not (folder.model / "manifest.json").is_file() and (trained or not folder.read_status()):
         hint = f"train it again in a new folder: imagetune fit {folder.recipe}" if folder.recipe.is_file() else ""
         raise ModelFileError(f"has no trained model ({describe_state(folder)})", where=str(path), hint=hint)
+    refuse_links_out(path)
+    with contextlib.suppress(OSError):
+        for leftover in find_leftovers(folder):
+            remove_path(leftover)
     return folder
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse a run folder in which a link leads out of it: what is written there later would be written elsewhere.
+
+    Raises:
+        ModelFileError: There is such a link, in the folder or in one of its folders.
+    """
+    root = folder.resolve()
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
+        for path in place.iterdir():
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                hint = "put what it leads to in its place, or remove it"
+                raise ModelFileError("is a link out of the run folder: refused", where=str(path), hint=hint)
+
+
+def find_leftovers(folder: RunFolder) -> list[Path]:
+    """Return the temporary files that killed processes have left in a run folder; none in any other folder."""
+    if not folder.status.is_file() or is_in_progress(folder):
+        return []
+    predictions = folder.path / run_files.PREDICTIONS
+    places = (folder.path, folder.checkpoints, folder.model, predictions, folder.path / run_files.PLOTS)
+    # A link may lead to anywhere, to images for example.
+    return [path for place in places if place.is_dir() and not place.is_symlink() for path in list_leftovers(place)]
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it.
+
+    Raises:
+        OSError: It can't be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def build_lock_document(

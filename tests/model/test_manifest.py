@@ -143,6 +143,9 @@ def test_corrupted_folders_are_refused(folder):
         ({"config": {"backbone": "vgg16", "weights": "random", "evil": 1}}, "config.evil"),
         ({"config": {"backbone": "os.system"}}, "unknown backbone 'os.system'"),
         ({"config": {"backbone": "vgg16"}}, "layers of imagetune are in the file"),
+        ({"config": {"backbone": "vgg16", "head": {"hidden": [8] * 200_000}}}, "config.head.hidden"),
+        ({"config": {"backbone": "vgg16", "head": {"hidden": [10**9]}}}, "config.head.hidden.0"),
+        ({"max_pixels": 10**18}, "max_pixels"),
         ({"image": {"height": 8, "width": 8, "resize": "pad", "background": [0, 0, 0]}}, "takes images of at least 32"),
     ],
 )
@@ -181,7 +184,7 @@ def test_text_is_not_a_manifest(folder):
 
 
 def test_a_head_that_the_weights_are_too_few_for_takes_no_memory(folder):
-    change(folder, config={"backbone": TINY, "head": {"hidden": [2_000_000_000, 2_000_000_000]}})
+    change(folder, config={"backbone": TINY, "head": {"hidden": [16_384, 16_384]}})
     refused(folder, "its head is larger than")
 
 

@@ -10,13 +10,15 @@ from pydantic import Field, JsonValue, model_validator
 from imagetune.core.plugins import AUGMENTATIONS
 from imagetune.core.text import format_list
 from imagetune.recipe.plugin_names import NameOf
-from imagetune.recipe.sections.base import Fraction, Positive, PositiveInt, Section, Sequence
+from imagetune.recipe.sections.base import Fraction, Positive, Section, Sequence
 from imagetune.recipe.tasks import Task
 
 Resize = Literal["pad", "crop", "squash"]
 AugmentationPreset = Annotated[str, NameOf(AUGMENTATIONS, ("none", "light", "medium", "strong", "randaugment"))]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
+# So many pixels take 1.2 GB; what a stranger's model states must not switch the limit off.
+MaxPixels = Annotated[int, Field(ge=1, le=400_000_000)]
 # Not strict, which would refuse a list for a tuple, and YAML has only lists.
 ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 BitDepth = Annotated[int, Field(ge=8, le=32)]
@@ -134,8 +136,9 @@ class DataConfig(Section):
     on_bad_image: Literal["skip", "error"] = "skip"
     """What to do about an image that can't be decoded: `skip` leaves it out and counts it, `error` stops the run."""
     # A PNG of 109 KB can hold 900 million pixels, which took 22 s and 5.7 GB to decode.
-    max_pixels: PositiveInt = 100_000_000
-    """Largest number of pixels of an image; larger ones are refused by their header, before they are decoded."""
+    max_pixels: MaxPixels = 100_000_000
+    """Largest number of pixels of an image, at most 400 million; larger ones are refused by their header,
+    before they are decoded."""
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Number of processes that decode and augment images; 0 uses threads of the main process, and `auto` measures which
     is faster."""
