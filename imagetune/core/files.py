@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from imagetune.core.csv_cells import quote_cell, quote_row
 from imagetune.core.leftovers import name_temporary
 from imagetune.core.text import shorten_middle
 from imagetune.errors import ResourceError
@@ -263,15 +264,22 @@ def read_json_or_empty(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV table with a header, atomically; the bytes of paths that are not UTF-8 are kept."""
+    """Write a CSV table with a header, atomically; the bytes of paths that are not UTF-8 are kept.
+
+    No cell is a formula to a spreadsheet: see `imagetune.core.csv_cells`.
+    """
     with (
         replace_atomically(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         # The csv module ends lines with \r\n on every system unless told otherwise.
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerow(quote_cell(name) if isinstance(name, str) else name for name in header)
+        # A carriage return alone is quoted only where all cells are, and would end the row for every reader.
+        careful = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in rows:
+            cells = quote_row(header, row)
+            (careful if any("\r" in cell for cell in cells if isinstance(cell, str)) else writer).writerow(cells)
 
 
 def append_json_line(path: Path, value: Mapping[str, object]) -> None:

@@ -424,7 +424,7 @@ def test_python_values_that_no_file_can_hold_are_refused_too(name):
             load_recipe(values)
     with pytest.raises(RecipeError, match="which no file or name of ours can hold"):
         load_recipe({"data": {"source": "x"}}, {"card.license": name})
-    with pytest.raises(RecipeError, match="expected at most 1,000,000"):
+    with pytest.raises(RecipeError, match="expected at most"):
         load_recipe({"data": {"source": "x"}}, {"data.max_pixels": 10**5000})
 
 

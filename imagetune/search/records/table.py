@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core import run_files
+from imagetune.core.csv_cells import quote_row
 from imagetune.core.documents import SURPRISES
 from imagetune.core.files import convert_disk_errors, read_json, write_csv, write_json
 from imagetune.errors import CheckpointError
@@ -99,7 +100,7 @@ def write_table(table: Table, results: Sequence[TrialResult]) -> None:
 def append_result(table: Table, result: TrialResult) -> None:
     """Append an ended trial to the table, and flush it to the disk."""
     with convert_disk_errors(table.path), table.path.open("a", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow(_row(table, result))
+        csv.writer(file, lineterminator="\n").writerow(quote_row(table.columns, _row(table, result)))
         file.flush()
         os.fsync(file.fileno())
 
