@@ -1,8 +1,8 @@
 """Cells of CSV tables that spreadsheets would take for formulas: written as text, and read as they were.
 
-A class or a file may be called ``=HYPERLINK(...)``, and tables of ours are opened in spreadsheets. An apostrophe in front
-makes a text of such a cell for all of them. In the column ``path`` it is ``./`` instead, so that the path still names its
-file for every program that reads the table. Numbers stay numbers.
+A class or a file may be called ``=HYPERLINK(...)``, and tables of ours are opened in spreadsheets. An apostrophe in
+front makes a text of such a cell for all of them. In the column ``path`` it is ``./`` instead, so that the path still
+names its file for every program that reads the table. Numbers stay numbers.
 """
 
 from __future__ import annotations
