@@ -119,8 +119,28 @@ def write_json(path: Path, value: object) -> None:
         ValueError: The value contains NaN or infinity, which JSON doesn't have.
         TypeError: The value contains something else that JSON doesn't have.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_convert_scalar)
-    write_text(path, text + "\n")
+    write_text(path, format_json(value))
+
+
+def format_json(value: object) -> str:
+    """Return the text that `write_json` writes for a value."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_convert_scalar) + "\n"
+
+
+def overwrite_in_place(path: Path, text: str) -> bool:
+    """Overwrite a small file (UTF-8) in the room that it has on the disk already, and return whether that succeeded.
+
+    It is for a full disk, where no second file can be written to take the place of the first.
+    """
+    try:
+        with path.open("r+b", buffering=0) as file:
+            data = text.encode()
+            done = file.write(data) == len(data)
+            file.truncate()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return done
 
 
 def _convert_scalar(value: Any) -> Any:

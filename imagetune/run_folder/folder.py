@@ -16,7 +16,14 @@ from typing import Any, Literal
 import psutil
 
 from imagetune.core import run_files
-from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
+from imagetune.core.files import (
+    append_json_line,
+    format_json,
+    overwrite_in_place,
+    read_json_or_empty,
+    write_json,
+    write_text,
+)
 from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import format_recipe
@@ -25,6 +32,7 @@ from imagetune.tracking.address import redact_uri
 
 RUNS = "runs"
 State = Literal["running", "finished", "failed", "killed"]
+_SHORT_ERROR = 500
 # Packages whose versions can change what a run computes; lock.json records those that are installed.
 _PACKAGES = (
     DISTRIBUTION,
@@ -142,10 +150,20 @@ class RunFolder:
     def write_status(
         self, state: State, *, stage: str = "", epoch: int = 0, step: int = 0, error: str | None = None
     ) -> None:
-        """Replace status.json, with the id of this process."""
+        """Replace status.json, with the id of this process; on a full disk it is overwritten where it lies.
+
+        Raises:
+            ResourceError: It can't be written either way.
+        """
         # The process id lets others tell a running run from one that was killed, which can't say so itself.
         status = {"state": state, "stage": stage, "epoch": epoch, "step": step, "error": error, "pid": os.getpid()}
-        write_json(self.status, status)
+        try:
+            write_json(self.status, status)
+        except ResourceError:
+            # Not atomic, and still better than a dead run that calls itself running. Short, to fit into its one block.
+            short = status | {"error": error and error[:_SHORT_ERROR]}
+            if not overwrite_in_place(self.status, format_json(short)):
+                raise
 
     def read_status(self) -> dict[str, Any]:
         """Return the content of status.json; empty where there is none."""
@@ -210,7 +228,11 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     _claim(folder)
     # Status before recipe: from here on, whoever looks in finds a run with a process.
     folder.write_status("running")
-    write_recipe(recipe, folder.recipe)
+    try:
+        write_recipe(recipe, folder.recipe)
+    except BaseException as error:
+        folder.write_status("failed", error=str(error))
+        raise
     return folder
 
 

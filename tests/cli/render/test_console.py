@@ -1,0 +1,43 @@
+"""A run goes on without its screen; only the end says what was lost."""
+
+import errno
+import io
+import os
+import sys
+
+import pytest
+
+from imagetune.cli.render import console
+from imagetune.errors import ResourceError
+
+
+@pytest.fixture
+def full_output(monkeypatch, capfd):
+    """Standard output on a full disk, guarded as by the command line."""
+    kept, full = os.dup(1), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 1)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        own = io.TextIOWrapper(io.BufferedWriter(io.FileIO(number, "w", closefd=False)), encoding="utf-8")
+        monkeypatch.setattr(sys, name, own)
+    monkeypatch.setattr(console, "_output", None)
+    console.guard_streams()
+    yield
+    os.dup2(kept, 1)
+    os.close(full)
+
+
+def test_a_full_disk_ends_a_command_that_only_prints(full_output):
+    with pytest.raises(ResourceError, match="standard output: can't write: No space left"):
+        print("an answer", flush=True)
+    # What comes later is discarded without another error.
+    print("more", flush=True)
+    lost = console.find_output_error()
+    assert lost is not None and lost.exit_code == 5
+
+
+def test_a_run_goes_on_and_what_was_lost_is_known_at_its_end(full_output):
+    with console.keep_going_without_output():
+        print("a library's words", flush=True)
+    lost = console.find_output_error()
+    assert lost is not None
+    assert lost.__cause__.errno == errno.ENOSPC
