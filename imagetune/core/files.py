@@ -95,6 +95,18 @@ def _write_through(path: Path) -> Iterator[Path]:
             shutil.copyfileobj(source, target)
 
 
+def require_free_disk(folder: Path, size: int) -> None:
+    """Make sure that a disk has room for a number of bytes, for libraries that don't survive a disk that becomes full.
+
+    Raises:
+        ResourceError: It has less.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        what = f"can't write: {size / 1e6:,.0f} MB are needed, and {free / 1e6:,.0f} MB are free"
+        raise ResourceError(what, where=str(folder), hint=_FULL)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, which takes no space, or copy it where the file system has no hard links.
 

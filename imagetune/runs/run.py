@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import psutil
 
-from imagetune.core.files import read_json_or_empty, replace_atomically, write_json
+from imagetune.core.files import read_json_or_empty, replace_atomically, require_free_disk, write_json
 from imagetune.core.messages import Say
 from imagetune.core.stopping import check_stop, hold_stops, prefer_stop
 from imagetune.data.check_document import build_audit_document
@@ -301,6 +303,9 @@ def write_model(
     )
     # Which layers a stage froze matters to that stage alone: whoever opens the file in Keras can train all of it.
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
+    # Where memory is short Keras writes HDF5 to the disk first, which crashes the process when that becomes full.
+    size = 4 * sum(math.prod(weight.shape) for weight in model.weights)
+    require_free_disk(folder.path, size if psutil.virtual_memory().available > 4 * size else 2 * size)
     # A kill or a full disk must not leave half a file under the name of the model.
     with replace_atomically(folder.keras_file) as temporary:
         model.save(temporary)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 
 import pytest
 
@@ -36,17 +34,6 @@ class StubTracker:
 @pytest.fixture
 def recipe():
     return Recipe.model_validate({"name": "stub", "data": {"source": "x"}, "tracking": {"tensorboard": False}})
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 256 kilobytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=False).returncode:
-        pytest.skip("this process may not mount a disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture
@@ -155,7 +142,6 @@ def test_an_error_that_a_signal_has_caused_is_reported_as_the_signal(recipe, tmp
     assert "a worker process died" in run.folder.debug_log.read_text()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a disk")
 def test_on_a_full_disk_the_first_error_stays_the_first_and_the_status_is_right(recipe, small_disk, monkeypatch):
     monkeypatch.setattr(lives, "write_pages", lambda _: (_ for _ in ()).throw(OSError("no room for pages")))
     with (
