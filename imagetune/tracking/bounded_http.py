@@ -236,6 +236,8 @@ class _BoundedAdapter(HTTPAdapter):
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             response.close()
             raise AnswerError("the answer of the server is compressed, which was not asked for")
+        # As JSON is. Otherwise requests guesses from all of the answer, or takes whatever codec the server names.
+        response.encoding = "utf-8"
         return response
 
 

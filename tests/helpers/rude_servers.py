@@ -74,7 +74,7 @@ def serve(answer: Answer, *, healthy: bool = True) -> Iterator[str]:
 
 @contextmanager
 def lose_answers(port: int, lost: Callable[[bytes], bool]) -> Iterator[str]:
-    """Pass requests on to a server on this machine; where ``lost`` says so, the connection ends instead of answering."""
+    """Pass requests on to a server of this machine, and drop the connection instead of each answer that is ``lost``."""
 
     def meet(sock: socket.socket) -> None:
         with suppress(OSError, ValueError), sock, socket.create_connection(("127.0.0.1", port), timeout=60) as server:
