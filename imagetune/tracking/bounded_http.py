@@ -223,16 +223,18 @@ class _BoundedAdapter(HTTPAdapter):
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
-    def send(self, request: requests.PreparedRequest, stream: bool = False, **named: Any) -> requests.Response:
+    def send(
+        self, request: requests.PreparedRequest, stream: bool = False, timeout: Any = None, *given: Any, **named: Any
+    ) -> requests.Response:
         """Send a request and return the answer.
 
         Raises:
             AnswerError: The answer is compressed, which may make much of little.
         """
         limit = _local.download_bytes if stream else ANSWER_BYTES
-        _local.budget = _Budget(_sum_seconds(named.get("timeout")), limit + _HEADER_BYTES, stream)
+        _local.budget = _Budget(_sum_seconds(timeout), limit + _HEADER_BYTES, stream)
         request.headers["Accept-Encoding"] = "identity"
-        response = super().send(request, stream, **named)
+        response = super().send(request, stream, timeout, *given, **named)
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             response.close()
             raise AnswerError("the answer of the server is compressed, which was not asked for")
