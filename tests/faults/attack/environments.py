@@ -89,7 +89,7 @@ def _list_streams() -> Iterator[Case]:
 
 
 def _list_disks() -> Iterator[Case]:
-    """Yield trainings whose run folder, cache or home is on a disk that is full, becomes full or can't be written to."""
+    """Yield trainings whose run folder, cache or home is on a disk that is full, becomes full or is read-only."""
     states = {0: "finished", 5: "failed"}
     for kilobytes in DISKS:
         yield Case(
