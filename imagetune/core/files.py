@@ -42,6 +42,8 @@ _HINTS = {
     errno.ENOTDIR: _IN_THE_WAY,
     errno.ENOTEMPTY: _IN_THE_WAY,
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close other programs, or raise the system's limit on open files",
     errno.ELOOP: "a link leads back to itself, so choose another path",
 }
 
@@ -130,7 +132,7 @@ def require_free_disk(folder: Path, size: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < size:
-        what = f"can't write: {size / 1e6:,.0f} MB are needed, and {free / 1e6:,.0f} MB are free"
+        what = f"can't write: {size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free"
         raise ResourceError(what, where=str(folder), hint=_FULL)
 
 
@@ -171,10 +173,16 @@ def overwrite_in_place(path: Path, text: str) -> bool:
 
     It is for a full disk, where no second file can be written to take the place of the first.
     """
+    data = text.encode()
     try:
         with path.open("r+b", buffering=0) as file:
-            data = text.encode()
+            before = file.read()
+            file.seek(0)
             done = file.write(data) == len(data)
+            if not done:
+                # Half a text is worse than the old one, which has its room.
+                file.seek(0)
+                file.write(before)
             file.truncate()
             os.fsync(file.fileno())
     except OSError:

@@ -8,6 +8,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +19,7 @@ import psutil
 from imagetune.core import run_files
 from imagetune.core.files import (
     append_json_line,
+    convert_disk_errors,
     format_json,
     overwrite_in_place,
     read_json_or_empty,
@@ -231,7 +233,8 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     try:
         write_recipe(recipe, folder.recipe)
     except BaseException as error:
-        folder.write_status("failed", error=str(error))
+        with suppress(ResourceError):
+            folder.write_status("failed", error=str(error))
         raise
     return folder
 
@@ -309,11 +312,14 @@ def build_lock_document(
 def _claim(folder: RunFolder) -> None:
     """Make this process the only writer of a folder; exclusive creation of a file decides between two of them."""
     try:
-        with folder.status.open("x", encoding="utf-8") as file:
+        with convert_disk_errors(folder.path), folder.status.open("x", encoding="utf-8") as file:
             # Never empty, as whoever looks in this moment expects JSON.
             file.write("{}")
-    except FileExistsError as error:
-        raise _build_occupied_error(folder) from error
+    except ResourceError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise _build_occupied_error(folder) from error
+        folder.status.unlink(missing_ok=True)
+        raise
 
 
 def _build_occupied_error(folder: RunFolder) -> CheckpointError:
