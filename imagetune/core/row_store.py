@@ -226,7 +226,7 @@ def find_cache_root() -> Path:
 def measure_free_disk(root: Path) -> int:
     """Return the free bytes on the disk of ``root``, which need not exist yet."""
     # Not Path.is_dir, which raises for a name that is too long or a folder that may not be looked into.
-    place = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.isdir(folder))
+    place = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.isdir(folder))  # noqa: PTH112
     try:
         return shutil.disk_usage(place).free
     except OSError:
