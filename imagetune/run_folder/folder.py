@@ -163,8 +163,10 @@ class RunFolder:
             write_json(self.status, status)
         except ResourceError:
             # Not atomic, and still better than a dead run that calls itself running. Short, to fit into its one block.
-            short = status | {"error": error and error[:_SHORT_ERROR]}
-            if not overwrite_in_place(self.status, format_json(short)):
+            if not any(
+                overwrite_in_place(self.status, format_json(status | {"error": short}))
+                for short in (error and error[:_SHORT_ERROR], None)
+            ):
                 raise
 
     def read_status(self) -> dict[str, Any]:

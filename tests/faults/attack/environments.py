@@ -143,7 +143,7 @@ def _list_signals() -> Iterator[Case]:
     """Yield trainings that are stopped at one moment or another."""
     states = {0: "finished", 130: ("killed", "finished", ""), 143: ("killed", "finished", ""), -2: "", -15: ""}
     for number, codes in STOPPED.items():
-        for tenths in (1, 5, 10, 15, 20, 25, 30, 35, 40, 50):
+        for tenths in (12, 16, 20, 24, 28, 32, 36, 40, 45, 50):
             yield Case(
                 f"environments/{number.name.lower()}-after-{tenths}",
                 partial(_fill, FIT),
