@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
 import json
@@ -11,12 +10,11 @@ import shutil
 import stat
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from imagetune.core.csv_cells import quote_cell, quote_row
 from imagetune.core.leftovers import name_temporary
 from imagetune.core.text import shorten_middle
 from imagetune.errors import ResourceError
@@ -27,9 +25,6 @@ HASH_CHUNK_BYTES = 1 << 20
 MAX_JSON_BYTES = 64 << 20
 MAX_JSON_VALUES = 3_000_000
 _JSON_MARKS = (b",", b"[", b"{")
-# What Linux and macOS allow at most, without the room for the names of temporary files.
-MAX_NAME_BYTES = 255
-MAX_PATH_BYTES = 4000
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 _FULL = "free some space, or choose another path"
 _REFUSED = "check the permissions, or choose another path"
@@ -47,6 +42,8 @@ _HINTS = {
     errno.ENOTDIR: _IN_THE_WAY,
     errno.ENOTEMPTY: _IN_THE_WAY,
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close other programs, or raise the system's limit on open files",
     errno.ELOOP: "a link leads back to itself, so choose another path",
 }
 
@@ -127,6 +124,18 @@ def _write_through(path: Path) -> Iterator[Path]:
             shutil.copyfileobj(source, target)
 
 
+def require_free_disk(folder: Path, size: int) -> None:
+    """Make sure that a disk has room for a number of bytes, for libraries that don't survive a disk that becomes full.
+
+    Raises:
+        ResourceError: It has less.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        what = f"can't write: {size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free"
+        raise ResourceError(what, where=str(folder), hint=_FULL)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, which takes no space, or copy it where the file system has no hard links.
 
@@ -151,8 +160,34 @@ def write_json(path: Path, value: object) -> None:
         ValueError: The value contains NaN or infinity, which JSON doesn't have.
         TypeError: The value contains something else that JSON doesn't have.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_convert_scalar)
-    write_text(path, text + "\n")
+    write_text(path, format_json(value))
+
+
+def format_json(value: object) -> str:
+    """Return the text that `write_json` writes for a value."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_convert_scalar) + "\n"
+
+
+def overwrite_in_place(path: Path, text: str) -> bool:
+    """Overwrite a small file (UTF-8) in the room that it has on the disk already, and return whether that succeeded.
+
+    It is for a full disk, where no second file can be written to take the place of the first.
+    """
+    data = text.encode()
+    try:
+        with path.open("r+b", buffering=0) as file:
+            before = file.read()
+            file.seek(0)
+            done = file.write(data) == len(data)
+            if not done:
+                # Half a text is worse than the old one, which has its room.
+                file.seek(0)
+                file.write(before)
+            file.truncate()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return done
 
 
 def _convert_scalar(value: Any) -> Any:
@@ -263,25 +298,6 @@ def read_json_or_empty(path: Path) -> dict[str, Any]:
         return {}
 
 
-def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV table with a header, atomically; the bytes of paths that are not UTF-8 are kept.
-
-    No cell is a formula to a spreadsheet: see `imagetune.core.csv_cells`.
-    """
-    with (
-        replace_atomically(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        # The csv module ends lines with \r\n on every system unless told otherwise.
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(quote_cell(name) if isinstance(name, str) else name for name in header)
-        # A carriage return alone is quoted only where all cells are, and would end the row for every reader.
-        careful = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        for row in rows:
-            cells = quote_row(header, row)
-            (careful if any("\r" in cell for cell in cells if isinstance(cell, str)) else writer).writerow(cells)
-
-
 def append_json_line(path: Path, value: Mapping[str, object]) -> None:
     """Append a line of JSON to a file and flush it to the disk, so that it survives a crash."""
     with convert_disk_errors(path), path.open("a", encoding="utf-8") as file:
@@ -341,25 +357,6 @@ def parse_json_object(content: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is no object in braces")
     return value
-
-
-def find_path_problem(path: str | Path) -> str:
-    """Return what makes a path impossible on every file system; "" where nothing does.
-
-    Asking the system about such a path raises errors of several types, in whichever call comes first.
-    """
-    try:
-        content = os.fsencode(path)
-    except UnicodeEncodeError:
-        return "the path has half a surrogate pair, which no file name can hold"
-    if b"\0" in content:
-        return "the path has a null character, which no file name can hold"
-    longest = max(map(len, content.split(b"/")), default=0)
-    if longest > MAX_NAME_BYTES:
-        return f"a name in the path has {longest:,} bytes, and the most is {MAX_NAME_BYTES}"
-    if len(content) > MAX_PATH_BYTES:
-        return f"the path has {len(content):,} bytes, and the most is {MAX_PATH_BYTES:,}"
-    return ""
 
 
 def is_utf8(path: str) -> bool:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.csv_tables import read_csv_rows
-from imagetune.core.files import write_csv
+from imagetune.core.csv_tables import read_csv_rows, write_csv
 from imagetune.data.loading.targets import compute_median_class, encode_targets
 from imagetune.data.sources.labels import (
     SINGLE_LABEL,

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import keras
 import numpy as np
 
+from imagetune.core.stopping import check_stop
 from imagetune.model.devices import find_device
 from imagetune.model.test_time_augmentation import apply_tta
 from imagetune.model.traces import free_graphs
@@ -83,6 +84,7 @@ def predict_batches(
     size, parallel = 0, _count_parallel_batches()
     with ThreadPoolExecutor(parallel, "imagetune-forward") as pool:
         for batch in batches:
+            check_stop()
             if not size:  # the first call compiles, which is done once
                 size = len(batch.images)
                 with free_graphs():

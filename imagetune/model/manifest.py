@@ -6,6 +6,7 @@ functions build from, and the weights are numbers.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import tempfile
@@ -199,7 +200,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=name_temporary()) as name:
             fresh = Path(name) / "new"
             fresh.mkdir()
-            model.save_weights(fresh / WEIGHTS)
+            _write_weights(model, fresh / WEIGHTS)
             manifest = Manifest(
                 imagetune=read_version(),
                 keras=keras.__version__,
@@ -223,6 +224,20 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
             if folder.exists():
                 folder.replace(Path(name) / "old")
             fresh.replace(folder)
+
+
+class _MemoryFile(io.BytesIO):
+    """Memory that Keras takes for a weight file by its name."""
+
+    def __str__(self) -> str:
+        return WEIGHTS
+
+
+def _write_weights(model: keras.Model, path: Path) -> None:
+    """Write a model's weights by way of memory: HDF5 crashes the process when a disk becomes full under it."""
+    memory = _MemoryFile()
+    model.save_weights(memory)
+    path.write_bytes(memory.getbuffer())
 
 
 def update_manifest(folder: Path, values: Mapping[str, object]) -> Manifest:

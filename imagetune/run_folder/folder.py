@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,14 @@ import psutil
 
 from imagetune.core import run_files
 from imagetune.core.documents import read_document
-from imagetune.core.files import append_json_line, write_json, write_text
+from imagetune.core.files import (
+    append_json_line,
+    convert_disk_errors,
+    format_json,
+    overwrite_in_place,
+    write_json,
+    write_text,
+)
 from imagetune.core.leftovers import list_leftovers, name_temporary
 from imagetune.core.run_documents import STATUS
 from imagetune.core.version import DISTRIBUTION
@@ -29,6 +37,7 @@ from imagetune.recipe.schema import Recipe
 
 RUNS = "runs"
 State = Literal["running", "finished", "failed", "killed"]
+_SHORT_ERROR = 500
 # Packages whose versions can change what a run computes; lock.json records those that are installed.
 _PACKAGES = (
     DISTRIBUTION,
@@ -146,10 +155,22 @@ class RunFolder:
     def write_status(
         self, state: State, *, stage: str = "", epoch: int = 0, step: int = 0, error: str | None = None
     ) -> None:
-        """Replace status.json, with the id of this process."""
+        """Replace status.json, with the id of this process; on a full disk it is overwritten where it lies.
+
+        Raises:
+            ResourceError: It can't be written either way.
+        """
         # The process id lets others tell a running run from one that was killed, which can't say so itself.
         status = {"state": state, "stage": stage, "epoch": epoch, "step": step, "error": error, "pid": os.getpid()}
-        write_json(self.status, status)
+        try:
+            write_json(self.status, status)
+        except ResourceError:
+            # Not atomic, and still better than a dead run that calls itself running. Short, to fit into its one block.
+            if not any(
+                overwrite_in_place(self.status, format_json(status | {"error": short}))
+                for short in (error and error[:_SHORT_ERROR], None)
+            ):
+                raise
 
     def read_status(self) -> dict[str, Any]:
         """Return the content of status.json; empty where there is none, or none that imagetune has written."""
@@ -216,7 +237,12 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     _claim(folder)
     # Status before recipe: from here on, whoever looks in finds a run with a process.
     folder.write_status("running")
-    write_recipe(recipe, folder.recipe)
+    try:
+        write_recipe(recipe, folder.recipe)
+    except BaseException as error:
+        with suppress(ResourceError):
+            folder.write_status("failed", error=str(error))
+        raise
     return folder
 
 
@@ -325,11 +351,14 @@ def build_lock_document(
 def _claim(folder: RunFolder) -> None:
     """Make this process the only writer of a folder; exclusive creation of a file decides between two of them."""
     try:
-        with folder.status.open("x", encoding="utf-8") as file:
+        with convert_disk_errors(folder.path), folder.status.open("x", encoding="utf-8") as file:
             # Never empty, as whoever looks in this moment expects JSON.
             file.write("{}")
-    except FileExistsError as error:
-        raise _build_occupied_error(folder) from error
+    except ResourceError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise _build_occupied_error(folder) from error
+        folder.status.unlink(missing_ok=True)
+        raise
 
 
 def _build_occupied_error(folder: RunFolder) -> CheckpointError:

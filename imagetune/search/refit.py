@@ -11,7 +11,8 @@ from statistics import median_low, stdev
 from typing import Any
 
 from imagetune.core import run_files
-from imagetune.core.files import convert_disk_errors, write_csv
+from imagetune.core.csv_tables import write_csv
+from imagetune.core.files import convert_disk_errors
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
 from imagetune.data.sources.records import Record

@@ -202,7 +202,7 @@ class Syncer:
             TrackingError: The store can't be reached, or refuses.
         """
         self._note_lines()
-        copy = Copy(self.run_dir, self.state, self.connect(), self.tick)
+        copy = Copy(self.run_dir, self.uri, self.state, self.connect(), self.tick)
         with store_errors(self.uri):
             ensure_run(copy.client, self.run_dir, self.uri, self.state)
             self.ready = True

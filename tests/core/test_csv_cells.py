@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from imagetune.core.csv_cells import quote_row, unquote_row
-from imagetune.core.csv_tables import read_csv_rows
-from imagetune.core.files import write_csv
+from imagetune.core.csv_tables import read_csv_rows, write_csv
 
 HEADER = ("path", "label")
 TEXTS = (

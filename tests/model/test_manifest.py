@@ -10,13 +10,14 @@ import pytest
 from tiny_backbones import TINY
 
 from imagetune.core.files import compute_file_sha256
-from imagetune.errors import DivergedError, ModelFileError
+from imagetune.errors import DivergedError, ModelFileError, ResourceError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
 from imagetune.model.manifest import load_model, save_model, update_manifest
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.sections.data import ImageSettings
 from imagetune.recipe.sections.model import HeadConfig, ModelConfig
+from tests.conftest import fill_disk
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -95,6 +96,15 @@ def test_weights_that_are_not_finite_are_never_saved(build, tmp_path):
     with pytest.raises(DivergedError, match="logits/bias holds numbers that are not finite"):
         write(model, tmp_path / "model")
     assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("free", [0, 20_000, 60_000])
+def test_a_disk_that_becomes_full_is_an_error_and_leaves_nothing(build, small_disk, free):
+    fill_disk(small_disk, free_bytes=free)
+    with pytest.raises(ResourceError, match="No space left on device"):
+        write(build(TINY, 32), small_disk / "run" / "model")
+    assert set(names_in(small_disk)) <= {"filling", "run"}
+    assert not (small_disk / "run").exists() or not list((small_disk / "run").iterdir())
 
 
 @pytest.fixture(scope="module")

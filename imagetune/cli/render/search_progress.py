@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from imagetune.cli.render.console import keep_going_without_output
 from imagetune.cli.render.lines import make_visible
 from imagetune.cli.render.search import (
     STATUS_WORDS,
@@ -71,7 +72,7 @@ class SearchScreen:
     @contextmanager
     def shown(self) -> Iterator[SearchScreen]:
         """Show the live table during the block, and restore the terminal, however it ends."""
-        with self._stack:
+        with keep_going_without_output(), self._stack:
             yield self
 
     def say(self, topic: str, text: str, /) -> None:

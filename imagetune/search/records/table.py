@@ -13,8 +13,9 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.core.csv_cells import quote_row
+from imagetune.core.csv_tables import write_csv
 from imagetune.core.documents import SURPRISES
-from imagetune.core.files import convert_disk_errors, read_json, write_csv, write_json
+from imagetune.core.files import convert_disk_errors, read_json, write_json
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import format_path

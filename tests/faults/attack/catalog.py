@@ -13,7 +13,9 @@ from pathlib import Path
 
 from tests.faults.attack.case import Case
 
-MODULES: tuple[str, ...] = ("command_lines", "recipes", "run_folders", "search_folders", "weights")
+MODULES: tuple[str, ...] = (
+    *("command_lines", "environments", "recipes", "run_folders", "search_folders", "servers", "weights"),
+)
 """Modules of this package, each with a function ``cases()``."""
 QUICK_SHARE = 10
 """One case of so many is run by `make test`, too."""
