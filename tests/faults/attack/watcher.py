@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     # What the imports print must not look like an answer.
     os.dup2(2, 1)
-    _import_program()
-    print(json.dumps({"ready": True}), file=answers, flush=True)
-    for line in sys.stdin:
-        print(json.dumps(watch(json.loads(line))), file=answers, flush=True)
+    # As long as the process lives: a context that nobody holds is left at once.
+    with _import_program():
+        print(json.dumps({"ready": True}), file=answers, flush=True)
+        for line in sys.stdin:
+            print(json.dumps(watch(json.loads(line))), file=answers, flush=True)
 
 
-def _import_program() -> None:
+def _import_program() -> AbstractContextManager[None]:
+    """Import all that commands need, and return the context in which recipes can name the tests' small backbone."""
     from tiny_backbones import tiny_backbones
 
     from imagetune.core.environment import settle_process_environment
@@ -46,7 +48,7 @@ def _import_program() -> None:
         import imagetune.commands.fit
         import imagetune.commands.predict
         import imagetune.tracking.tracker  # noqa: F401
-    tiny_backbones().__enter__()
+    return tiny_backbones()
 
 
 def watch(request: dict[str, Any]) -> dict[str, Any]:
