@@ -28,7 +28,7 @@ _SECONDS_A_SCAN = 2e-9
 # Pillow reads these in Python: numbers as text, and comments among them, each of which moves the rest of a megabyte.
 _PLAIN = (b"P1", b"P2", b"P3")
 _SECONDS_A_PLAIN_BYTE, _SECONDS_A_COMMENT = 1.6e-7, 1e-4
-_SECONDS_A_RUN_LENGTH_PIXEL = 1.5e-7
+_SECONDS_A_PIXEL_IN_PYTHON = {"bmp_rle": 1.5e-7, "ppm": 2.5e-6}
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 # What OpenJPEG holds for each tile before it decodes one, and for each component of it.
 _TILE_BYTES, _TILE_COMPONENT_BYTES = 6000, 1200
@@ -105,7 +105,7 @@ def estimate_cost(header: Image.Image, data: bytes, *, reduce: int = 1, by_pillo
 
 
 def _estimate_jpeg(header: Image.Image, data: bytes, pixels: int, reduce: int) -> Cost:
-    scans, bands = max(1, count_jpeg_scans(data)), len(header.getbands())
+    scans, bands = count_jpeg_scans(data), len(header.getbands())
     # Once as decoded and once upright; Pillow, which has four bytes a pixel, turns inks into colours.
     size = 9 * pixels if bands > 3 else 6 * pixels // reduce**2
     # All coefficients are held until the last scan, whatever size comes out.
@@ -131,8 +131,8 @@ def _estimate_by_pillow(header: Image.Image, data: bytes, pixels: int) -> Cost:
     if data.startswith(_PLAIN):
         seconds = _SECONDS_A_PLAIN_BYTE * len(data) + _SECONDS_A_COMMENT * data.count(b"#")
         return Cost(size + 3 * pixels, seconds, "numbers as text")
-    is_run_length = any(tile[0] == "bmp_rle" for tile in getattr(header, "tile", ()))
-    return Cost(size, _SECONDS_A_RUN_LENGTH_PIXEL * pixels if is_run_length else 0.0, "")
+    codecs = [tile[0] for tile in getattr(header, "tile", ())]
+    return Cost(size, max((_SECONDS_A_PIXEL_IN_PYTHON.get(codec, 0.0) for codec in codecs), default=0.0) * pixels, "")
 
 
 def _count_piece_pixels(header: Image.Image) -> int:

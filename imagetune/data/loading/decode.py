@@ -96,12 +96,11 @@ def read_image_file(path: str, *, max_pixels: int) -> bytes:
     most = compute_max_bytes(max_pixels) // 2
     try:
         # A pipe would be waited for, and /dev/zero never ends.
-        if not stat.S_ISREG(Path(path).stat().st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  (a Path takes as long as the rest)
             raise BadImageError("is a folder, pipe or device, not a file", where=path)
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123  (likewise)
             size = os.fstat(file.fileno()).st_size
-            # A file may grow while it is read.
-            data = b"" if size > most else file.read(most + 1)
+            data = b"" if size > most else file.read(size)
     except FileNotFoundError as error:
         what = "is a symbolic link to a file that does not exist" if Path(path).is_symlink() else "no such file"
         raise BadImageError(what, where=path) from error
@@ -110,8 +109,8 @@ def read_image_file(path: str, *, max_pixels: int) -> bytes:
     # A zero byte, or half of a character that takes two.
     except ValueError as error:
         raise BadImageError("is no path that a file can have", where=path) from error
-    if size > most or len(data) > most:
-        what = f"the file has {max(size, len(data)) / 1e6:,.0f} MB, more than the {most / 1e6:,.0f} MB allowed"
+    if size > most:
+        what = f"the file has {size / 1e6:,.0f} MB, more than the {most / 1e6:,.0f} MB allowed"
         raise BadImageError(what, where=path, hint=_TOO_LARGE)
     if not data:
         raise BadImageError("the file is empty", where=path)
@@ -314,7 +313,7 @@ def _decode_with_opencv(
     # OpenCV has dropped the transparency that the header announces.
     if transparent and pixels.shape[2] != 4:
         return None
-    decoded: Pixels = composite(pixels, background, bands=slice(2, None, -1)) if transparent else pixels
+    decoded: Pixels = composite(pixels, background, bgr=True) if transparent else pixels
     return decoded
 
 

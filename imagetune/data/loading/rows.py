@@ -16,7 +16,6 @@ _Value = TypeVar("_Value", bound=np.generic)
 # Few enough that what is computed from them stays in the processor's cache.
 _PIXELS_AT_ONCE = 1 << 16
 _BANDS = 3
-_RGB = slice(0, _BANDS)
 
 
 def split_rows(image: npt.NDArray[_Value]) -> Iterator[npt.NDArray[_Value]]:
@@ -26,23 +25,24 @@ def split_rows(image: npt.NDArray[_Value]) -> Iterator[npt.NDArray[_Value]]:
         yield image[top : top + step]
 
 
-def composite(pixels: Pixels, background: tuple[int, int, int], *, bands: slice = _RGB) -> Pixels:
+def composite(pixels: Pixels, background: tuple[int, int, int], *, bgr: bool = False) -> Pixels:
     """Return RGBA composited on the background, rounded: ``(a * rgb + (255 - a) * background) / 255``.
 
     Args:
         pixels: ``(h, w, 3)`` RGB, which is returned as it is, or ``(h, w, 4)``.
         background: RGB, 0 to 255.
-        bands: Where red, green and blue are among four bands.
+        bgr: Whether four bands are in OpenCV's order, blue first.
     """
     if pixels.shape[2] == _BANDS:
         return pixels
     mixed = np.empty((*pixels.shape[:2], _BANDS), np.uint8)
-    under = np.array(background, np.uint16)
     for strip, place in zip(split_rows(pixels), split_rows(mixed), strict=True):
-        colour, alpha = strip[:, :, bands], strip[:, :, _BANDS:]
-        if alpha.min() < 255:
+        weight = strip[:, :, _BANDS].astype(np.uint16)
+        rest = 255 - weight
+        # Band by band, because NumPy is slow where the last axis has three values.
+        for band, under in enumerate(background):
             # The largest sum is 255 * 255 + 127, which 16 bits hold.
-            weight = alpha.astype(np.uint16)
-            colour = (colour * weight + under * (255 - weight) + 127) // 255
-        place[...] = colour
+            total = strip[:, :, 2 - band if bgr else band] * weight
+            total += rest * np.uint16(under) + np.uint16(127)
+            place[:, :, band] = total // np.uint16(255)
     return mixed

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 # A marker that is neither a restart, nor a stuffed zero, nor padding.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _SCAN, _END = 0xDA, 0xD9
+# Frames whose scans bring their components whole.
+_SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 # One row a strip of the tallest image that anybody has.
 _MAX_TIFF_VALUES = 1 << 18
 _MAX_TIFF_TAGS = 4096
@@ -22,17 +24,19 @@ _CODESTREAM, _SIZE_MARKER = b"jp2c", b"\xff\x4f\xff\x51"
 
 
 def count_jpeg_scans(data: bytes) -> int:
-    """Return the number of scans of a JPEG's first image; 0 where its markers lead to none."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        if data[at + 1] == 0xFF:
+    """Return the number of scans of a JPEG's first image; 1 where its markers lead to none."""
+    at, components = 2, 0
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:
             at += 1
-            continue
-        if data[at + 1] == _SCAN:
-            # Thumbnails lie before, and of images with a single scan nothing else has to be looked at.
-            return 1 + (_count_further_scans(data, at) if data.find(b"\xff\xda", at + 2) > 0 else 0)
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return 0
+        elif marker == _SCAN:
+            # libjpeg takes a second scan for an error after one that has all components.
+            return 1 if data[at + 4] == components else 1 + _count_further_scans(data, at)
+        else:
+            components = data[at + 9] if marker in _SEQUENTIAL else components
+            at = _skip_segment(data, at)
+    return 1
 
 
 def _count_further_scans(data: bytes, at: int) -> int:
