@@ -14,6 +14,7 @@ import click
 import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
 from imagetune.cli.render.console import escape_unencodable_text
 from imagetune.core.environment import settle_process_environment
+from imagetune.core.files import convert_system_errors
 from imagetune.core.text import find_similar_name
 from imagetune.core.version import read_version, refuse_namesake
 from imagetune.errors import ImagetuneError
@@ -103,7 +104,10 @@ def run(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         refuse_namesake()
-        outcome: Any = cli.main(arguments, prog_name="imagetune", standalone_mode=False)
+        _refuse_empty(arguments)
+        # Errors of the file system that nobody foresaw, such as an impossible name, are the user's to mend, not bugs.
+        with convert_system_errors():
+            outcome: Any = cli.main(arguments, prog_name="imagetune", standalone_mode=False)
     except ImagetuneError as error:
         return _failed(error.lines(), error.exit_code, debug=debug)
     except click.UsageError as error:
@@ -120,6 +124,12 @@ def run(arguments: list[str]) -> int:
         return _failed([f"error[internal] {type(error).__name__}: {error}; {hint}"], 70, debug=debug)
     # With standalone_mode off Click returns what the command returned.
     return outcome if isinstance(outcome, int) else 0
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    # As a path it would be the working folder, which nobody means by an empty word.
+    if "" in arguments:
+        raise click.UsageError("an argument is empty: a variable of the command may not be set")
 
 
 def _failed(lines: list[str], exit_code: int, *, debug: bool) -> int:

@@ -1,4 +1,4 @@
-"""Atomic file writes (a file is complete or absent), JSON, JSON lines, CSV and SHA-256."""
+"""Atomic file writes (a file is complete or absent), bounded reads, JSON, JSON lines, CSV and SHA-256."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,9 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.text import shorten_middle
 from imagetune.errors import ResourceError
 
 HASH_CHUNK_BYTES = 1 << 20
+# A JSON document of ours takes kilobytes, lock.json of 100,000 images 12 MB. Its values take more memory than its text:
+# an empty list of two characters takes 64 bytes, a mapping of one key 200. So they are counted before they are made.
+MAX_JSON_BYTES = 64 << 20
+MAX_JSON_VALUES = 3_000_000
+_JSON_MARKS = (b",", b"[", b"{")
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 _FULL = "free some space, or choose another path"
 _REFUSED = "check the permissions, or choose another path"
 _IN_THE_WAY = "a file or folder of another kind is in the way, so choose another path"
@@ -34,6 +42,7 @@ _HINTS = {
     errno.ENOTDIR: _IN_THE_WAY,
     errno.ENOTEMPTY: _IN_THE_WAY,
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "a link leads back to itself, so choose another path",
 }
 
 
@@ -51,6 +60,24 @@ def convert_disk_errors(path: Path) -> Iterator[None]:
         if hint is None:
             raise
         raise ResourceError(f"can't write: {error.strerror}", where=str(path), hint=hint) from error
+
+
+@contextmanager
+def convert_system_errors() -> Iterator[None]:
+    """Convert errors of the file system in the block that nothing nearer has handled to a ResourceError with a hint.
+
+    Raises:
+        ResourceError: An ``OSError`` with a path that the user can remedy; others are not converted.
+    """
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0)
+        if hint is None or error.filename is None:
+            raise
+        raise ResourceError(
+            f"{error.strerror}", where=shorten_middle(os.fsdecode(error.filename)), hint=hint
+        ) from error
 
 
 @contextmanager
@@ -130,14 +157,73 @@ def _convert_scalar(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
+def read_bounded_bytes(path: Path, *, max_bytes: int) -> bytes:
+    """Return the content of a regular file that is at most so large; it is measured before anything is read.
+
+    Raises:
+        OSError: The file can't be read, is a device, pipe, socket or folder, or is larger; ``strerror`` says which.
+    """
+    try:
+        # A pipe that nobody writes to would keep an ordinary open waiting for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a null byte or lone surrogate in the name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
+            raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+        # One byte more than allowed: a file may grow meanwhile, and those of /proc say that they are empty.
+        content = b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
+    if found.st_size > max_bytes or len(content) > max_bytes:
+        size = f"{found.st_size:,}" if found.st_size > max_bytes else f"over {max_bytes:,}"
+        raise OSError(errno.EFBIG, f"it has {size} bytes, and the most is {max_bytes:,}", str(path))
+    return content
+
+
+def read_bounded_text(path: Path, *, max_bytes: int) -> str:
+    """Return the text of a regular file (UTF-8) that is at most so large; it is measured before anything is read.
+
+    Raises:
+        OSError: As `read_bounded_bytes`.
+        UnicodeDecodeError: The file is not UTF-8.
+    """
+    return read_bounded_bytes(path, max_bytes=max_bytes).decode("utf-8")
+
+
+def parse_json(content: bytes) -> Any:
+    """Return the value of a JSON text (UTF-8) whose values are counted before they are made.
+
+    Raises:
+        ValueError: It is not JSON, has millions of values, or is nested hundreds of levels deep.
+    """
+    if (count := sum(map(content.count, _JSON_MARKS))) > MAX_JSON_VALUES:
+        raise ValueError(f"it has about {count:,} values, and the most is {MAX_JSON_VALUES:,}")
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Return the value in a JSON file, which is measured before it is read.
+
+    Raises:
+        OSError: As `read_bounded_bytes`.
+        ValueError: As `parse_json`.
+    """
+    return parse_json(read_bounded_bytes(path, max_bytes=max_bytes))
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file; empty where the file doesn't exist or contains another JSON value.
 
     Raises:
+        OSError: It is no regular file, too large, or can't be read.
         ValueError: The file is not JSON.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except FileNotFoundError:
         return {}
     return value if isinstance(value, dict) else {}

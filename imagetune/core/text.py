@@ -11,6 +11,14 @@ def format_count(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def shorten_middle(text: str, limit: int = 200) -> str:
+    """Return a text of at most ``limit`` characters: of a longer one the start and the end, with three dots between."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 3) // 2
+    return f"{text[:head]}...{text[head + 3 - limit :]}"
+
+
 def format_list(words: Iterable[str], *, most: int = 5) -> str:
     """Return words joined by commas, ``a, b and 3 more`` for more than ``most`` words."""
     listed = list(words)

@@ -44,6 +44,7 @@ def test_no_setting_is_better_than_the_best():
         assert max(sign * surface(values) for values in settings) <= sign * surface.best + 1e-9
 
 
+@pytest.mark.slow
 def test_bayesian_search_beats_random_search_at_equal_trials():
     surface = Surface(RECORDED, "f1")
     found = {

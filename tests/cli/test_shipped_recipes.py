@@ -9,7 +9,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.shipped import list_shipped_recipes
 
 # These take over ten seconds even when shrunk.
-QUICK = {"quickstart", "vgg16"}
+QUICK = {"quickstart"}
 NAMES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
     for name in sorted(list_shipped_recipes())

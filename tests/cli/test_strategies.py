@@ -10,6 +10,7 @@ STAGES = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_may_learn_from_another_one_and_use_everything_at_once(imagetune, recipe, fitted):
     _, teacher = fitted
     strategies = ["train.mix=both", "train.average=ema", "train.label_smoothing=0.1", "train.optimizer.clip_norm=1.0"]

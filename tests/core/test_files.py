@@ -10,6 +10,9 @@ from imagetune.core.files import (
     append_json_line,
     compute_file_sha256,
     convert_disk_errors,
+    parse_json,
+    read_bounded_bytes,
+    read_bounded_text,
     read_json_lines,
     read_json_object,
     read_json_or_empty,
@@ -131,3 +134,46 @@ def test_numpys_scalars_are_written_as_pythons(tmp_path):
     assert read_json_object(path) == {"count": 3, "marked": True, "share": 0.5}
     with pytest.raises(TypeError, match="ndarray"):
         write_json(path, {"shares": np.zeros(3)})
+
+
+def test_a_document_is_measured_before_it_is_read(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("ä" * 5, encoding="utf-8")
+    assert read_bounded_text(path, max_bytes=10) == "ä" * 5
+    with pytest.raises(OSError, match="it has 10 bytes, and the most is 9"):
+        read_bounded_text(path, max_bytes=9)
+    # Forty gigabytes that take no place on the disk: reading them would end in a lack of memory.
+    os.truncate(path, 40 << 30)
+    with pytest.raises(OSError, match="it has 42,949,672,960 bytes"):
+        read_bounded_bytes(path, max_bytes=9)
+    # Files of the kernel say that they are empty.
+    with pytest.raises(OSError, match="over 9 bytes"):
+        read_bounded_bytes(Path("/proc/self/status"), max_bytes=9)
+
+
+def test_only_regular_files_are_documents(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for path, kind in ((tmp_path / "pipe", "a pipe"), (tmp_path / "link", "a device"), (tmp_path, "folder|director")):
+        with pytest.raises(OSError, match=kind):
+            read_bounded_bytes(path, max_bytes=9)
+    for name in ("absent", "null\0byte", "lone\ud800surrogate"):
+        with pytest.raises(FileNotFoundError):
+            read_bounded_bytes(tmp_path / name, max_bytes=9)
+    with pytest.raises(OSError, match="too long"):
+        read_bounded_bytes(tmp_path / ("a" * 300), max_bytes=9)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[" + b"[]," * 3_000_000 + b"0]", "about 6,000,001 values"),
+        (b"1" * 5000, "4300 digits"),
+        (b"\xff", "decode"),
+        (b"{", "Expecting property name"),
+    ],
+)
+def test_json_that_would_break_its_reader_is_a_value_error(content, what):
+    with pytest.raises(ValueError, match=what):
+        parse_json(content)

@@ -6,6 +6,7 @@ from imagetune.core.text import (
     format_duration,
     format_list,
     format_set_difference,
+    shorten_middle,
     suggest_name,
 )
 
@@ -46,3 +47,9 @@ def test_names_that_differ_from_those_wanted_are_reported_both_ways():
     assert format_set_difference("abc", "bcd") == "lacks a and has d besides"
     assert format_set_difference("abc", "ab") == "lacks c"
     assert format_set_difference("ab", "ba") == ""
+
+
+def test_long_texts_are_shortened_in_their_middle():
+    short = shorten_middle("a" * 150 + "b" * 150, 100)
+    assert len(short) == 100 and short.startswith("aaa") and short.endswith("bbb") and "..." in short
+    assert shorten_middle("as it is") == "as it is"

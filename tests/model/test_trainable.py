@@ -30,7 +30,7 @@ def same(before, after):
     [
         ("vgg16", 32, "last 1 block", "block5"),
         ("resnet50", 32, "conv5", "conv5"),
-        ("inception_v3", 75, "last 1 block", "mixed10"),
+        pytest.param("inception_v3", 75, "last 1 block", "mixed10", marks=pytest.mark.slow),
     ],
 )
 def test_a_step_changes_unfrozen_layers_and_leaves_the_others_bit_identical(

@@ -28,6 +28,7 @@ def loaded(tmp_path):
     return loaded
 
 
+@pytest.mark.slow
 def test_blocks_that_there_are_pass(loaded):
     check_blocks(loaded("{search: choice, values: [last 2 blocks, block5, [block6, 'block7*'], all, last 30%]}"))
 
@@ -42,6 +43,7 @@ def test_every_value_with_a_block_that_there_is_not_is_named_where_it_stands(loa
     assert "6:115 train.stages[1].unfreeze: last 99 blocks: efficientnet_lite0 has 9" in second
 
 
+@pytest.mark.slow
 def test_a_block_that_only_another_backbone_lacks_names_that_backbone(loaded):
     backbones = f"{{search: choice, values: [{LITE}, resnet50]}}"
     with pytest.raises(RecipeError, match='tried with model.backbone: "resnet50"') as caught:

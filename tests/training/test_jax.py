@@ -16,6 +16,7 @@ def outcome_on_jax(*words):
     return subprocess.run(command, check=False, cwd=HERE.parents[1], env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_losses_optimizers_and_a_whole_training_work_on_jax():
     mixture = f"{HERE / 'test_strategies.py'}::test_mixing_sampling_focal_loss_and_clipping_go_together"
     outcome = outcome_on_jax(

@@ -53,6 +53,7 @@ def reported(catalog: Catalog, statistics: list[ImageStatistics]) -> dict[str, s
 LABELS = ["cat", "dog", "owl"] * 30
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_of_random_sets_however_small():
     for seed in range(60):
         labels = ["a", "b", "c"][: 2 + seed % 2] * (15 + seed)
@@ -167,6 +168,7 @@ def test_class_scores_are_scikit_learns():
         assert gain == pytest.approx(2 * balanced_accuracy_score(truth == name, predictions == name) - 1)
 
 
+@pytest.mark.slow
 def test_the_p_value_is_uniform_or_larger_without_a_connection(monkeypatch):
     from imagetune.data.audit import shortcuts as module
 

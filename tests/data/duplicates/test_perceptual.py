@@ -79,6 +79,7 @@ def test_different_images_are_not_alike() -> None:
     assert not list(find_near_duplicate_pairs([compute_perceptual_hash(scene(seed))[1] for seed in range(40)]))
 
 
+@pytest.mark.slow
 def test_small_digits_are_no_duplicate_group() -> None:
     # 8 x 8 pixels of one kind of thing: what resembles many others is no copy, and chains of it stay short.
     digits = (load_digits().images[:400] * 15.9).astype(np.uint8)
@@ -162,6 +163,7 @@ def test_a_long_film_takes_seconds() -> None:
     assert time.process_time() - started < 20
 
 
+@pytest.mark.slow
 def test_ten_thousand_different_descriptors_take_seconds() -> None:
     rng = np.random.default_rng(0)
     descriptors = np.zeros(10_000, _DESCRIPTOR)

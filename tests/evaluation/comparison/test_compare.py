@@ -238,6 +238,7 @@ def coverage(repeats, count, chances):
     return {name: times / repeats for name, times in held.items()}
 
 
+@pytest.mark.slow
 def test_the_paired_interval_holds_the_truth_about_as_often_as_it_says():
     found = coverage(300, 200, (0.08, 0.03, 0.8))
     # 300 repeats show the coverage to within 2.5 points.
@@ -286,6 +287,7 @@ def test_groups_are_drawn_whole_so_that_intervals_and_tests_hold():
     assert naive_alarms / repeats > 0.25
 
 
+@pytest.mark.slow
 def test_equal_runs_are_found_different_no_more_often_than_the_test_says():
     generator = np.random.default_rng(8)
     p_values = {"accuracy": [], "log_loss": []}

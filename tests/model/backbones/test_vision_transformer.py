@@ -158,7 +158,7 @@ def test_sizes_that_fit_have_no_problem():
     assert find_size_problem(get_backbone("vgg16"), (33, 71)) is None
 
 
-@pytest.mark.parametrize("pooling", ["token", "avg"])
+@pytest.mark.parametrize("pooling", ["token", pytest.param("avg", marks=pytest.mark.slow)])
 def test_a_model_can_be_split_after_each_block(tiny, pooling):
     model = build(tiny, pooling=pooling)
     images = draw_images()
@@ -171,8 +171,15 @@ def test_a_model_can_be_split_after_each_block(tiny, pooling):
         np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["token", "avg"])
-@pytest.mark.parametrize("size", [(16, 16), (12, 20)])
+@pytest.mark.parametrize(
+    ("pooling", "size"),
+    [
+        ("token", (16, 16)),
+        ("avg", (12, 20)),
+        pytest.param("avg", (16, 16), marks=pytest.mark.slow),
+        pytest.param("token", (12, 20), marks=pytest.mark.slow),
+    ],
+)
 def test_saliency_has_a_cell_a_patch_and_exact_gradients(tiny, pooling, size):
     model = build(tiny, size, pooling=pooling)
     images, targets = draw_images(3, size), np.array([0, 2, 1])

@@ -174,6 +174,7 @@ def test_a_trial_on_a_lost_machine_goes_to_another_and_room_follows_the_cluster(
     assert ray_cluster.AGAIN in (task(tmp_path, number).folder / "trial.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_closed_executor_leaves_nothing_running(executor, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_cluster, "_STOP_SECONDS", 3.0)
     for number, work in ((1, ray_work.go_on_until_stopped), (2, ray_work.never_stop)):

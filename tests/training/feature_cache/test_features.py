@@ -109,7 +109,7 @@ def assert_same_training(one, other, tolerance=1e-4):
             assert mine == pytest.approx(theirs, abs=tolerance)
 
 
-@pytest.mark.parametrize("backbone", [PLAIN, "efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", [PLAIN, pytest.param("efficientnet_lite0", marks=pytest.mark.slow)])
 def test_a_frozen_backbone_trains_alike_from_features_and_from_images(job, backbone):
     cached = trained(job(stages=[stage()], backbone=backbone))
     assert "features of pooling" in cached.stages[0].features

@@ -151,6 +151,7 @@ def test_averaged_weights(job, average):
     check_parts(job, [1, 3], stages=[first, stage("more", 1, unfreeze="last 1 blocks")], average=average)
 
 
+@pytest.mark.slow
 def test_a_plateau_falls_when_it_would_have(job):
     schedule = {"name": "plateau", "patience": 0, "factor": 0.5, "warmup_epochs": 0.5, "final_fraction": 0.01}
     stalls = {"metric": "accuracy", "min_delta": 1.0}
@@ -158,7 +159,7 @@ def test_a_plateau_falls_when_it_would_have(job):
     assert [record.learning_rate for record in found[1:]] == pytest.approx([1e-2, 5e-3, 2.5e-3, 1.25e-3])
 
 
-@pytest.mark.parametrize("until", [2, 3])
+@pytest.mark.parametrize("until", [pytest.param(2, marks=SLOW), 3])
 def test_early_stopping_has_waited_already(job, until):
     stalls = {"metric": "accuracy", "min_delta": 1.0, "patience": 1}
     found, _ = check_parts(job, [until], stages=[stage("head", 6), stage("more", 1)], early_stopping=stalls)

@@ -185,6 +185,7 @@ def test_variables_come_back_after_an_error():
     assert np.array_equal(before, values_of(model))
 
 
+@pytest.mark.slow
 def test_a_stage_is_tested_on_its_own_setup_and_leaves_no_trace(job):
     unfrozen = {"unfreeze": "all", "layer_decay": 0.5, "batch_norm": "train"}
     training = job(unfrozen, optimizer="sgd", effective_batch=16, average="ema", mix="mixup")

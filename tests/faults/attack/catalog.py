@@ -1,0 +1,75 @@
+"""All cases, by the modules that make them, and what they share."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from tests.faults.attack.case import Case
+
+MODULES: tuple[str, ...] = ("command_lines",)
+"""Modules of this package, each with a function ``cases()``."""
+QUICK_SHARE = 10
+"""One case of so many is run by `make test`, too."""
+RECIPE = """\
+name: colours
+seed: 3
+data: {{source: {source}, image_size: 32, workers: 0}}
+model: {{backbone: tiny, weights: random}}
+train:
+  batch_size: 16
+  stages:
+    - {{name: head, unfreeze: none, epochs: 1, learning_rate: 1e-2}}
+    - {{name: top, unfreeze: last 1 blocks, epochs: 1, learning_rate: 1e-3}}
+evaluate: {{bootstrap_samples: 100}}
+tracking: {{enabled: false}}
+"""
+
+
+def find_cases(pattern: str = "") -> Sequence[Case]:
+    """Return the cases whose name contains a regular expression, all of them for an empty one.
+
+    Raises:
+        ValueError: Two cases have the same name.
+    """
+    cases = [case for name in MODULES for case in import_module(f"tests.faults.attack.{name}").cases()]
+    names = [case.name for case in cases]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"names of more than one case: {sorted(twice)}")
+    return [case for case in cases if re.search(pattern, case.name)]
+
+
+def is_quick(case: Case) -> bool:
+    """Return whether a case belongs to the tenth that `make test` runs: the same ones on every machine."""
+    return int(hashlib.sha256(case.name.encode()).hexdigest(), 16) % QUICK_SHARE == 0
+
+
+def make_shared(folder: Path) -> None:
+    """Fill an empty folder with what all cases share: images, a recipe on them and a finished run of it."""
+    from tiny_backbones import tiny_backbones
+
+    from imagetune.cli.main import run
+    from tests.conftest import draw_images
+
+    draw_images(folder / "images")
+    draw_images(folder / "new_images", count=4, seed=1)
+    (folder / "matplotlib").mkdir()
+    (folder / "recipe.yaml").write_text(RECIPE.format(source=folder / "images"), encoding="utf-8")
+    with contextlib.chdir(folder), tiny_backbones(), contextlib.redirect_stdout(io.StringIO()):
+        assert run(["fit", "recipe.yaml", "--run-dir", "run"]) == 0
+
+
+def empty_folder(path: Path) -> Path:
+    """Return a folder without anything in it, whatever was there."""
+    # A case may leave folders that only their mode protects.
+    for parent, _, _ in os.walk(path):
+        Path(parent).chmod(0o755)
+    shutil.rmtree(path, ignore_errors=True)
+    return path

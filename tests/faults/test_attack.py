@@ -1,0 +1,30 @@
+"""No hostile or unlucky input runs anything, overwrites anything, exceeds its bounds or ends in a bug."""
+
+import pytest
+from once import made_once
+
+from tests.faults.attack.catalog import empty_folder, find_cases, is_quick, make_shared
+from tests.faults.attack.keeper import Watcher, meet
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    return made_once(tmp_path_factory, "attack", make_shared)
+
+
+@pytest.fixture(scope="session")
+def watcher():
+    watcher = Watcher.start()
+    yield watcher
+    watcher.stop()
+
+
+def _marked(case):
+    return pytest.param(case, id=case.name, marks=[] if is_quick(case) else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize("case", map(_marked, find_cases()))
+def test_case_ends_within_bounds_and_in_plain_words(case, tmp_path, shared, watcher):
+    outcome, problems = meet(case, tmp_path / "case", shared, watcher)
+    assert not problems, outcome.output[-2000:]
+    empty_folder(tmp_path / "case")
