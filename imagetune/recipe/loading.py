@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from imagetune.core import run_files
-from imagetune.core.files import find_spelling
+from imagetune.core.files import expand_home, find_spelling
 from imagetune.errors import RecipeError
 from imagetune.recipe.conditions import check_conditions, settle_conditions
 from imagetune.recipe.document import Document, NodePath, get_value, parse_document, parse_value
@@ -181,7 +181,7 @@ def _with_absolute_paths(recipe: Recipe, document: Document, folder: Path) -> Re
     def locate(place: str, *at: str) -> str:
         # What was typed after -o was completed by the shell, and starts where that is.
         start = Path.cwd() if document.is_overridden(at) else folder
-        return _normalise_path(start / Path(place).expanduser())
+        return _normalise_path(start / expand_home(place))
 
     def absolute(run: str, *at: str) -> str:
         return run if run.startswith(("runs:/", "models:/")) else locate(run, *at)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.core.files import find_spelling
+from imagetune.core.files import expand_home, find_spelling, is_file
 from imagetune.data.findings import CODES, Finding
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.columns import ONE_HOT, SLICE, read_one_hot, require_columns
@@ -73,7 +74,7 @@ def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig
     findings: list[Finding] = []
     for top, split in tops.items():
         table = top / "metadata.csv"
-        if not table.is_file():
+        if not is_file(table):
             raise DataError("has no metadata.csv, but another split folder has one", where=str(top))
         rows = _read_rows(table, columns, config)
         if split is not None:
@@ -269,9 +270,9 @@ def _is_plain(path: str) -> bool:
 
 def _resolve(path: str, folder: Path) -> str:
     path = path.strip()
-    plain = folder / Path(path).expanduser()
+    plain = folder / expand_home(path)
     # Tables written on Windows have backslashes; but on other systems a file name may contain one.
-    if "\\" in path and not plain.exists():
+    if "\\" in path and not os.path.lexists(plain):
         plain = folder / path.replace("\\", "/")
     # Not Path.resolve, which would ask the file system for each part and replace links by their targets.
     parts: list[str] = []
