@@ -166,7 +166,7 @@ def _sum_file_sizes(paths: Sequence[str]) -> int:
     for path in paths:
         try:
             total += Path(path).stat().st_size
-        except OSError:
+        except (OSError, ValueError):
             continue
         if total >= _ALONE_BYTES:
             break

@@ -20,7 +20,7 @@ from imagetune.errors import DataError
 if TYPE_CHECKING:
     from imagetune.recipe.sections.data import DataConfig
 
-MAX_BYTES = 16 << 20
+MAX_BYTES = 1 << 20
 
 
 def build_sidecar_path(image: str) -> Path:
@@ -89,6 +89,8 @@ def _read_object(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"is larger than {MAX_BYTES} bytes, too large for a label file", where=str(path))
         content = json.loads(path.read_bytes())
+        # JSON may escape half of a character that takes two, which no file of ours could hold.
+        json.dumps(content, ensure_ascii=False).encode()
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
     # Deep nesting exhausts Python's stack before it is found to be invalid.

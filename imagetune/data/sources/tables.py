@@ -15,8 +15,10 @@ from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.columns import ONE_HOT, SLICE, read_one_hot, require_columns
 from imagetune.data.sources.csv_files import clean_name, read_csv_columns, read_csv_head
 from imagetune.data.sources.labels import PLAIN_COLUMN, format_exact_number, join_labels, require_plain
+from imagetune.data.sources.parquet_files import list_dictionary_texts, read_parquet_columns, read_parquet_names
 from imagetune.data.sources.records import Record
 from imagetune.data.sources.split_names import parse_split_name
+from imagetune.data.sources.table_bounds import require_bounded_csv, require_columns_bounded
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -123,7 +125,9 @@ def _take(cells: dict[str, list[str | None]], prefix: str) -> dict[str, list[str
 
 
 def _read_csv(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows:
+    require_bounded_csv(table)
     head = read_csv_head(table, list(columns.values()))
+    require_columns_bounded(table, len(head.names))
     defaults = (columns["path"], columns.get("label")) == (_PLAIN_PATH, PLAIN_COLUMN) and not config.columns.slices
     headless = head.headless if defaults else None
     if headless:
@@ -143,18 +147,16 @@ def _describe_headless(names: Sequence[str], headless: tuple[int, int]) -> Findi
 
 
 def _read_parquet(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows:
-    from pyarrow import ArrowException, parquet
-
+    names = read_parquet_names(table)
+    # Names as CSV files have them, so that both spell a column alike.
+    header = {clean_name(name): name for name in names}
+    require_columns(tuple(map(clean_name, names)), columns, table)
+    present = {key: header[name] for key, name in columns.items() if name in header}
+    found = read_parquet_columns(table, present.values())
     try:
-        names = parquet.read_schema(table).names
-        # Names as CSV files have them, so that both spell a column alike.
-        header = {clean_name(name): name for name in names}
-        require_columns(tuple(map(clean_name, names)), columns, table)
-        present = {key: header[name] for key, name in columns.items() if name in header}
-        found = parquet.read_table(table, columns=[*dict.fromkeys(present.values())])
-    except ArrowException as error:
-        raise DataError(f"is not a readable table: {' '.join(str(error).split())}", where=str(table)) from error
-    cells = {key: _read_cells(key, found[name], name, table, config) for key, name in present.items()}
+        cells = {key: _read_cells(key, found[name], name, table, config) for key, name in present.items()}
+    except UnicodeDecodeError as error:
+        raise DataError("has text that is not UTF-8", where=str(table)) from error
     return _Rows(cells, range(1, found.num_rows + 1), "row")
 
 
@@ -163,8 +165,15 @@ def _read_cells(key: str, column: Any, name: str, table: Path, config: DataConfi
         return _read_labels(column, name, table, config)
     if key.startswith((SLICE, ONE_HOT)):
         # A number or a date distinguishes slices by its text as well as a word.
-        return [None if value is None else str(value) for value in column.to_pylist()]
+        return [None if value is None else str(value) for value in _list_values(column)]
     return _convert_to_text(column, name, table)
+
+
+def _list_values(column: Any) -> list[Any]:
+    from pyarrow import types
+
+    is_text = types.is_dictionary(column.type) and types.is_string(column.type.value_type)
+    return list_dictionary_texts(column) if is_text else list(column.to_pylist())
 
 
 def _read_labels(column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
@@ -190,6 +199,8 @@ def _convert_to_text(column: Any, name: str, table: Path) -> list[str | None]:
     import pyarrow
     from pyarrow import types
 
+    if types.is_dictionary(column.type) and types.is_string(column.type.value_type):
+        return list_dictionary_texts(column)
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if types.is_integer(column.type) or types.is_boolean(column.type) or types.is_large_string(column.type):
@@ -205,6 +216,7 @@ def _convert_to_text(column: Any, name: str, table: Path) -> list[str | None]:
 
 def _build_records(rows: _Rows, table: Path, folder: Path, config: DataConfig) -> tuple[Record, ...]:
     cells = rows.cells
+    _refuse_zero_bytes(rows, table)
     paths = _require_filled(rows, "path", table)
     # An image of multi_label may have no label at all.
     unlabelled = config.task == "multi_label"
@@ -221,6 +233,16 @@ def _build_records(rows: _Rows, table: Path, folder: Path, config: DataConfig) -
         return tuple(map(Record, absolute, names, splits))
     known = [None] * len(paths) if groups is None else [group or None for group in groups]
     return tuple(map(Record, absolute, names, splits, known, _build_slices(cells, len(paths))))
+
+
+def _refuse_zero_bytes(rows: _Rows, table: Path) -> None:
+    """Raise an error for a cell with a zero byte, which neither a path nor a file of ours can hold."""
+    for key, values in rows.cells.items():
+        # One search through all of them, as there may be a million.
+        if "\0" in "".join(filter(None, values)):
+            line = next(line for line, cell in zip(rows.lines, values, strict=True) if "\0" in (cell or ""))
+            what = f"{rows.word} {line} has a zero byte in its {key}"
+            raise DataError(what, where=str(table), hint="it is no text; save the table as UTF-8")
 
 
 def _build_slices(rows: dict[str, list[str | None]], count: int) -> list[tuple[tuple[str, str], ...]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.faults.attack.case import Case
 
-MODULES: tuple[str, ...] = ("command_lines",)
+MODULES: tuple[str, ...] = ("command_lines", "images", "folders", "tables")
 """Modules of this package, each with a function ``cases()``."""
 QUICK_SHARE = 10
 """One case of so many is run by `make test`, too."""
