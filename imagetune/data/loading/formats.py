@@ -14,8 +14,8 @@ from imagetune.data.loading.structure import find_tiff_excess
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 # The decoder alone; pillow-heif, which may be there already, also writes HEIC, and its wheels are under the GPL.
 _PACKAGES = ("pi_heif", "pillow_heif")
-# Three seconds of Python. A photo takes about thirty.
-_MAX_READS = 2_000_000
+# One or two seconds of Python. A photo takes about thirty.
+_MAX_READS = 1_000_000
 
 
 class _CountedBytes(io.BytesIO):
@@ -33,7 +33,7 @@ class _CountedBytes(io.BytesIO):
         """Return the next bytes.
 
         Raises:
-            OSError: It is the 2,000,001st read.
+            OSError: It is the 1,000,001st read.
         """
         self._reads += 1
         if self._reads > _MAX_READS:

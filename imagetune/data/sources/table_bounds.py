@@ -20,8 +20,11 @@ _SEPARATORS = (b",", b";", b"\t", b"|")
 _SMALLER = "split it into several tables, or leave out columns"
 
 
-def require_bounded_csv(table: Path) -> None:
+def require_bounded_csv(table: Path) -> bool:
     """Raise an error where a CSV file is too large, or a line or the number of its cells is; it is read once for that.
+
+    Returns:
+        Whether any of its bytes is zero, as in files that are no text, and in UTF-16.
 
     Raises:
         DataError: It says what is too large.
@@ -30,17 +33,19 @@ def require_bounded_csv(table: Path) -> None:
     size = table.stat().st_size
     if size > MAX_FILE_BYTES:
         raise _build_error(table, f"has {size / 1e9:.1f} GB; at most {MAX_FILE_BYTES / 1e9:.1f} GB are read")
-    lines = 0
+    lines, has_zeros = 0, False
     with table.open("rb") as file:
         while block := file.read(MAX_LINE_BYTES):
             ends = block.count(b"\n") or block.count(b"\r")
             lines += ends
+            has_zeros = has_zeros or b"\0" in block
             if not ends and len(block) == MAX_LINE_BYTES:
                 raise _build_error(table, f"has a line of more than {MAX_LINE_BYTES:,} bytes")
             if max(map(block.count, _SEPARATORS)) > MAX_COLUMNS * (ends + 1):
                 raise _build_error(table, f"has lines of more than {MAX_COLUMNS:,} cells")
             if lines > MAX_ROWS:
                 raise _build_error(table, f"has more than {MAX_ROWS:,} lines")
+    return has_zeros
 
 
 def require_bounded_parquet(table: Path, metadata: Any, wanted: Iterable[int]) -> None:

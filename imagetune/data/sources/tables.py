@@ -125,7 +125,7 @@ def _take(cells: dict[str, list[str | None]], prefix: str) -> dict[str, list[str
 
 
 def _read_csv(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows:
-    require_bounded_csv(table)
+    has_zeros = require_bounded_csv(table)
     head = read_csv_head(table, list(columns.values()))
     require_columns_bounded(table, len(head.names))
     defaults = (columns["path"], columns.get("label")) == (_PLAIN_PATH, PLAIN_COLUMN) and not config.columns.slices
@@ -137,7 +137,8 @@ def _read_csv(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows
         found = {key: head.names.index(name) for key, name in columns.items() if name in head.names}
     read = read_csv_columns(table, found, head.names, headless=headless is not None)
     findings = (_describe_headless(head.names, headless), *read.findings) if headless else read.findings
-    return _Rows(read.cells, read.lines, "line", findings)
+    rows = _Rows(read.cells, read.lines, "line", findings)
+    return _refuse_zero_bytes(rows, table) if has_zeros else rows
 
 
 def _describe_headless(names: Sequence[str], headless: tuple[int, int]) -> Finding:
@@ -157,7 +158,7 @@ def _read_parquet(table: Path, columns: dict[str, str], config: DataConfig) -> _
         cells = {key: _read_cells(key, found[name], name, table, config) for key, name in present.items()}
     except UnicodeDecodeError as error:
         raise DataError("has text that is not UTF-8", where=str(table)) from error
-    return _Rows(cells, range(1, found.num_rows + 1), "row")
+    return _refuse_zero_bytes(_Rows(cells, range(1, found.num_rows + 1), "row"), table)
 
 
 def _read_cells(key: str, column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
@@ -216,7 +217,6 @@ def _convert_to_text(column: Any, name: str, table: Path) -> list[str | None]:
 
 def _build_records(rows: _Rows, table: Path, folder: Path, config: DataConfig) -> tuple[Record, ...]:
     cells = rows.cells
-    _refuse_zero_bytes(rows, table)
     paths = _require_filled(rows, "path", table)
     # An image of multi_label may have no label at all.
     unlabelled = config.task == "multi_label"
@@ -235,14 +235,15 @@ def _build_records(rows: _Rows, table: Path, folder: Path, config: DataConfig) -
     return tuple(map(Record, absolute, names, splits, known, _build_slices(cells, len(paths))))
 
 
-def _refuse_zero_bytes(rows: _Rows, table: Path) -> None:
-    """Raise an error for a cell with a zero byte, which neither a path nor a file of ours can hold."""
+def _refuse_zero_bytes(rows: _Rows, table: Path) -> _Rows:
+    """Return the rows, or raise an error for a zero byte, which neither a path nor a file of ours can hold."""
     for key, values in rows.cells.items():
-        # One search through all of them, as there may be a million.
-        if "\0" in "".join(filter(None, values)):
+        # Of a million rows few may be different, and of those each may be long.
+        if any("\0" in cell for cell in set(filter(None, values))):
             line = next(line for line, cell in zip(rows.lines, values, strict=True) if "\0" in (cell or ""))
             what = f"{rows.word} {line} has a zero byte in its {key}"
             raise DataError(what, where=str(table), hint="it is no text; save the table as UTF-8")
+    return rows
 
 
 def _build_slices(rows: dict[str, list[str | None]], count: int) -> list[tuple[tuple[str, str], ...]]:
