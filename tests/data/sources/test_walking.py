@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def nest(folder: Path, depth: int) -> Path:
     return folder
 
 
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder that is removed by a program without recursion, which shutil.rmtree is not."""
+    yield tmp_path
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
 @pytest.mark.parametrize("pattern", ["", "/**", "/**/*.png", "/0/**/x.*"])
 def test_paths_that_double_lead_to_each_folder_once(tmp_path: Path, pattern: str) -> None:
     double(tmp_path, 24)
@@ -59,20 +67,19 @@ def test_folders_that_were_seen_before_are_named(tmp_path: Path) -> None:
     assert any("6 paths to folders left out that others have led to before" in words for words in said)
 
 
-def test_folders_may_be_nested_deeper_than_python_calls_functions(tmp_path: Path, config_for: ConfigFor) -> None:
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "dog").mkdir()
-    deep = nest(tmp_path / "cat", 1500)
-    nest(tmp_path / "dog", 3)
-    walk = walk_images(deep)
-    assert len(walk.images) == 1
-    assert len(find_images([f"{deep}/**/*.png"])) == 1
-    assert len(read_catalog(config_for(tmp_path)).records) == 2
-    assert describe_missing([str(tmp_path / "x.png")], tmp_path)[0].startswith("there is cat/d/d")
+def test_folders_may_be_nested_deeper_than_python_calls_functions(deep: Path, config_for: ConfigFor) -> None:
+    (deep / "cat").mkdir()
+    (deep / "dog").mkdir()
+    nest(deep / "cat", 1100)
+    nest(deep / "dog", 3)
+    assert len(walk_images(deep / "cat").images) == 1
+    assert len(find_images([f"{deep}/cat/**/*.png"])) == 1
+    assert len(read_catalog(config_for(deep)).records) == 2
+    assert describe_missing([str(deep / "x.png")], deep)[0].startswith("there is cat/d/d")
 
 
-def test_what_no_path_can_name_is_said_and_no_error(tmp_path: Path) -> None:
-    walk = walk_images(nest(tmp_path, 2500))
+def test_what_no_path_can_name_is_said_and_no_error(deep: Path) -> None:
+    walk = walk_images(nest(deep, 2500))
     assert len(walk.unreadable) == 1
 
 

@@ -113,7 +113,7 @@ def _make_pretenders(folder: Path) -> None:
 FILLS: dict[str, Callable[[Path], None]] = {
     "doubling": _double,
     "nested-700": partial(_nest, 700),
-    "nested-3000": partial(_nest, 3000),
+    "nested-800": partial(_nest, 800),
     "loops": _loop,
     "special": _make_special,
     "sparse": _make_sparse,
