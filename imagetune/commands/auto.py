@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from imagetune.core.files import expand_home
 from imagetune.errors import CheckpointError, WeightsError
 from imagetune.model.backbones.table import Backbone, list_backbones
 from imagetune.model.weights.imagenet import weights_state
@@ -68,7 +69,7 @@ def find_auto_recipe(
 
 def locate_source(source: str | Path) -> Path:
     """Return the absolute path of a folder of images or a table."""
-    return Path(source).expanduser().absolute()
+    return expand_home(source).absolute()
 
 
 def build_auto_recipe(source: str | Path, options: AutoOptions) -> dict[str, Any]:

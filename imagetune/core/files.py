@@ -47,6 +47,9 @@ _HINTS = {
     errno.ELOOP: "a link leads back to itself, so choose another path",
 }
 
+# Pathlib's own questions raise where a name is too long or a folder can't be looked into; these answer no.
+path_exists, is_file, is_folder, is_link = os.path.exists, os.path.isfile, os.path.isdir, os.path.islink
+
 
 @contextmanager
 def convert_disk_errors(path: Path) -> Iterator[None]:
@@ -387,6 +390,14 @@ def find_spelling(path: str) -> str:
         existing = (name for name in spellings if os.path.lexists(Path(found, name)))
         found = str(Path(found, next(existing, part)))
     return found if os.path.lexists(found) else path
+
+
+def expand_home(path: str | Path) -> Path:
+    """Return a path with ``~`` or ``~name`` replaced by that user's home; as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def compute_file_sha256(path: Path) -> str:

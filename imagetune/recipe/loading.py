@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from imagetune.core import run_files
-from imagetune.core.files import find_spelling, read_bounded_text
+from imagetune.core.files import expand_home, find_spelling, read_bounded_text
 from imagetune.core.path_names import find_path_problem
 from imagetune.core.secrets import HIDDEN, redact_text, redact_uri
 from imagetune.errors import RecipeError
@@ -197,8 +197,7 @@ def _with_absolute_paths(recipe: Recipe, document: Document, folder: Path) -> Re
     def locate(place: str, *at: str) -> str:
         # What was typed after -o was completed by the shell, and starts where that is.
         start = Path.cwd() if document.is_overridden(at) else folder
-        # Not expanduser of pathlib, which fails for a user that doesn't exist.
-        located = start / os.path.expanduser(place)  # noqa: PTH111
+        located = start / expand_home(place)
         if problem := find_path_problem(located):
             raise RecipeError(problem, where=f"{document.where(at)} {format_path(at)}".strip())
         return _normalise_path(located)

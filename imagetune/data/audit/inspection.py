@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
 import tempfile
@@ -32,6 +31,7 @@ from imagetune.data.duplicates.perceptual import (
 )
 from imagetune.data.loading.decode import HEIC_VERSION, decode_image, read_image_file
 from imagetune.data.loading.formats import open_image
+from imagetune.data.loading.structure import count_tiff_pages
 from imagetune.data.sources.image_files import HEIC_SUFFIXES
 from imagetune.errors import BadImageError, ResourceError
 
@@ -111,7 +111,7 @@ def inspect_images(
 def inspect_image(path: str, *, background: tuple[int, int, int], max_pixels: int, descriptors: bool) -> Inspection:
     """Return the statistics of one image; one that can't be decoded raises nothing but has an ``error``."""
     try:
-        data = read_image_file(path)
+        data = read_image_file(path, max_pixels=max_pixels)
     except BadImageError as error:
         return Inspection(ImageStatistics(path, "", 0, 0, 0, None, error.what), b"")
     header = _read_header(data, path)
@@ -167,7 +167,7 @@ def _sum_file_sizes(paths: Sequence[str]) -> int:
     for path in paths:
         try:
             total += Path(path).stat().st_size
-        except OSError:
+        except (OSError, ValueError):
             continue
         if total >= _ALONE_BYTES:
             break
@@ -188,10 +188,10 @@ def _read_header(data: bytes, path: str) -> ImageStatistics:
     """Return the statistics in an image's header; zeros where it can't be read, as the decoder will say why."""
     digest, notes = hashlib.sha256(data).hexdigest(), []
     try:
-        with open_image(io.BytesIO(data)) as header:
+        with open_image(data) as header:
             width, height = header.size
             kind = str(header.format)
-            frames = 1 if kind == "MPO" else getattr(header, "n_frames", 1)
+            frames = _count_frames(header, data)
             camera = _read_camera(header)
     except Exception:  # noqa: BLE001 - readers raise whatever they like for a corrupted file
         return ImageStatistics(path, digest, len(data), 0, 0, None, None)
@@ -201,6 +201,17 @@ def _read_header(data: bytes, path: str) -> ImageStatistics:
     if frames > 1:
         notes.append(("many-frames", f"{frames} frames or pages"))
     return ImageStatistics(path, digest, len(data), width, height, None, None, tuple(notes), kind, camera)
+
+
+def _count_frames(header: Image.Image, data: bytes) -> int:
+    """Return the number of frames or pages; 1 where the first can be read and others can't."""
+    # The second image of an MPO is the other view of a stereo pair, and each page of a TIFF may be as large as a file.
+    if header.format in ("MPO", "TIFF"):
+        return count_tiff_pages(data)
+    try:
+        return int(getattr(header, "n_frames", 1))
+    except Exception:  # noqa: BLE001 - as below
+        return 1
 
 
 def _read_camera(header: Image.Image) -> str:

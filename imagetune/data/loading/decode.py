@@ -7,23 +7,26 @@ animations. Pillow also gives the reason where the others fail.
 
 from __future__ import annotations
 
-import io
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from imagetune.data.loading.costs import compute_max_bytes, describe_excess
 from imagetune.data.loading.deep_images import convert_levels, has_unmarked_band, is_deep, measure_depth, read_levels
 from imagetune.data.loading.formats import open_image, register_heic_reader
+from imagetune.data.loading.orientation import TRANSPOSED, read_orientation, undo_orientation
 from imagetune.data.loading.png import find_png_corruption
+from imagetune.data.loading.rows import composite, split_rows
 from imagetune.data.sources.image_files import is_heic
 from imagetune.errors import BadImageError, ImagetuneError
 
@@ -48,11 +51,7 @@ Image.MAX_IMAGE_PIXELS = None
 # The version of the package that reads HEIC photos, which is optional: its wheels bring libraries under the LGPL.
 HEIC_VERSION = register_heic_reader()
 
-# An uncompressed image of the default `max_pixels` with 16 bits in four channels has 0.8 GB.
-_MAX_FILE_BYTES = 2 << 30
-_ORIENTATION = 0x0112
-# From this EXIF orientation on, rows and columns are swapped.
-_TRANSPOSED = 5
+_TOO_LARGE = "raise data.max_pixels if the image is valid"
 _OPENCV_MODES = {
     "JPEG": ("L", "RGB"),
     "MPO": ("L", "RGB"),
@@ -78,30 +77,41 @@ def load_image(path: str, settings: ImageSettings, *, max_pixels: int) -> Pixels
     Raises:
         BadImageError: The file doesn't exist or can't be decoded; ``where`` is its path.
     """
-    data, scale = read_image_file(path), partial(_compute_frame_scale, settings)
+    data, scale = read_image_file(path, max_pixels=max_pixels), partial(_compute_frame_scale, settings)
     image = _decode(data, path, settings.background, max_pixels, scale, settings.bit_depth).pixels
     return resize_image(image, settings)
 
 
-def read_image_file(path: str) -> bytes:
+def read_image_file(path: str, *, max_pixels: int) -> bytes:
     """Return the bytes of an image file.
+
+    Args:
+        path: Its path.
+        max_pixels: ``data.max_pixels``, which also bounds the size of a file.
 
     Raises:
         BadImageError: The file doesn't exist, is empty, too large or no regular file, or can't be read.
     """
+    # Readers copy what they are given: chunks, tags, or all of it.
+    most = compute_max_bytes(max_pixels) // 2
     try:
-        found = Path(path).stat()
         # A pipe would be waited for, and /dev/zero never ends.
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  (a Path takes as long as the rest)
             raise BadImageError("is a folder, pipe or device, not a file", where=path)
-        if found.st_size > _MAX_FILE_BYTES:
-            raise BadImageError(f"has {found.st_size / 1e9:.1f} GB, more than any image that is read", where=path)
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:  # noqa: PTH123  (likewise)
+            size = os.fstat(file.fileno()).st_size
+            data = b"" if size > most else file.read(size)
     except FileNotFoundError as error:
         what = "is a symbolic link to a file that does not exist" if Path(path).is_symlink() else "no such file"
         raise BadImageError(what, where=path) from error
     except OSError as error:
         raise BadImageError(f"can't be read: {error.strerror}", where=path) from error
+    # A zero byte, or half of a character that takes two.
+    except ValueError as error:
+        raise BadImageError("is no path that a file can have", where=path) from error
+    if size > most:
+        what = f"the file has {size / 1e6:,.0f} MB, more than the {most / 1e6:,.0f} MB allowed"
+        raise BadImageError(what, where=path, hint=_TOO_LARGE)
     if not data:
         raise BadImageError("the file is empty", where=path)
     return data
@@ -144,7 +154,7 @@ def decode_image(
         bit_depth: The bits that are used of images with more than 8 bits a channel; by default what this image needs.
 
     Raises:
-        BadImageError: The image is truncated, corrupted, too large or not an image.
+        BadImageError: The image is truncated, corrupted or not an image, or decoding it takes too much (`costs`).
     """
     scale = None if at_least is None else partial(_compute_cover_scale, at_least)
     return _decode(data, where, background, max_pixels, scale, bit_depth)
@@ -195,43 +205,39 @@ def _decode(
 ) -> DecodedImage:
     """Return an image as `decode_image` does, decoded at a reduced size no smaller than ``scale`` asks for."""
     header = _open_header(data, where)
-    with header:
-        width, height = header.size
-        if width * height > max_pixels:
-            what = f"{width} x {height} = {width * height:,} pixels, more than the {max_pixels:,} allowed"
-            raise BadImageError(what, where=where, hint="raise data.max_pixels if the image is valid")
-        if header.format == "PNG" and (corruption := find_png_corruption(data)):
+    # Whatever goes wrong in here makes this one image unreadable, and no other.
+    with header, _convert_decode_errors(header, where):
+        reduce = 1 if scale is None else _choose_reduction(header, scale)
+        if excess := describe_excess(header, data, max_pixels, reduce=reduce):
+            raise BadImageError(excess, where=where, hint=_TOO_LARGE)
+        if corruption := find_png_corruption(data):
             raise BadImageError(corruption, where=where)
         if is_deep(header, data) and (deep := _decode_deep(data, header, where, background, bit_depth)):
             return deep
-        reduce = 1 if scale is None else _choose_reduction(header, scale)
         # First, because it takes half of OpenCV's time for the same pixels (docs/performance.md).
         pixels = _decode_with_simplejpeg(data, header, reduce)
         if pixels is None:
-            pixels = _decode_with_opencv(data, header, reduce)
+            pixels = _decode_with_opencv(data, header, reduce, background)
         if pixels is None:
-            return _decode_with_pillow(header, where, background)
+            return _decode_with_pillow(header, data, where, background, max_pixels)
         # Undone here and not by OpenCV, because simplejpeg can't, and every decoder must give the same pixels.
-        return DecodedImage(_undo_orientation(_composite(pixels, background), _read_orientation(header)))
+        return DecodedImage(undo_orientation(pixels, read_orientation(header)))
 
 
 def _decode_deep(
     data: bytes, header: Image.Image, where: str, background: tuple[int, int, int], bit_depth: int | None
 ) -> DecodedImage | None:
     """Return an image with more than 8 bits a channel; None where no decoder gives more than 8."""
-    with _convert_decode_errors(header, where):
-        levels = read_levels(header, data)
+    levels = read_levels(header, data)
     if levels is None:
         return None
     if int(levels.min(initial=0)) < 0:
         what = "has negative pixels, whose range is undefined"
         raise BadImageError(what, where=where, hint="save it with 8 bits, or 16 without sign")
     found = measure_depth(levels, header)
-    pixels = _composite(convert_levels(levels, header, bit_depth or found), background)
+    pixels = composite(convert_levels(levels, header, bit_depth or found), background)
     dropped = levels.ndim == 3 and levels.shape[2] < len(header.getbands())
-    return DecodedImage(
-        _undo_orientation(pixels, _read_orientation(header)), found, dropped or has_unmarked_band(header)
-    )
+    return DecodedImage(undo_orientation(pixels, read_orientation(header)), found, dropped or has_unmarked_band(header))
 
 
 def _compute_frame_scale(settings: ImageSettings, rows: int, columns: int) -> float:
@@ -246,7 +252,7 @@ def _compute_cover_scale(min_size: tuple[int, int], rows: int, columns: int) -> 
 
 def _open_header(data: bytes, where: str) -> Image.Image:
     try:
-        return open_image(io.BytesIO(data))
+        return open_image(data)
     except UnidentifiedImageError as error:
         if is_heic(data):
             what = "is a HEIC photo, which needs a package to be read: install pi-heif, or convert it to JPEG"
@@ -263,7 +269,7 @@ def _choose_reduction(header: Image.Image, scale: Scale) -> int:
     if header.format not in ("JPEG", "MPO"):
         return 1
     columns, rows = header.size
-    if _read_orientation(header) >= _TRANSPOSED:
+    if read_orientation(header) >= TRANSPOSED:
         rows, columns = columns, rows
     return next((factor for factor in (8, 4, 2) if factor * scale(rows, columns) <= 1), 1)
 
@@ -283,8 +289,10 @@ def _decode_with_simplejpeg(data: bytes, header: Image.Image, reduce: int) -> Pi
     return decoded
 
 
-def _decode_with_opencv(data: bytes, header: Image.Image, reduce: int) -> npt.NDArray[np.uint8] | None:
-    """Return ``(h, w, 3)`` RGB or ``(h, w, 4)`` RGBA, or None where Pillow must decode the file."""
+def _decode_with_opencv(
+    data: bytes, header: Image.Image, reduce: int, background: tuple[int, int, int]
+) -> Pixels | None:
+    """Return ``(h, w, 3)`` uint8 RGB, transparency on the background; None where Pillow must decode the file."""
     # The second image of an MPO is the other view of a stereo pair, not a frame.
     animated = getattr(header, "is_animated", False) and header.format != "MPO"
     if animated or header.mode not in _OPENCV_MODES.get(str(header.format), ()):
@@ -305,21 +313,32 @@ def _decode_with_opencv(data: bytes, header: Image.Image, reduce: int) -> npt.ND
     # OpenCV has dropped the transparency that the header announces.
     if transparent and pixels.shape[2] != 4:
         return None
-    decoded: npt.NDArray[np.uint8] = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA) if transparent else pixels
+    decoded: Pixels = composite(pixels, background, bgr=True) if transparent else pixels
     return decoded
 
 
-def _decode_with_pillow(header: Image.Image, where: str, background: tuple[int, int, int]) -> DecodedImage:
-    with _convert_decode_errors(header, where):
-        header.load()
-        frame = ImageOps.exif_transpose(header)
-    if frame.mode == "F":
+def _decode_with_pillow(
+    header: Image.Image, data: bytes, where: str, background: tuple[int, int, int], max_pixels: int
+) -> DecodedImage:
+    # Again, because other decoders take less, and a frame of a GIF may be larger than its header says.
+    if excess := describe_excess(header, data, max_pixels, by_pillow=True):
+        raise BadImageError(excess, where=where, hint=_TOO_LARGE)
+    header.load()
+    ImageOps.exif_transpose(header, in_place=True)
+    if header.mode == "F":
         what = "has floating-point pixels, whose range is undefined"
         raise BadImageError(what, where=where, hint="save it with 8 or 16 bits")
-    transparent = frame.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in frame.info
-    pixels = np.asarray(frame.convert("RGBA" if transparent else "RGB"))
+    transparent = header.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in header.info
+    pixels = np.empty((header.height, header.width, 4 if transparent else 3), np.uint8)
+    top = 0
+    for strip in split_rows(pixels):
+        box = (0, top, header.width, top + len(strip))
+        strip[...] = np.asarray(header.crop(box).convert("RGBA" if transparent else "RGB"))
+        top += len(strip)
     extra = has_unmarked_band(header, pixels)
-    return DecodedImage(_composite(pixels[:, :, :3] if extra else pixels, background), extra_band=extra)
+    # Frees its pixels, which are not needed any more.
+    header.close()
+    return DecodedImage(composite(pixels[:, :, :3] if extra else pixels, background), extra_band=extra)
 
 
 @contextmanager
@@ -336,43 +355,6 @@ def _convert_decode_errors(header: Image.Image, where: str) -> Iterator[None]:
         reason = _format_reason(error)
         what = "is truncated" if "truncat" in reason.lower() else "is corrupted"
         raise BadImageError(f"{what}: {reason}", where=where) from error
-
-
-def _composite(pixels: npt.NDArray[np.uint8], background: tuple[int, int, int]) -> Pixels:
-    """Return RGBA composited on the background, rounded: ``(a * rgb + (255 - a) * background) / 255``."""
-    if pixels.shape[2] == 3:
-        return pixels
-    alpha = pixels[:, :, 3:]
-    if alpha.min() == 255:
-        return np.ascontiguousarray(pixels[:, :, :3])
-    # The largest sum is 255 * 255 + 127, which 16 bits hold.
-    weight = alpha.astype(np.uint16)
-    mixed = pixels[:, :, :3] * weight + np.array(background, np.uint16) * (255 - weight) + 127
-    return (mixed // 255).astype(np.uint8)
-
-
-def _read_orientation(header: Image.Image) -> int:
-    # Pillow's getexif also takes the orientation from XMP, so both must be absent to skip it.
-    if "exif" not in header.info and "xmp" not in header.info and "XML:com.adobe.xmp" not in header.info:
-        return 1
-    try:
-        value: Any = header.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - readers raise whatever they like for a corrupted file
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _undo_orientation(image: Pixels, orientation: int) -> Pixels:
-    """Return the image upright, with its EXIF orientation (EXIF 2.32, tag Orientation) undone."""
-    if orientation == 1:
-        return image
-    if orientation >= _TRANSPOSED:
-        image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)
 
 
 def _resize(image: Pixels, height: int, width: int) -> Pixels:

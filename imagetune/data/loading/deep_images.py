@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from imagetune.data.loading.rows import split_rows
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
@@ -79,7 +81,9 @@ def read_levels(header: Image.Image, data: bytes) -> npt.NDArray[np.generic] | N
         if levels is None or levels.dtype != np.uint16 or levels.ndim != 3:
             return None
         order = cv2.COLOR_BGR2RGB if levels.shape[2] == _RGB_BANDS else cv2.COLOR_BGRA2RGBA
-        colour: npt.NDArray[np.generic] = cv2.cvtColor(levels, order)
+        for rows in split_rows(levels):
+            rows[...] = cv2.cvtColor(rows, order)
+        colour: npt.NDArray[np.generic] = levels
         return colour[:, :, :_RGB_BANDS] if has_unmarked_band(header, colour) else colour
     header.load()
     return np.asarray(header)
@@ -103,16 +107,17 @@ def convert_levels(levels: npt.NDArray[np.generic], header: Image.Image, bit_dep
     Returns:
         ``(h, w, 3)`` RGB or ``(h, w, 4)`` RGBA.
     """
-    colour = levels[:, :, :_RGB_BANDS] if levels.ndim == 3 else levels
-    grey = (colour.astype(np.int64) >> max(bit_depth - 8, 0)).clip(0, 255).astype(np.uint8)
-    if levels.ndim == 2:
-        inverted = _read_tag(header, _PHOTOMETRIC, (1,))[0] == _MIN_IS_WHITE
-        return np.repeat((255 - grey if inverted else grey)[:, :, None], _RGB_BANDS, axis=2)
-    if levels.shape[2] == _RGB_BANDS:
-        return grey
-    # Opacity uses all bits, whatever the colours use.
-    opacity = (levels[:, :, _RGB_BANDS:].astype(np.int64) >> (_OPAQUE_BITS - 8)).astype(np.uint8)
-    return np.concatenate([grey, opacity], axis=2)
+    shift = max(bit_depth - 8, 0)
+    inverted = levels.ndim == 2 and _read_tag(header, _PHOTOMETRIC, (1,))[0] == _MIN_IS_WHITE
+    # A grey image has its one value three times.
+    converted = np.empty((*levels.shape[:2], _RGB_BANDS if levels.ndim == 2 else levels.shape[2]), np.uint8)
+    for rows, place in zip(split_rows(levels), split_rows(converted), strict=True):
+        bands: npt.NDArray[Any] = rows[:, :, None] if levels.ndim == 2 else rows
+        colour = (bands[:, :, :_RGB_BANDS].astype(np.int64) >> shift).clip(0, 255)
+        place[:, :, :_RGB_BANDS] = 255 - colour if inverted else colour
+        # Opacity uses all bits, whatever the colours use.
+        place[:, :, _RGB_BANDS:] = bands[:, :, _RGB_BANDS:] >> (_OPAQUE_BITS - 8)
+    return converted
 
 
 def _read_tag(header: Image.Image, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -121,7 +121,7 @@ def time_loading(
     """
     paths = [record.path for record in sample_evenly(records, SAMPLE)]
     whole = time_each(lambda path: load_image(path, image, max_pixels=max_pixels), paths)
-    read = time_each(read_image_file, paths)
+    read = time_each(lambda path: read_image_file(path, max_pixels=max_pixels), paths)
     # Decoding is loading minus reading, so that the two add up to the whole.
     decode = Timing(tuple(max(seconds - read.seconds, 0.0) for seconds in whole.rounds))
     loaded = [load_image(path, image, max_pixels=max_pixels) for path in paths]

@@ -21,6 +21,7 @@ from imagetune.core.csv_cells import unquote_cell
 from imagetune.core.text import format_count
 from imagetune.data.findings import CODES, Finding
 from imagetune.data.sources.image_files import is_image
+from imagetune.data.sources.table_bounds import MAX_CELL
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 _MARKS = {BOM_UTF32_LE: "utf-32", BOM_UTF32_BE: "utf-32", BOM_UTF16_LE: "utf-16", BOM_UTF16_BE: "utf-16"}
 _SEPARATORS = ",;\t|"
 _COMMENT = "#"
-# Python's limit of 128 KiB is less than a caption may have; without any, an open quote would read on for gigabytes.
-_MAX_CELL = 64 << 20
 _SHOWN_ROWS = 20
 # Small enough that Python's garbage collector never looks at them: with 1,024 rows it takes half of the time.
 _CHUNK = 256
@@ -170,7 +169,8 @@ def clean_name(name: str) -> str:
 @contextmanager
 def _open_rows(table: Path, wanted: Sequence[str]) -> Iterator[tuple[Reader, int, bool]]:
     """Yield a CSV reader from the first row on, the number of lines before it, and whether they have comments."""
-    limit = csv.field_size_limit(_MAX_CELL)
+    # Python's limit of 128 KiB is less than a caption may have; without any, an open quote would read on for gigabytes.
+    limit = csv.field_size_limit(MAX_CELL)
     begun = None
     try:
         with table.open(encoding=_find_encoding(table), newline="") as file:

@@ -6,11 +6,10 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.core.files import format_path, is_utf8
+from imagetune.core.files import format_path, is_file
 from imagetune.core.text import format_count, format_list
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
@@ -20,6 +19,14 @@ from imagetune.data.sources.levels import refuse_wrong_level
 from imagetune.data.sources.records import Record
 from imagetune.data.sources.split_names import parse_split_name
 from imagetune.data.sources.tables import read_metadata
+from imagetune.data.sources.walking import (
+    Walk,
+    add_class_folder,
+    add_files_below,
+    identify_folder,
+    list_entries,
+    walk_images,
+)
 from imagetune.data.sources.written import is_written
 from imagetune.errors import DataError
 
@@ -27,36 +34,6 @@ if TYPE_CHECKING:
     from imagetune.recipe.sections.data import DataConfig
 
 METADATA = "metadata.csv"
-# Files that operating systems leave behind; a finding about them would only be noise.
-_LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
-
-
-@dataclass
-class Walk:
-    """Files found below a folder, by kind.
-
-    Attributes:
-        images: Absolute paths of images, sorted within each folder.
-        others: Paths of files that are not images.
-        loops: Symbolic links to a folder that contains them.
-        unreadable: Folders without permission to list them.
-        not_utf8: Paths of images whose names are not UTF-8, as Python opens them.
-        written: Folders that imagetune wrote.
-    """
-
-    images: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    loops: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    not_utf8: list[str] = field(default_factory=list)
-    written: list[str] = field(default_factory=list)
-
-
-def walk_images(folder: Path) -> Walk:
-    """Return all files below a folder; hidden names are skipped, and links are followed, but not in circles."""
-    walk = Walk()
-    _walk(str(folder), walk, frozenset())
-    return walk
 
 
 def read_folder(source: Path, config: DataConfig) -> Catalog:
@@ -65,13 +42,13 @@ def read_folder(source: Path, config: DataConfig) -> Catalog:
     Raises:
         DataError: There are no class folders, a class folder is empty, or a ``metadata.csv`` or JSON file is invalid.
     """
-    if (source / METADATA).is_file():
+    if is_file(source / METADATA):
         return read_metadata(source, {source: None}, config)
     splits = _split_folders(source, config)
     if not splits:
         return _read_labelled(source, {source: None}, config)
     beside = [path.name for path in _list_folders(source) if path not in splits and not _holds_only_written(path)]
-    if any((path / METADATA).is_file() for path in splits):
+    if any(is_file(path / METADATA) for path in splits):
         catalog = read_metadata(source, splits, config)
     else:
         catalog = _read_labelled(source, splits, config)
@@ -100,7 +77,7 @@ def _read_json_folders(source: Path, tops: dict[Path, str | None], config: DataC
     total = Walk()
     for top, split in tops.items():
         before = len(total.images)
-        _walk(str(top), total, frozenset())
+        add_files_below(str(top), total)
         records += read_sidecars(total.images[before:], config, split=split)
     # A used label file is not a stray file.
     used = {str(build_sidecar_path(image)) for image in total.images}
@@ -123,7 +100,7 @@ def _split_folders(source: Path, config: DataConfig) -> dict[Path, str | None]:
     if len(kinds) == 1 and not all(_holds_only_written(path) for path in folders if path not in splits):
         return {}
     training = [path for path, kind in splits.items() if kind == "train"]
-    if all(_list_folders(path) or (path / METADATA).is_file() or _has_json_labels(path, config) for path in training):
+    if all(_list_folders(path) or is_file(path / METADATA) or _has_json_labels(path, config) for path in training):
         return splits
     return {}
 
@@ -137,7 +114,7 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
         refuse_wrong_level(top, [folder for folder in _list_folders(top) if not is_written(folder)])
     for top, split in tops.items():
         # Folders are identified by device and inode, because a link gives one folder many paths.
-        above = frozenset((_identify(str(source)), _identify(str(top))))
+        above = frozenset(filter(None, (identify_folder(str(source)), identify_folder(str(top)))))
         classes = [folder for folder in _list_folders(top) if not is_written(folder)]
         if not classes:
             raise _build_no_classes_error(top, split)
@@ -146,7 +123,7 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
             # macOS stores names decomposed, so the same class would have two spellings on two systems.
             label = unicodedata.normalize("NFC", folder.name)
             before, written = len(total.images), len(total.written)
-            _walk_below(str(folder), total, above)
+            add_class_folder(str(folder), total, above)
             records += [Record(path, label, split) for path in total.images[before:]]
             # An empty folder of a class that the recipe leaves out does no harm, and one of runs is no class.
             wanted = (config.classes is None and len(total.written) == written) or label in (config.classes or ())
@@ -161,7 +138,7 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
 def _holds_only_written(folder: Path) -> bool:
     """Return whether imagetune wrote a folder, or all that has images in it."""
     walk = Walk()
-    _walk_below(str(folder), walk, frozenset())
+    add_class_folder(str(folder), walk, frozenset())
     return bool(walk.written) and not walk.images
 
 
@@ -178,67 +155,20 @@ def _build_no_classes_error(top: Path, split: str | None) -> DataError:
 
 
 def _list_folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if not _is_skipped(path.name) and path.is_dir())
-    except PermissionError as error:
-        raise DataError("permission denied", where=str(folder), hint="check the permissions of the folder") from error
+    return [Path(path) for path in _list(folder)[0]]
 
 
 def _add_files(top: Path, walk: Walk) -> None:
     """Add the files beside the class folders, which belong to no class, to the walk."""
-    walk.others += sorted(str(path) for path in top.iterdir() if not _is_skipped(path.name) and not path.is_dir())
+    walk.others += [entry.path for entry in _list(top)[1]]
 
 
-def _is_skipped(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in _LITTER
-
-
-def _identify(folder: str) -> tuple[int, int]:
-    status = Path(folder).stat()
-    return status.st_dev, status.st_ino
-
-
-def _is_link_loop(folder: str) -> bool:
-    """Return whether a folder is a link to one that contains it, whose images would all get the label of the link."""
-    path = Path(folder)
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
-
-
-def _walk_below(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
-    if _identify(folder) in above or _is_link_loop(folder):
-        walk.loops.append(folder)
-    elif is_written(folder):
-        walk.written.append(folder)
-    else:
-        _walk(folder, walk, above)
-
-
-def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
-    inside: list[str] = []
-    for entry in _list_entries(folder, walk):
-        if entry.is_dir():
-            inside.append(entry.path)
-        # A link to nothing counts as an image, so that the audit names it.
-        elif is_image_file(entry.path):
-            (walk.images if is_utf8(entry.path) else walk.not_utf8).append(entry.path)
-        else:
-            walk.others.append(entry.path)
-    below = above | {_identify(folder)}
-    for path in inside:
-        _walk_below(path, walk, below)
-
-
-def _list_entries(folder: str, walk: Walk) -> Iterator[os.DirEntry[str]]:
+def _list(folder: Path) -> tuple[list[str], list[os.DirEntry[str]]]:
     try:
-        with os.scandir(folder) as found:
-            # The file system's own order differs between machines, and records must not.
-            entries = sorted(found, key=lambda entry: entry.name)
-    except PermissionError:
-        walk.unreadable.append(folder)
-        return
-    for entry in entries:
-        if not _is_skipped(entry.name):
-            yield entry
+        return list_entries(str(folder))
+    except OSError as error:
+        what = f"can't be listed: {error.strerror}"
+        raise DataError(what, where=str(folder), hint="check the permissions of the folder") from error
 
 
 def _find_folders_beside_splits(names: list[str]) -> tuple[Finding, ...]:
@@ -270,10 +200,15 @@ def build_walk_findings(walk: Walk) -> Iterator[Finding]:
     if walk.loops:
         verb = "leads" if len(walk.loops) == 1 else "lead"
         title = f"{format_count(len(walk.loops), 'symbolic link')} left out that {verb} back to a folder above"
-        yield Finding("link-loop", "warning", title, "", tuple(walk.loops))
+        yield Finding("link-loop", "warning", title, "", tuple(map(format_path, walk.loops)))
+    if walk.repeated:
+        title = f"{format_count(len(walk.repeated), 'path')} to folders left out that others have led to before"
+        yield Finding("link-loop", "warning", title, "", tuple(map(format_path, walk.repeated)))
     if walk.unreadable:
-        title = f"{format_count(len(walk.unreadable), 'folder')} left out for lack of read permission"
-        yield Finding("unreadable-folder", "warning", title, "", tuple(walk.unreadable), "check the permissions")
+        title = f"{format_count(len(walk.unreadable), 'folder')} left out that can't be listed"
+        yield Finding(
+            "unreadable-folder", "warning", title, "", tuple(map(format_path, walk.unreadable)), "check the permissions"
+        )
     if walk.not_utf8:
         title = f"{format_count(len(walk.not_utf8), 'image')} left out with a name that is not valid UTF-8"
         paths = tuple(map(format_path, walk.not_utf8))

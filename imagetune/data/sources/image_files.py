@@ -28,6 +28,9 @@ def is_image_file(path: str) -> bool:
     if suffix:
         return suffix.lower() in IMAGE_SUFFIXES
     try:
+        # A pipe would be waited for.
+        if not Path(path).is_file():
+            return False
         with Path(path).open("rb") as file:
             return has_image_start(file.read(_START_BYTES))
     except OSError:

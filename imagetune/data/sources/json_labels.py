@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.core.files import find_spelling
+from imagetune.core.files import find_spelling, is_file
 from imagetune.core.text import format_count
 from imagetune.data.sources.labels import format_exact_number, join_labels, parse_number, require_plain
 from imagetune.data.sources.records import Record
@@ -20,7 +20,7 @@ from imagetune.errors import DataError
 if TYPE_CHECKING:
     from imagetune.recipe.sections.data import DataConfig
 
-MAX_BYTES = 16 << 20
+MAX_BYTES = 1 << 20
 
 
 def build_sidecar_path(image: str) -> Path:
@@ -30,7 +30,7 @@ def build_sidecar_path(image: str) -> Path:
 
 def has_sidecars(images: Iterable[str]) -> bool:
     """Return whether any of the images has a JSON label file beside it."""
-    return any(build_sidecar_path(image).is_file() for image in images)
+    return any(is_file(build_sidecar_path(image)) for image in images)
 
 
 def read_sidecars(images: Sequence[str], config: DataConfig, *, split: str | None) -> list[Record]:
@@ -39,7 +39,7 @@ def read_sidecars(images: Sequence[str], config: DataConfig, *, split: str | Non
     Raises:
         DataError: An image has no JSON file, or a file lacks the key that the task needs; the error names the file.
     """
-    missing = [image for image in images if not build_sidecar_path(image).is_file()]
+    missing = [image for image in images if not is_file(build_sidecar_path(image))]
     if missing:
         others = f" (and {format_count(len(missing) - 1, 'other image')})" if missing[1:] else ""
         what = f"has no {build_sidecar_path(missing[0]).name} beside it, as other images have{others}"
@@ -89,6 +89,8 @@ def _read_object(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"is larger than {MAX_BYTES} bytes, too large for a label file", where=str(path))
         content = json.loads(path.read_bytes())
+        # JSON may escape half of a character that takes two, which no file of ours could hold.
+        json.dumps(content, ensure_ascii=False).encode()
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
     # Deep nesting exhausts Python's stack before it is found to be invalid.

@@ -10,6 +10,7 @@ from pathlib import Path
 from imagetune.core.text import format_list
 from imagetune.data.sources.image_files import is_image
 from imagetune.data.sources.split_names import SPLIT_WORDS, parse_split_name
+from imagetune.data.sources.walking import identify_folder, is_folder_entry
 from imagetune.data.sources.written import is_written
 from imagetune.errors import DataError
 
@@ -54,24 +55,25 @@ def refuse_wrong_level(top: Path, folders: Sequence[Path]) -> None:
 
 def _find_class_level(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
     """Return the folder that holds several folders and no image, and their names; None where images come first."""
-    while True:
+    seen: set[tuple[int, int] | None] = {None}
+    while (identity := identify_folder(str(folder))) not in seen:
+        seen.add(identity)
         folders: list[str] = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    is_place = is_folder_entry(entry)
                     # The first image of a class folder ends this: folders of many files aren't read to their end.
-                    if entry.is_file() and is_image(entry.name):
+                    if not is_place and is_image(entry.name):
                         return None
-                    if entry.is_dir() and not entry.name.startswith(".") and not is_written(entry.path):
+                    if is_place and not entry.name.startswith(".") and not is_written(entry.path):
                         folders.append(entry.name)
         except OSError:
             return None
         if len(folders) != 1:
             return (folder, tuple(folders)) if folders else None
-        following = folder / folders[0]
-        if following.resolve() in (folder.resolve(), *folder.resolve().parents):
-            return None
-        folder = following
+        folder /= folders[0]
+    return None
 
 
 def _find_shared_names(deeper: Mapping[Path, tuple[Path, tuple[str, ...]]]) -> set[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from imagetune.data.sources.image_files import is_image
+from imagetune.data.sources.walking import Walk, walk_folders
 
 # Enough to find a pattern, and few enough to be looked for among a hundred thousand files.
 _SAMPLES = 8
@@ -36,11 +37,11 @@ def describe_missing(paths: Sequence[str], root: Path) -> tuple[str, str]:
 def _list_files(root: Path) -> Iterator[str]:
     """Yield the images below a folder, relative to it, with slashes; not all of very many."""
     count = 0
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for name in filter(is_image, sorted(files)):
-            yield (Path(folder, name).relative_to(root)).as_posix()
-            count += 1
+    for _, entries in walk_folders(str(root), Walk()):
+        for entry in entries:
+            if is_image(entry.name):
+                yield Path(entry.path).relative_to(root).as_posix()
+                count += 1
         if count > _MAX_FILES:
             return
 

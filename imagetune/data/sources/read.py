@@ -16,15 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.core.files import find_spelling
+from imagetune.core.files import expand_home, find_spelling, is_file, is_folder, is_link, path_exists
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.sources.folders import Walk, build_walk_findings, read_folder, walk_images
+from imagetune.data.sources.folders import build_walk_findings, read_folder
 from imagetune.data.sources.image_files import is_image_file
 from imagetune.data.sources.labels import build_label_rule, canonicalize_labels, order_classes
 from imagetune.data.sources.tables import read_table
+from imagetune.data.sources.walking import Walk, list_names, walk_folders, walk_images
 from imagetune.errors import DataError
 from imagetune.recipe.source_kinds import TABLE_SUFFIXES
 
@@ -46,10 +47,12 @@ def read_catalog(config: DataConfig, *, min_classes: int = 2) -> Catalog:
         RecipeError: The order of ordinal classes is unknown.
     """
     source = Path(find_spelling(config.source))
-    if not source.exists():
+    if not path_exists(source):
         raise _build_path_error(source)
-    if source.is_dir():
+    if is_folder(source):
         catalog = read_folder(source, config)
+    elif not is_file(source):
+        raise DataError("is a pipe or device; expected a folder, .csv or .parquet", where=str(source))
     elif source.suffix.lower() in TABLE_SUFFIXES:
         catalog = read_table(source, config)
     else:
@@ -81,20 +84,19 @@ def find_images(paths: Sequence[str], *, say: Say = say_nothing) -> tuple[str, .
         DataError: A path doesn't exist, or no image is found.
     """
     found: dict[str, None] = {}
-    walk = Walk()
+    walk, seen = Walk(), set[tuple[int, int]]()
     for word in paths:
-        path = Path(find_spelling(str(Path(word).expanduser().absolute())))
-        if path.is_dir():
-            found.update(dict.fromkeys(_walk_images(path, walk)))
-        elif path.exists() or path.is_symlink():
+        path = Path(find_spelling(str(expand_home(word).absolute())))
+        if is_folder(path):
+            found.update(dict.fromkeys(_walk_images(path, walk, seen)))
+        elif os.path.lexists(path):
             found[str(path)] = None
         elif glob.has_magic(word):
             # Only what was typed is a pattern, not the name of the working folder.
-            typed = Path(word).expanduser()
+            typed = expand_home(word)
             pattern = str(typed) if typed.is_absolute() else f"{glob.escape(str(Path.cwd()))}/{typed}"
-            # Path.glob accepts no absolute pattern.
-            matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-            found.update(dict.fromkeys(_list_glob_images(matches, walk)))
+            matches = sorted(_expand_pattern(pattern))
+            found.update(dict.fromkeys(_list_glob_images(matches, walk, seen)))
         else:
             raise _build_path_error(path)
     walk.others = [*dict.fromkeys(walk.others)]
@@ -106,10 +108,24 @@ def find_images(paths: Sequence[str], *, say: Say = say_nothing) -> tuple[str, .
     return tuple(found)
 
 
-def _walk_images(folder: Path, passed_over: Walk) -> list[str]:
+def _expand_pattern(pattern: str) -> set[str]:
+    """Return the paths that match a pattern; ``**`` matches any folders, each real one once."""
+    # Folders that match are searched anyway.
+    before, stars, after = pattern.removesuffix("/**").partition("**/")
+    if not stars or not before.endswith("/"):
+        # Path.glob accepts no absolute pattern.
+        return set(glob.glob(pattern.removesuffix("/**")))  # noqa: PTH207
+    matches: set[str] = set()
+    for top in glob.glob(before.rstrip("/") or "/"):  # noqa: PTH207
+        for folder, _ in walk_folders(top, Walk()):
+            matches |= _expand_pattern(f"{glob.escape(folder)}/{after}")
+    return matches
+
+
+def _walk_images(folder: Path, passed_over: Walk, seen: set[tuple[int, int]]) -> list[str]:
     """Return the images below a folder, whatever their names, and add what isn't one to ``passed_over``."""
-    walk = walk_images(folder)
-    for name in ("others", "loops", "unreadable", "written"):
+    walk = walk_images(folder, seen=seen)
+    for name in ("others", "loops", "repeated", "unreadable", "written"):
         getattr(passed_over, name).extend(getattr(walk, name))
     return sorted((*walk.images, *walk.not_utf8))
 
@@ -132,11 +148,11 @@ def build_unreadable_error() -> DataError:
     return DataError("none of the images can be read", hint="the reason for each image is given above")
 
 
-def _list_glob_images(matches: list[str], passed_over: Walk) -> Iterable[str]:
+def _list_glob_images(matches: list[str], passed_over: Walk, seen: set[tuple[int, int]]) -> Iterable[str]:
     for match in matches:
-        if Path(match).is_dir():
+        if is_folder(match):
             # `**` matches every folder as well as the files inside; a plain `*` matches folders to be searched.
-            yield from _walk_images(Path(match), passed_over)
+            yield from _walk_images(Path(match), passed_over, seen)
         elif is_image_file(match):
             yield match
         else:
@@ -144,13 +160,13 @@ def _list_glob_images(matches: list[str], passed_over: Walk) -> Iterable[str]:
 
 
 def _build_path_error(path: Path) -> DataError:
-    if path.is_symlink():
+    if is_link(path):
         target = str(path.readlink())
         return DataError(f"is a symbolic link to {target!r}, which does not exist", where=str(path))
     parent = path.parent
-    if not parent.is_dir():
+    if not is_folder(parent):
         return DataError(f"no such file or folder; {parent} does not exist either", where=str(path))
-    names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+    names = list_names(parent)
     beside = f"beside it: {format_list(names)}" if names else f"{parent} is empty"
     return DataError("no such file or folder", where=str(path), hint=suggest_name(path.name, names) or beside)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.core.files import find_spelling
+from imagetune.core.files import expand_home, find_spelling, is_file
 from imagetune.data.findings import CODES, Finding
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.columns import ONE_HOT, SLICE, read_one_hot, require_columns
 from imagetune.data.sources.csv_files import clean_name, read_csv_columns, read_csv_head
 from imagetune.data.sources.labels import PLAIN_COLUMN, format_exact_number, join_labels, require_plain
+from imagetune.data.sources.parquet_files import list_dictionary_texts, read_parquet_columns, read_parquet_names
 from imagetune.data.sources.records import Record
 from imagetune.data.sources.split_names import parse_split_name
+from imagetune.data.sources.table_bounds import require_bounded_csv, require_columns_bounded
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,7 +76,7 @@ def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig
     findings: list[Finding] = []
     for top, split in tops.items():
         table = top / "metadata.csv"
-        if not table.is_file():
+        if not is_file(table):
             raise DataError("has no metadata.csv, but another split folder has one", where=str(top))
         rows = _read_rows(table, columns, config)
         if split is not None:
@@ -122,7 +125,9 @@ def _take(cells: dict[str, list[str | None]], prefix: str) -> dict[str, list[str
 
 
 def _read_csv(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows:
+    has_zeros = require_bounded_csv(table)
     head = read_csv_head(table, list(columns.values()))
+    require_columns_bounded(table, len(head.names))
     defaults = (columns["path"], columns.get("label")) == (_PLAIN_PATH, PLAIN_COLUMN) and not config.columns.slices
     headless = head.headless if defaults else None
     if headless:
@@ -132,7 +137,8 @@ def _read_csv(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows
         found = {key: head.names.index(name) for key, name in columns.items() if name in head.names}
     read = read_csv_columns(table, found, head.names, headless=headless is not None)
     findings = (_describe_headless(head.names, headless), *read.findings) if headless else read.findings
-    return _Rows(read.cells, read.lines, "line", findings)
+    rows = _Rows(read.cells, read.lines, "line", findings)
+    return _refuse_zero_bytes(rows, table) if has_zeros else rows
 
 
 def _describe_headless(names: Sequence[str], headless: tuple[int, int]) -> Finding:
@@ -142,19 +148,17 @@ def _describe_headless(names: Sequence[str], headless: tuple[int, int]) -> Findi
 
 
 def _read_parquet(table: Path, columns: dict[str, str], config: DataConfig) -> _Rows:
-    from pyarrow import ArrowException, parquet
-
+    names = read_parquet_names(table)
+    # Names as CSV files have them, so that both spell a column alike.
+    header = {clean_name(name): name for name in names}
+    require_columns(tuple(map(clean_name, names)), columns, table)
+    present = {key: header[name] for key, name in columns.items() if name in header}
+    found = read_parquet_columns(table, present.values())
     try:
-        names = parquet.read_schema(table).names
-        # Names as CSV files have them, so that both spell a column alike.
-        header = {clean_name(name): name for name in names}
-        require_columns(tuple(map(clean_name, names)), columns, table)
-        present = {key: header[name] for key, name in columns.items() if name in header}
-        found = parquet.read_table(table, columns=[*dict.fromkeys(present.values())])
-    except ArrowException as error:
-        raise DataError(f"is not a readable table: {' '.join(str(error).split())}", where=str(table)) from error
-    cells = {key: _read_cells(key, found[name], name, table, config) for key, name in present.items()}
-    return _Rows(cells, range(1, found.num_rows + 1), "row")
+        cells = {key: _read_cells(key, found[name], name, table, config) for key, name in present.items()}
+    except UnicodeDecodeError as error:
+        raise DataError("has text that is not UTF-8", where=str(table)) from error
+    return _refuse_zero_bytes(_Rows(cells, range(1, found.num_rows + 1), "row"), table)
 
 
 def _read_cells(key: str, column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
@@ -162,8 +166,15 @@ def _read_cells(key: str, column: Any, name: str, table: Path, config: DataConfi
         return _read_labels(column, name, table, config)
     if key.startswith((SLICE, ONE_HOT)):
         # A number or a date distinguishes slices by its text as well as a word.
-        return [None if value is None else str(value) for value in column.to_pylist()]
+        return [None if value is None else str(value) for value in _list_values(column)]
     return _convert_to_text(column, name, table)
+
+
+def _list_values(column: Any) -> list[Any]:
+    from pyarrow import types
+
+    is_text = types.is_dictionary(column.type) and types.is_string(column.type.value_type)
+    return list_dictionary_texts(column) if is_text else list(column.to_pylist())
 
 
 def _read_labels(column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
@@ -189,6 +200,8 @@ def _convert_to_text(column: Any, name: str, table: Path) -> list[str | None]:
     import pyarrow
     from pyarrow import types
 
+    if types.is_dictionary(column.type) and types.is_string(column.type.value_type):
+        return list_dictionary_texts(column)
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if types.is_integer(column.type) or types.is_boolean(column.type) or types.is_large_string(column.type):
@@ -220,6 +233,17 @@ def _build_records(rows: _Rows, table: Path, folder: Path, config: DataConfig) -
         return tuple(map(Record, absolute, names, splits))
     known = [None] * len(paths) if groups is None else [group or None for group in groups]
     return tuple(map(Record, absolute, names, splits, known, _build_slices(cells, len(paths))))
+
+
+def _refuse_zero_bytes(rows: _Rows, table: Path) -> _Rows:
+    """Return the rows, or raise an error for a zero byte, which neither a path nor a file of ours can hold."""
+    for key, values in rows.cells.items():
+        # Of a million rows few may be different, and of those each may be long.
+        if any("\0" in cell for cell in set(filter(None, values))):
+            line = next(line for line, cell in zip(rows.lines, values, strict=True) if "\0" in (cell or ""))
+            what = f"{rows.word} {line} has a zero byte in its {key}"
+            raise DataError(what, where=str(table), hint="it is no text; save the table as UTF-8")
+    return rows
 
 
 def _build_slices(rows: dict[str, list[str | None]], count: int) -> list[tuple[tuple[str, str], ...]]:
@@ -269,9 +293,9 @@ def _is_plain(path: str) -> bool:
 
 def _resolve(path: str, folder: Path) -> str:
     path = path.strip()
-    plain = folder / Path(path).expanduser()
+    plain = folder / expand_home(path)
     # Tables written on Windows have backslashes; but on other systems a file name may contain one.
-    if "\\" in path and not plain.exists():
+    if "\\" in path and not os.path.lexists(plain):
         plain = folder / path.replace("\\", "/")
     # Not Path.resolve, which would ask the file system for each part and replace links by their targets.
     parts: list[str] = []

@@ -14,7 +14,8 @@ from pathlib import Path
 from tests.faults.attack.case import Case
 
 MODULES: tuple[str, ...] = (
-    *("command_lines", "environments", "recipes", "run_folders", "search_folders", "servers", "weights"),
+    *("command_lines", "environments", "folders", "images", "recipes"),
+    *("run_folders", "search_folders", "servers", "tables", "weights"),
 )
 """Modules of this package, each with a function ``cases()``."""
 QUICK_SHARE = 10
