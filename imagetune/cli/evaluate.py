@@ -58,10 +58,12 @@ def command(
     resolution, or by those of the recipe's evaluate.robustness. Each corruption and severity takes a forward pass over
     up to evaluate.robustness.images images.
     """
+    from imagetune.commands.before_keras import check_run_inputs
     from imagetune.recipe.requirements import parse_requirement
 
     # Before Keras is imported: a mistake in an option is said at once.
     require = [parse_requirement(requirement) for requirement in requirements]
+    check_run_inputs((run, *others), () if data is None else (data,))
     with quiet_start():
         from imagetune.commands.evaluate import evaluate
         from imagetune.commands.requirements import check_requirements

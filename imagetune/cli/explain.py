@@ -33,6 +33,9 @@ def command(run: str, paths: tuple[str, ...], out: Path, class_name: str | None,
     raise the score. Agreement is the rank correlation of both maps: where it is low, trust neither. JSON has a line for
     each image.
     """
+    from imagetune.commands.before_keras import check_run_inputs
+
+    check_run_inputs((run,), paths)
     with quiet_start():
         from imagetune.commands.explain import explain
 
