@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imagetune.core.messages import Say
     from imagetune.evaluation.predict import ImagePrediction
     from imagetune.recipe.loading import RecipeSource
+    from imagetune.runs.lineage import SeenPolicy
     from imagetune.search.listeners import Watcher
     from imagetune.training.setup.events import Listener
 
@@ -256,7 +257,7 @@ def evaluate(
     data: str | Path | None = None,
     *,
     require: Sequence[str] = (),
-    allow_seen: bool = False,
+    seen: SeenPolicy = "refuse",
 ) -> EvaluationResult:
     """Return the result of a test of a run; short for ``load(run).evaluate(data)``.
 
@@ -264,7 +265,8 @@ def evaluate(
         run: As for `load`.
         data: Other labelled images, a folder of class folders or a table; by default the run's test split.
         require: Requirements besides those of the recipe, such as ``balanced_accuracy:lower_bound=0.85``.
-        allow_seen: Test on images that the run was trained or selected with, too; they meet no requirement.
+        seen: What is done with images that the run was trained or selected with: ``allow`` tests on them, too, and no
+            requirement is met then; ``skip`` tests on the others alone.
 
     Raises:
         ModelFileError: It is no finished run.
@@ -278,7 +280,7 @@ def evaluate(
         >>> tested.missed
         ('test accuracy: its value ... is ... below the required 0.999',)
     """
-    return load(run).evaluate(data, require=require, allow_seen=allow_seen)
+    return load(run).evaluate(data, require=require, seen=seen)
 
 
 def compare(

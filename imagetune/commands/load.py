@@ -22,6 +22,7 @@ from imagetune.recipe.requirements import parse_requirement
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_epochs, read_json
+from imagetune.runs.lineage import SeenPolicy
 from imagetune.runs.open import find_run
 from imagetune.search.results.findings import NO_FINDINGS, Findings
 from imagetune.training.setup.events import EpochRecord
@@ -198,14 +199,19 @@ class FinishedRun:
             return list(found)
 
     def evaluate(
-        self, data: str | Path | None = None, *, require: Sequence[str] = (), allow_seen: bool = False
+        self,
+        data: str | Path | None = None,
+        *,
+        require: Sequence[str] = (),
+        seen: SeenPolicy = "refuse",
     ) -> EvaluationResult:
         """Return the result of a test on other labelled images, or once more on the run's own test split.
 
         Args:
             data: A folder of class folders, or a table; by default the run's test split.
             require: Requirements besides those of the recipe, such as ``balanced_accuracy:lower_bound=0.85``.
-            allow_seen: Test on images that the run was trained or selected with, too; they meet no requirement.
+            seen: What is done with images that the run was trained or selected with: ``allow`` tests on them, too, and
+                no requirement is met then; ``skip`` tests on the others alone.
 
         Raises:
             DataError: There are no such images, they can't be read, or the run was trained or selected with some.
@@ -214,9 +220,7 @@ class FinishedRun:
         place = None if data is None else Path(data)
         requirements = [parse_requirement(text) for text in require]
         with hide_library_warnings():
-            document = evaluate_model(
-                self._files, self._loaded, data=place, require=requirements, allow_seen=allow_seen
-            )
+            document = evaluate_model(self._files, self._loaded, data=place, require=requirements, seen=seen)
             return EvaluationResult(document)
 
     def explain(self, images: Images, *, out: str | Path, target: str | None = None) -> list[Explanation]:

@@ -89,7 +89,7 @@ def widen_for_classes(found: Estimate, shares: ClassShares, confidence: float) -
     for extreme in (0.0, 1.0):
         sure = rounded == extreme
         if sure.any():
-            reach = _sum_open_ends(shares.images[sure], confidence) / present
+            reach = sum_open_ends(shares.images[sure], confidence) / present
             # What is wholly unknown comes on top of what the other classes leave open.
             if (shares.images[sure] == 0).any():
                 reach += (high - found.value) * (1 - sure.sum() / present)
@@ -101,9 +101,13 @@ def widen_for_classes(found: Estimate, shares: ClassShares, confidence: float) -
     return Estimate(found.value, low, high, method=found.method or "clopper-pearson")
 
 
-def _sum_open_ends(images: Floats, confidence: float) -> float:
-    """Return how far the sum of some classes' shares may be from what it seems, none of which shows any spread."""
-    # A class of no image at all may be anything.
+def sum_open_ends(images: Floats, confidence: float) -> float:
+    """Return how far the sum of some classes' shares may be from what it seems, none of which shows any spread.
+
+    Args:
+        images: (k,) how many independent images each is of; of none it may be anything.
+        confidence: Coverage of the interval, in (0, 1).
+    """
     some = images[images > 0]
     bound = compute_exact_bound(compute_effective_images(some), confidence) if len(some) else 0.0
     return float(len(images) - len(some) + len(some) * (1 - bound))
