@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from imagetune.core.messages import log_message
 from imagetune.core.quiet import hide_library_warnings, import_keras_quietly
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def fit(
             with Screen().shown() as screen:
                 return fitted(screen, screen.say)
         if not progress:
-            return fitted(None, _log)
-        return fitted(EpochListener(progress) if callable(progress) else progress, _log)
+            return fitted(None, log_message)
+        return fitted(EpochListener(progress) if callable(progress) else progress, log_message)
 
 
 def search(
@@ -163,10 +164,10 @@ def search(
             with SearchScreen(Screen()).shown() as screen:
                 return searched(screen.refit, screen, screen.say)
         if not progress:
-            return searched(None, None, _log)
+            return searched(None, None, log_message)
         if callable(progress):
-            return searched(EpochListener(progress), TrialWatcher(progress), _log)
-        return searched(None, progress, _log)
+            return searched(EpochListener(progress), TrialWatcher(progress), log_message)
+        return searched(None, progress, log_message)
 
 
 def auto(
@@ -317,12 +318,6 @@ def compare(
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in overrides.items()}
-
-
-def _log(topic: str, text: str, /) -> None:
-    """Take a message for whoever has set up logging."""
-    level = logging.WARNING if topic in ("warning", "error") else logging.INFO
-    _logger.log(level, "%s: %s", topic, text)
 
 
 @contextmanager

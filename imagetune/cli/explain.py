@@ -10,6 +10,7 @@ import click
 
 from imagetune.cli.options import json_option, run_argument
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import print_progress
 from imagetune.cli.render.predictions import format_explanation
 
 
@@ -39,7 +40,7 @@ def command(run: str, paths: tuple[str, ...], out: Path, class_name: str | None,
     with quiet_start():
         from imagetune.commands.explain import explain
 
-    for explanation in explain(run, paths, out=out, target=class_name):
+    for explanation in explain(run, paths, out=out, target=class_name, say=print_progress):
         if as_json:
             click.echo(json.dumps(asdict(explanation), ensure_ascii=False))
         else:

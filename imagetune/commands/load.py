@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imagetune.commands.evaluate import evaluate_model
 from imagetune.commands.explain import Explanation, explain_images
 from imagetune.commands.images import Images, as_paths_or_arrays
+from imagetune.core.messages import log_message
 from imagetune.core.quiet import hide_library_warnings
 from imagetune.data.sources.read import find_images
 from imagetune.errors import ModelFileError
@@ -181,7 +182,8 @@ class FinishedRun:
             min_cost: Choose the label whose expected cost is least by ``evaluate.costs``.
 
         Returns:
-            Predictions; one of a file that can't be read has an ``error`` and no label.
+            Predictions; one of a file that can't be read has an ``error`` and no label. What was passed over in folders
+            goes to the logger ``imagetune``.
 
         Raises:
             DataError: There is no such path, or an array has another shape or dtype.
@@ -191,7 +193,7 @@ class FinishedRun:
         given = as_paths_or_arrays(images)
         paths = [image for image in given if isinstance(image, str)]
         if paths:
-            found = predict_images(self._loaded, find_images(paths), ways)
+            found = predict_images(self._loaded, find_images(paths, say=log_message), ways)
         else:
             found = predict_arrays(self._loaded, [image for image in given if not isinstance(image, str)], ways)
         with hide_library_warnings():
@@ -238,7 +240,7 @@ class FinishedRun:
         """
         given = as_paths_or_arrays(images)
         with hide_library_warnings():
-            return list(explain_images(self._loaded, given, out=Path(out), target=target))
+            return list(explain_images(self._loaded, given, out=Path(out), target=target, say=log_message))
 
     @cached_property
     def _loaded(self) -> LoadedModel:
