@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from imagetune.core.messages import log_message
 from imagetune.core.quiet import hide_library_warnings, import_keras_quietly
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from imagetune.core.messages import Say
     from imagetune.evaluation.predict import ImagePrediction
     from imagetune.recipe.loading import RecipeSource
+    from imagetune.runs.lineage import SeenPolicy
     from imagetune.search.listeners import Watcher
     from imagetune.training.setup.events import Listener
 
@@ -87,8 +89,8 @@ def fit(
             with Screen().shown() as screen:
                 return fitted(screen, screen.say)
         if not progress:
-            return fitted(None, _log)
-        return fitted(EpochListener(progress) if callable(progress) else progress, _log)
+            return fitted(None, log_message)
+        return fitted(EpochListener(progress) if callable(progress) else progress, log_message)
 
 
 def search(
@@ -162,10 +164,10 @@ def search(
             with SearchScreen(Screen()).shown() as screen:
                 return searched(screen.refit, screen, screen.say)
         if not progress:
-            return searched(None, None, _log)
+            return searched(None, None, log_message)
         if callable(progress):
-            return searched(EpochListener(progress), TrialWatcher(progress), _log)
-        return searched(None, progress, _log)
+            return searched(EpochListener(progress), TrialWatcher(progress), log_message)
+        return searched(None, progress, log_message)
 
 
 def auto(
@@ -256,7 +258,7 @@ def evaluate(
     data: str | Path | None = None,
     *,
     require: Sequence[str] = (),
-    allow_seen: bool = False,
+    seen: SeenPolicy = "refuse",
 ) -> EvaluationResult:
     """Return the result of a test of a run; short for ``load(run).evaluate(data)``.
 
@@ -264,7 +266,8 @@ def evaluate(
         run: As for `load`.
         data: Other labelled images, a folder of class folders or a table; by default the run's test split.
         require: Requirements besides those of the recipe, such as ``balanced_accuracy:lower_bound=0.85``.
-        allow_seen: Test on images that the run was trained or selected with, too; they meet no requirement.
+        seen: What is done with images that the run was trained or selected with: ``allow`` tests on them, too, and no
+            requirement is met then; ``skip`` tests on the others alone.
 
     Raises:
         ModelFileError: It is no finished run.
@@ -278,7 +281,7 @@ def evaluate(
         >>> tested.missed
         ('test accuracy: its value ... is ... below the required 0.999',)
     """
-    return load(run).evaluate(data, require=require, allow_seen=allow_seen)
+    return load(run).evaluate(data, require=require, seen=seen)
 
 
 def compare(
@@ -315,12 +318,6 @@ def compare(
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in overrides.items()}
-
-
-def _log(topic: str, text: str, /) -> None:
-    """Take a message for whoever has set up logging."""
-    level = logging.WARNING if topic in ("warning", "error") else logging.INFO
-    _logger.log(level, "%s: %s", topic, text)
 
 
 @contextmanager

@@ -30,10 +30,11 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
 
     A RUN is a run folder or a runs:/ or models:/ address. Predictions are read from the folders of the runs.
     """
-    from imagetune.commands.before_keras import check_run_count
+    from imagetune.commands.before_keras import check_run_count, check_runs
 
     # The imports of the comparison take seconds.
     check_run_count(runs)
+    check_runs(runs, trained=False)
     from imagetune.cli.render.compare import format_comparison
     from imagetune.cli.render.lines import echo_lines, format_line
     from imagetune.commands import compare

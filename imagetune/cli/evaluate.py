@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from imagetune.cli.options import json_option, run_argument, with_option
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import echo, print_progress
+
+if TYPE_CHECKING:
+    from imagetune.runs.lineage import SeenPolicy
 
 
 @click.command(epilog="Example: imagetune evaluate runs/clipart-20261121-101500-3f2a --json")
@@ -21,10 +25,16 @@ from imagetune.cli.render.lines import echo, print_progress
 )
 @with_option
 @click.option(
+    "--skip-seen",
+    "seen",
+    flag_value="skip",
+    help="Leave out images that a run was trained or selected with, which are refused otherwise; test on the others.",
+)
+@click.option(
     "--allow-seen",
-    is_flag=True,
-    help="Test on images that a run was trained or selected with, too, which are refused otherwise. No requirement is"
-    " met then.",
+    "seen",
+    flag_value="allow",
+    help="Test on such images, too. No requirement is met then.",
 )
 @click.option(
     "--robustness",
@@ -44,7 +54,7 @@ def command(
     run: str,
     data: Path | None,
     others: tuple[str, ...],
-    allow_seen: bool,
+    seen: SeenPolicy | None,
     robustness: bool,
     requirements: tuple[str, ...],
     as_json: bool,
@@ -52,16 +62,18 @@ def command(
     """Test RUN, a run folder or a runs:/ or models:/ address, on its test images.
 
     The exit code is 10 if a requirement of the recipe's evaluate.require is missed, also with --data; it is 3 if other
-    images are among those that a run was trained or selected with, or near-duplicates of them.
+    images are among those that a run was trained or selected with, or near-duplicates of them (but see --skip-seen).
 
     With --robustness the test images are corrupted: by the 15 common corruptions, rotation, JPEG compression and low
     resolution, or by those of the recipe's evaluate.robustness. Each corruption and severity takes a forward pass over
     up to evaluate.robustness.images images.
     """
+    from imagetune.commands.before_keras import check_run_inputs
     from imagetune.recipe.requirements import parse_requirement
 
     # Before Keras is imported: a mistake in an option is said at once.
     require = [parse_requirement(requirement) for requirement in requirements]
+    check_run_inputs((run, *others), () if data is None else (data,))
     with quiet_start():
         from imagetune.commands.evaluate import evaluate
         from imagetune.commands.requirements import check_requirements
@@ -74,7 +86,7 @@ def command(
         others=others,
         data=data,
         require=require,
-        allow_seen=allow_seen,
+        seen=seen or "refuse",
         robustness=robustness,
         say=print_progress,
         progress=build_tenth_callback(print_progress),

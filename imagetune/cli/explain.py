@@ -10,7 +10,7 @@ import click
 
 from imagetune.cli.options import json_option, run_argument
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import echo
+from imagetune.cli.render.lines import echo, print_progress
 from imagetune.cli.render.predictions import format_explanation
 
 
@@ -34,10 +34,13 @@ def command(run: str, paths: tuple[str, ...], out: Path, class_name: str | None,
     raise the score. Agreement is the rank correlation of both maps: where it is low, trust neither. JSON has a line for
     each image.
     """
+    from imagetune.commands.before_keras import check_run_inputs
+
+    check_run_inputs((run,), paths)
     with quiet_start():
         from imagetune.commands.explain import explain
 
-    for explanation in explain(run, paths, out=out, target=class_name):
+    for explanation in explain(run, paths, out=out, target=class_name, say=print_progress):
         if as_json:
             echo(json.dumps(asdict(explanation), ensure_ascii=False))
         else:

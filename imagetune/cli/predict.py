@@ -64,6 +64,9 @@ def command(
     evaluate.out_of_distribution chooses the score. With --with an image is flagged if more than half of the runs that
     have a score flag it; the score is their share.
     """
+    from imagetune.commands.before_keras import check_run_inputs
+
+    check_run_inputs((run, *others), paths)
     with quiet_start():
         from imagetune.commands.predict import predict, predict_to_csv
         from imagetune.evaluation.predict import DecisionRules

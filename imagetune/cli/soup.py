@@ -19,6 +19,9 @@ def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
     The best run on validation comes first; each further run is kept if the validation metric gets no worse. The
     resulting model is tested once, and is recorded as a run like any other.
     """
+    from imagetune.commands.before_keras import check_runs
+
+    check_runs(runs)
     with quiet_start():
         from imagetune.commands import soup as soups
         from imagetune.commands.requirements import enforce_requirements

@@ -5,14 +5,17 @@ It stands apart from the commands, whose own imports take those seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from string import ascii_uppercase
 
-from imagetune.data.sources.read import read_catalog
+from imagetune.data.sources.read import read_catalog, require_paths
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import Overrides, RecipeSource, load_recipe
+from imagetune.run_folder.folder import open_run_folder
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.search.trial_process.forkserver import start_trial_forkserver
+from imagetune.tracking.resolve import is_mlflow_uri
 
 # Each compared run gets a letter, by which tables and pages name it.
 RUN_LETTERS = ascii_uppercase
@@ -26,6 +29,32 @@ def check_run_count(runs: Sequence[str]) -> None:
     """
     if not 2 <= len(runs) <= len(RUN_LETTERS):
         raise RecipeError(f"{len(runs)} given; from 2 to {len(RUN_LETTERS)} runs can be compared", where="RUN")
+
+
+def check_runs(runs: Iterable[str], *, trained: bool = True) -> None:
+    """Raise what is wrong with run folders; addresses of MLflow are left to whatever opens them.
+
+    Args:
+        runs: Run folders, or runs:/ or models:/ addresses.
+        trained: Whether each must have a model.
+
+    Raises:
+        ModelFileError: One is no run folder, or has no model yet.
+    """
+    for run in runs:
+        if not is_mlflow_uri(run):
+            open_run_folder(Path(run), trained=trained)
+
+
+def check_run_inputs(runs: Iterable[str], paths: Iterable[str | Path]) -> None:
+    """Raise what is wrong with run folders, and with the files, folders and globs that their models are to look at.
+
+    Raises:
+        ModelFileError: As from `check_runs`.
+        DataError: A file or folder doesn't exist.
+    """
+    check_runs(runs)
+    require_paths(map(str, paths))
 
 
 def check_inputs(recipe: RecipeSource, overrides: Overrides = ()) -> None:

@@ -17,7 +17,7 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
 from imagetune.recipe.requirements import add_requirements
 from imagetune.recipe.sections.evaluate import Requirement
-from imagetune.runs.lineage import Member, SeenImages, check_seen_images, hash_images, open_members
+from imagetune.runs.lineage import Member, SeenPolicy, choose_tested_images, hash_images, open_members
 from imagetune.runs.test import list_groups, predict_labelled, read_labelled_records
 
 
@@ -50,7 +50,7 @@ def evaluate_ensemble(
     *,
     data: Path | None = None,
     require: Sequence[Requirement] = (),
-    allow_seen: bool = False,
+    seen: SeenPolicy = "refuse",
 ) -> dict[str, Any]:
     """Return the metrics of the mean of several runs, as `imagetune.commands.evaluate.evaluate` does for one run.
 
@@ -58,7 +58,8 @@ def evaluate_ensemble(
         runs: The first one's test split is used, and its ``evaluate`` section.
         data: Other labelled images instead.
         require: Requirements besides those of the first run's recipe.
-        allow_seen: Test on images that a run was trained or selected with, too; requirements are missed then.
+        seen: What is done with images that a run was trained or selected with; as of
+            `imagetune.commands.evaluate.evaluate`.
 
     Returns:
         The document, with ``members``: each run's name and its TTA transforms; ``unusable`` and ``seen`` as for one
@@ -70,22 +71,22 @@ def evaluate_ensemble(
     """
     members = open_members(runs)
     first = members[0]
-    records, unusable, seen = _read_records(members, data, allow_seen=allow_seen)
+    records, unusable, told = _read_records(members, data, seen)
     # One model after the other, so that only one of them needs memory.
     predictions = average_predictions([_predict(member, records) for member in members])
     evaluation = evaluate_split(
         predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=list_groups(records)
     )
     config = add_requirements(first.recipe.evaluate, require)
-    document = build_evaluation_document({"test": evaluation}, config=config, seen=seen.to_dict())
+    document = build_evaluation_document({"test": evaluation}, config=config, seen=told)
     described = [{"run": member.name, "tta": list(member.recipe.evaluate.tta)} for member in members]
     return document | {"members": described} | ({"unusable": unusable} if unusable else {})
 
 
 def _read_records(
-    members: Sequence[Member], data: Path | None, *, allow_seen: bool
-) -> tuple[tuple[Record, ...], dict[str, str], SeenImages]:
-    """Return the images to test on, those that can't be used, and those that some member has seen."""
+    members: Sequence[Member], data: Path | None, seen: SeenPolicy
+) -> tuple[tuple[Record, ...], dict[str, str], dict[str, Any]]:
+    """Return the images to test on, those that can't be used, and as JSON values those that some member has seen."""
     first, *others = members
     unusable: dict[str, str] = {}
     if data is None:
@@ -97,7 +98,8 @@ def _read_records(
         hashes = hash_images(records)
         # Other images may be among any run's training images, the first one's too.
         others = [*members]
-    return records, unusable, check_seen_images(others, records, hashes, allow=allow_seen)
+    records, told = choose_tested_images(others, records, hashes, policy=seen)
+    return records, unusable, told
 
 
 def _predict(member: Member, records: Sequence[Record]) -> Predictions:

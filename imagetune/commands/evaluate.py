@@ -8,6 +8,7 @@ from typing import Any
 
 from imagetune.commands.ensemble import evaluate_ensemble
 from imagetune.commands.evaluate_robustness import evaluate_robustness
+from imagetune.core.files import read_json_or_empty
 from imagetune.core.messages import Say, say_nothing
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.errors import RecipeError
@@ -17,7 +18,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.requirements import add_requirements
 from imagetune.recipe.sections.evaluate import Requirement
 from imagetune.run_folder.folder import RunFolder
-from imagetune.runs.lineage import Member, SeenImages, check_seen_images, hash_images
+from imagetune.runs.lineage import Member, SeenPolicy, choose_tested_images, hash_images
 from imagetune.runs.open import open_run, read_run_splits
 from imagetune.runs.test import list_groups, predict_labelled, read_labelled_records
 
@@ -28,7 +29,7 @@ def evaluate(
     others: Sequence[str] = (),
     data: Path | None = None,
     require: Sequence[Requirement] = (),
-    allow_seen: bool = False,
+    seen: SeenPolicy = "refuse",
     robustness: bool = False,
     say: Say = say_nothing,
     progress: Callable[[int, int], None] | None = None,
@@ -40,7 +41,8 @@ def evaluate(
         others: More runs; the mean of all runs' probabilities is tested, on the first one's test split.
         data: Other labelled images: a folder of class folders, or a table.
         require: Requirements besides those of the recipe.
-        allow_seen: Test on images that a run was trained or selected with, too; requirements are missed then.
+        seen: What is done with images that a run was trained or selected with: ``allow`` tests on them, too, and no
+            requirement is met then; ``skip`` tests on the others alone.
         robustness: Test on corrupted versions of the run's own test images instead, and write the result into its
             folder; see `imagetune.commands.evaluate_robustness`.
         say: Receives what could not be sent to MLflow.
@@ -49,7 +51,7 @@ def evaluate(
     Returns:
         JSON values, laid out as evaluation.json; with ``unusable``, path and reason, where some of the other images had
         to be left out; with ``members`` for several runs; with ``seen``, how many images a run was trained or selected
-        with, for other images and other runs: see `imagetune.runs.lineage.SeenImages.to_dict`.
+        with: see `imagetune.runs.lineage.choose_tested_images`.
 
     Raises:
         RecipeError: A robustness test is asked for together with other images, runs or requirements.
@@ -63,9 +65,9 @@ def evaluate(
             raise RecipeError("uses the run's own test images", where="--robustness", hint=hint)
         return evaluate_robustness(run, say=say, progress=progress)
     if others:
-        return evaluate_ensemble((run, *others), data=data, require=require, allow_seen=allow_seen)
+        return evaluate_ensemble((run, *others), data=data, require=require, seen=seen)
     folder, loaded = open_run(run)
-    return evaluate_model(folder, loaded, data=data, require=require, allow_seen=allow_seen)
+    return evaluate_model(folder, loaded, data=data, require=require, seen=seen)
 
 
 def evaluate_model(
@@ -74,25 +76,26 @@ def evaluate_model(
     *,
     data: Path | None = None,
     require: Sequence[Requirement] = (),
-    allow_seen: bool = False,
+    seen: SeenPolicy = "refuse",
 ) -> dict[str, Any]:
     """Return the metrics of a run whose model is loaded already; otherwise as `evaluate` for one run."""
     recipe = load_recipe(folder.recipe).recipe
     unusable: dict[str, str] = {}
-    seen: SeenImages | None = None
+    told: dict[str, Any] | None
     if data:
-        records, unusable = read_labelled_records(data, recipe.data, loaded.class_names)
         member = Member(str(folder.path), folder, read_manifest(folder.model))
-        seen = check_seen_images([member], records, hash_images(records), allow=allow_seen)
+        records, unusable = read_labelled_records(data, recipe.data, loaded.class_names)
+        records, told = choose_tested_images([member], records, hash_images(records), policy=seen)
     else:
         # From the run's own splits.csv: the source may have changed since, and split again it could bring images of the
         # training into the test.
         records = open_holdout(read_run_splits(folder, recipe.data, loaded.class_names))
+        told = read_json_or_empty(folder.evaluation).get("seen")
     predictions = predict_labelled(loaded.model, records, loaded.class_names, recipe, thresholds=loaded.thresholds)
     evaluation = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed, groups=list_groups(records))
     document = build_evaluation_document(
         {"test": evaluation},
         config=add_requirements(recipe.evaluate, require),
-        seen=None if seen is None else seen.to_dict(),
+        seen=told,
     )
     return document | ({"unusable": unusable} if unusable else {})

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from imagetune.core import run_files
 from imagetune.core.files import write_text
+from imagetune.core.messages import Say, say_nothing
 from imagetune.data.loading.decode import load_image, resize_image
 from imagetune.data.loading.targets import compute_median_class
 from imagetune.data.sources.read import build_unreadable_error, find_images, require_no_overwrite
@@ -70,7 +71,9 @@ class _Batch:
     images: NDArray[np.uint8]
 
 
-def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = None) -> Iterator[Explanation]:
+def explain(
+    run: str, paths: Sequence[str], *, out: Path, target: str | None = None, say: Say = say_nothing
+) -> Iterator[Explanation]:
     """Yield the saliency of each image, and write a JPEG of the image, its Grad-CAM and its occlusion map.
 
     Args:
@@ -79,6 +82,7 @@ def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = N
         out: Folder for the JPEGs; made where it isn't there.
         target: The class to explain; by default each image's predicted class. For regression ``higher`` (the default)
             or ``lower``.
+        say: Receives what was passed over in folders, and why.
 
     Yields:
         An explanation of each image, in order; for one that can't be read, the reason.
@@ -91,7 +95,7 @@ def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = N
     """
     _, loaded = open_run(run)
     readable = False
-    for explanation in explain_images(loaded, paths, out=out, target=target):
+    for explanation in explain_images(loaded, paths, out=out, target=target, say=say):
         readable |= explanation.error is None
         yield explanation
     if not readable:
@@ -99,7 +103,12 @@ def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = N
 
 
 def explain_images(
-    loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.uint8]], *, out: Path, target: str | None = None
+    loaded: LoadedModel,
+    images: Sequence[str] | Sequence[NDArray[np.uint8]],
+    *,
+    out: Path,
+    target: str | None = None,
+    say: Say = say_nothing,
 ) -> Iterator[Explanation]:
     """Yield the saliency of each image for a model that is loaded already; otherwise as `explain`.
 
@@ -110,11 +119,12 @@ def explain_images(
         images: Files, folders and patterns, or (h, w, 3) uint8 RGB arrays, whose paths are ``images[0]``, ...
         out: Folder for the panels.
         target: The class to explain.
+        say: Receives what was passed over in folders, and why.
     """
     # Before the model is split and an image is read: a wrong class is a mistake on the command line.
     output = _find_output(loaded, target)
     split = split_for_saliency(loaded.model)
-    sources = _list_sources(loaded, images, out)
+    sources = _list_sources(loaded, images, out, say)
     if not out.exists():
         # A folder of one's own images is never marked: they would vanish from the next training.
         write_text(out / run_files.WRITTEN, "imagetune doesn't read the images of this folder as data.\n")
@@ -122,14 +132,16 @@ def explain_images(
         yield from _explain_batch(loaded, split, sources[first : first + PASS_SIZE], output)
 
 
-def _list_sources(loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.uint8]], out: Path) -> list[_Source]:
+def _list_sources(
+    loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.uint8]], out: Path, say: Say
+) -> list[_Source]:
     arrays = [image for image in images if not isinstance(image, str)]
     if arrays:
         return [
             _Source(f"images[{index}]", out / f"image-{index}.jpg", partial(resize_image, image, loaded.image))
             for index, image in enumerate(arrays)
         ]
-    paths = find_images([image for image in images if isinstance(image, str)])
+    paths = find_images([image for image in images if isinstance(image, str)], say=say)
     files = [out / name for name in _file_names(paths)]
     # The panels may go to the folder of the images, where a JPEG has the same name.
     require_no_overwrite(files, paths)

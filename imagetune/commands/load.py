@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imagetune.commands.evaluate import evaluate_model
 from imagetune.commands.explain import Explanation, explain_images
 from imagetune.commands.images import Images, as_paths_or_arrays
+from imagetune.core.messages import log_message
 from imagetune.core.quiet import hide_library_warnings
 from imagetune.data.sources.read import find_images
 from imagetune.errors import ModelFileError
@@ -22,6 +23,7 @@ from imagetune.recipe.requirements import parse_requirement
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_epochs, read_evaluation
+from imagetune.runs.lineage import SeenPolicy
 from imagetune.runs.open import find_run
 from imagetune.search.results.findings import NO_FINDINGS, Findings
 from imagetune.training.setup.events import EpochRecord, build_epoch_record
@@ -180,7 +182,8 @@ class FinishedRun:
             min_cost: Choose the label whose expected cost is least by ``evaluate.costs``.
 
         Returns:
-            Predictions; one of a file that can't be read has an ``error`` and no label.
+            Predictions; one of a file that can't be read has an ``error`` and no label. What was passed over in folders
+            goes to the logger ``imagetune``.
 
         Raises:
             DataError: There is no such path, or an array has another shape or dtype.
@@ -190,7 +193,7 @@ class FinishedRun:
         given = as_paths_or_arrays(images)
         paths = [image for image in given if isinstance(image, str)]
         if paths:
-            found = predict_images(self._loaded, find_images(paths), ways)
+            found = predict_images(self._loaded, find_images(paths, say=log_message), ways)
         else:
             found = predict_arrays(self._loaded, [image for image in given if not isinstance(image, str)], ways)
         with hide_library_warnings():
@@ -198,14 +201,19 @@ class FinishedRun:
             return list(found)
 
     def evaluate(
-        self, data: str | Path | None = None, *, require: Sequence[str] = (), allow_seen: bool = False
+        self,
+        data: str | Path | None = None,
+        *,
+        require: Sequence[str] = (),
+        seen: SeenPolicy = "refuse",
     ) -> EvaluationResult:
         """Return the result of a test on other labelled images, or once more on the run's own test split.
 
         Args:
             data: A folder of class folders, or a table; by default the run's test split.
             require: Requirements besides those of the recipe, such as ``balanced_accuracy:lower_bound=0.85``.
-            allow_seen: Test on images that the run was trained or selected with, too; they meet no requirement.
+            seen: What is done with images that the run was trained or selected with: ``allow`` tests on them, too, and
+                no requirement is met then; ``skip`` tests on the others alone.
 
         Raises:
             DataError: There are no such images, they can't be read, or the run was trained or selected with some.
@@ -214,9 +222,7 @@ class FinishedRun:
         place = None if data is None else Path(data)
         requirements = [parse_requirement(text) for text in require]
         with hide_library_warnings():
-            document = evaluate_model(
-                self._files, self._loaded, data=place, require=requirements, allow_seen=allow_seen
-            )
+            document = evaluate_model(self._files, self._loaded, data=place, require=requirements, seen=seen)
             return EvaluationResult(document)
 
     def explain(self, images: Images, *, out: str | Path, target: str | None = None) -> list[Explanation]:
@@ -234,7 +240,7 @@ class FinishedRun:
         """
         given = as_paths_or_arrays(images)
         with hide_library_warnings():
-            return list(explain_images(self._loaded, given, out=Path(out), target=target))
+            return list(explain_images(self._loaded, given, out=Path(out), target=target, say=log_message))
 
     @cached_property
     def _loaded(self) -> LoadedModel:

@@ -85,8 +85,8 @@ def soup(
     has no accuracy, by loss alone), without test-time augmentation. The result is a run folder with the best one's
     recipe, and ``soup.json``::
 
-        {"members": [{"run": "runs/a", "weights_sha256": "...", "val": {"loss": 0.5, "accuracy": 0.9, ...},
-                      "kept": true}],
+        {"members": [{"run": "runs/a", "folder": "/home/me/runs/a", "weights_sha256": "...",
+                      "val": {"loss": 0.5, "accuracy": 0.9, ...}, "kept": true}],
          "steps": [{"added": "runs/a", "members": ["runs/a"], "val": {...}, "kept": true}],
          "batch_norm": "averaged" | "reestimated"}
 
@@ -257,6 +257,7 @@ def _build_document(candidates: _Candidates, steps: Sequence[SoupStep]) -> dict[
         "members": [
             {
                 "run": member.name,
+                "folder": str(member.folder.path),
                 "weights_sha256": member.manifest.weights_sha256,
                 "val": candidates.metrics[(index,)],
                 "kept": index in kept,

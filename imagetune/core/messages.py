@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 
@@ -19,3 +20,9 @@ class Say(Protocol):
 
 def say_nothing(_topic: str, _text: str, /) -> None:
     """Discard a message: the default of the Python API."""
+
+
+def log_message(topic: str, text: str, /) -> None:
+    """Give a message to the logger ``imagetune``, for whoever has set up logging."""
+    level = logging.WARNING if topic in ("warning", "error") else logging.INFO
+    logging.getLogger("imagetune").log(level, "%s: %s", topic, text)

@@ -93,7 +93,9 @@ def build_evaluation_document(
          "verdict": {"code": "close", "title": "...", "text": "...", "advice": "..."} | null,
          "requirements": [{"metric": "f1", "lower_bound": 0.8, "upper_bound": null, "value": null, "found": 0.85,
                            "met": true, "message": ""}],    message: by how much the requirement is missed
-         "seen": {"images": 0 | null, "near_duplicates": 0, "paths": [], "notes": []}}    with evaluate --data or --with
+         "seen": {"images": 0 | null, "near_duplicates": 0, "paths": [], "notes": [],
+                  "left_out": {...}}}    with evaluate --data or --with, or where a run's test split leaks; left_out, of
+                                         the same kind, with --skip-seen
 
     Averaged metrics are macro: each class counts the same. log_loss is in nats. A gap is the first split's metric minus
     that of the second. ``bootstrap`` is how images were resampled; ``method`` is how each interval was made
@@ -109,8 +111,7 @@ def build_evaluation_document(
         config: The recipe's evaluate section, for the TTA transforms and the requirements that the test must reach.
         course: How the model was trained, for the verdict.
         seen: Which test images the model was trained or selected with, as JSON values whose ``images`` is their number,
-            None where nobody knows; by default this was not looked for, as in a run's own test split. With any, no
-            requirement is met.
+            None where nobody knows; by default there are none. With any, no requirement is met.
     """
     some = next(iter(evaluations.values()))
     document: dict[str, Any] = {

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from imagetune.core.documents import read_document
 from imagetune.core.files import compute_file_sha256
@@ -29,6 +29,8 @@ from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.open import find_run, read_run_splits
 from imagetune.tracking.resolve import is_mlflow_uri
 
+# What is done with test images that a run was trained or selected with: refused, tested all the same, or left out.
+SeenPolicy: TypeAlias = Literal["refuse", "allow", "skip"]
 _NO_SPLITS = "has no splits.csv, so nobody knows whether it was trained on the test images"
 
 
@@ -130,16 +132,43 @@ class SeenImages:
         }
 
 
+def choose_tested_images(
+    members: Sequence[Member], records: Sequence[Record], hashes: Mapping[str, str], *, policy: SeenPolicy = "refuse"
+) -> tuple[tuple[Record, ...], dict[str, Any]]:
+    """Return the images that runs are tested on, and as JSON values which of them the runs have seen.
+
+    Args:
+        members: The runs that are tested.
+        records: The images to be tested on.
+        hashes: Their SHA-256 by path, as far as known.
+        policy: What is done with images that a run was trained or selected with.
+
+    Returns:
+        The images; `SeenImages.to_dict` of them, with ``left_out``, the same of those that were skipped.
+
+    Raises:
+        DataError: As from `check_seen_images`; also where all are skipped.
+    """
+    seen = check_seen_images(members, records, hashes, policy=policy)
+    if policy != "skip":
+        return tuple(records), seen.to_dict()
+    kept = tuple(record for record in records if record.path not in seen.paths)
+    if not kept:
+        what = f"all of {format_count(len(records), 'test image')} are among the training or validation images"
+        raise DataError(what, where=format_list([member.name for member in members]), hint="test on other images")
+    return kept, SeenImages(notes=seen.notes).to_dict() | {"left_out": seen.to_dict()}
+
+
 def check_seen_images(
-    members: Sequence[Member], records: Sequence[Record], hashes: Mapping[str, str], *, allow: bool = False
+    members: Sequence[Member], records: Sequence[Record], hashes: Mapping[str, str], *, policy: SeenPolicy = "refuse"
 ) -> SeenImages:
-    """Return which of some test images runs were trained or selected with; unless that is allowed, there are none.
+    """Return which of some test images runs were trained or selected with; where these are refused, there are none.
 
     Args:
         members: The runs that are tested.
         records: The test images.
         hashes: Their SHA-256 by path, as far as known: a copy elsewhere is the same image.
-        allow: Whether such images are returned instead of refused.
+        policy: What is done with such images; they are only returned here.
 
     Raises:
         DataError: A run has seen some of them, or has no splits.csv, so that nobody knows.
@@ -147,11 +176,11 @@ def check_seen_images(
     found = SeenImages()
     for member in members:
         known = member.folder.splits.is_file()
-        if not known and not allow:
+        if not known and policy != "allow":
             hint = "give a run folder, or an address whose run still exists; --allow-seen tests all the same"
             raise DataError(_NO_SPLITS, where=member.name, hint=hint)
         seen = find_seen_images(member, records, hashes) if known else SeenImages(notes=(_NO_SPLITS,), unknown=True)
-        if seen.paths and not allow:
+        if seen.paths and policy == "refuse":
             raise _build_seen_error(member, seen, len(records))
         found = found.join(seen)
     return found
@@ -166,8 +195,8 @@ def _build_seen_error(member: Member, seen: SeenImages, tested: int) -> DataErro
         f" ({shown})"
     )
     hint = (
-        "leave them out (without --data, the run's own test images are tested); --allow-seen shows"
-        " the metrics all the same, which then prove nothing"
+        "--skip-seen tests on the others alone (without --data, the run's own test images are tested); --allow-seen"
+        " tests on all the same, which proves nothing"
     )
     return DataError(what, where=member.name, hint=hint)
 
@@ -193,9 +222,45 @@ def find_seen_images(member: Member, records: Sequence[Record], hashes: Mapping[
     others = [record.path for record in records if record.path not in copies]
     near = find_near_duplicates(others, [record.path for record in learned], member.recipe.data)
     found = SeenImages(copies, near.paths, near.notes)
-    for name in list_ancestors(member.recipe).values():
-        found = found.join(_find_seen_by_ancestor(name, member.recipe, records, hashes))
+    return found.join(_find_seen_by_ancestors(member.folder, member.recipe, records, hashes))
+
+
+def find_leaked_images(
+    folder: RunFolder, recipe: Recipe, tested: Sequence[Record], hashes: Mapping[str, str]
+) -> SeenImages:
+    """Return which images of a run's own test split are in its training or validation, too, by its check of the images.
+
+    They are there where ``data.audit.on_leak`` let them pass; a run that it builds on may have seen some as well.
+
+    Args:
+        folder: The run folder.
+        recipe: The run's recipe.
+        tested: The images of the test split.
+        hashes: Their SHA-256 by path, as far as known.
+    """
+    audit = read_json_or_empty(folder.audit)
+    findings = (*audit.get("findings", []), *audit.get("allowed", []))
+    # A leaked image shares its group with one of another split, as a copy or as a near-duplicate.
+    leaked = {path for finding in findings if finding["code"] == "leak" for path in finding["paths"]}
+    own = frozenset(record.path for record in tested if record.path in leaked)
+    contents = {hashes.get(path) for path in leaked - own} - {None}
+    copies = frozenset(path for path in own if hashes.get(path) in contents)
+    return SeenImages(copies, own - copies).join(_find_seen_by_ancestors(folder, recipe, tested, hashes))
+
+
+def _find_seen_by_ancestors(
+    folder: RunFolder, recipe: Recipe, records: Sequence[Record], hashes: Mapping[str, str]
+) -> SeenImages:
+    found = SeenImages()
+    for name in (*list_ancestors(recipe).values(), *_list_soup_members(folder)):
+        found = found.join(_find_seen_by_ancestor(name, recipe, records, hashes))
     return found
+
+
+def _list_soup_members(folder: RunFolder) -> list[str]:
+    """Return the runs whose weights a soup is the mean of; the best one's recipe and splits are its own."""
+    members = read_json_or_empty(folder.soup).get("members", [])
+    return [str(member.get("folder", member["run"])) for member in members if member["kept"]]
 
 
 def count_seen_images(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> int:

@@ -37,6 +37,7 @@ from imagetune.recipe.sections.data import DataConfig
 from imagetune.recipe.sections.train import TrainConfig
 from imagetune.reports.tiles import RunTiles
 from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.lineage import find_leaked_images
 from imagetune.training.feature_cache.features import FeatureBatch, caches_features, compute_plain_features
 from imagetune.training.setup.job import TrainingImages
 
@@ -95,6 +96,7 @@ def evaluate_splits(
             for name, split in examined.items()
         },
         config=recipe.evaluate,
+        seen=_describe_leaks(folder, recipe, splits, images.hashes),
         course=describe_course(recipe.train, read_json_lines(folder.metrics) if folder.metrics.is_file() else ()),
     ) | {"refit": refit}
     # Written before the diagnoses, which take longest: the metrics stay, whatever happens to the rest.
@@ -103,6 +105,14 @@ def evaluate_splits(
     folder.write_evaluation(document)
     say("evaluated", ", ".join(examined))
     return document
+
+
+def _describe_leaks(
+    folder: RunFolder, recipe: Recipe, splits: Splits, hashes: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Return the test images that leaked as JSON values; None where none did."""
+    leaked = find_leaked_images(folder, recipe, open_holdout(splits), hashes)
+    return leaked.to_dict() if leaked.paths else None
 
 
 def describe_course(train: TrainConfig, epochs: Sequence[Mapping[str, Any]]) -> TrainingCourse:

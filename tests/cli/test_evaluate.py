@@ -41,6 +41,17 @@ class TestImagesOfTheTraining:
         assert told.code == 0, told.err
         assert f"seen        {learned} images" in told.out
 
+    def test_are_left_out_where_that_is_asked_for_and_the_others_meet_requirements(
+        self, fitted, seen, learned, imagetune
+    ):
+        words = ("evaluate", fitted[1], "--data", seen, "--skip-seen", "--require", "accuracy:value=0.0")
+        document = imagetune(*words, "--json").json()
+        assert document["splits"]["test"]["images"] == 30 - learned
+        assert (document["seen"]["images"], document["seen"]["left_out"]["images"]) == (0, learned)
+        outcome = imagetune(*words)
+        assert outcome.code == 0, outcome.err
+        assert f"left out    {learned} images" in outcome.out
+
     def test_meet_no_requirement(self, fitted, seen, learned, imagetune):
         words = ("evaluate", fitted[1], "--data", seen, "--allow-seen", "--require", "accuracy:value=0.0")
         outcome = imagetune(*words)

@@ -25,7 +25,7 @@ def called(monkeypatch):
 
 
 def test_one_run_is_tested_alone_and_several_as_an_ensemble(called):
-    settings = {"data": Path("images"), "require": [REQUIRED], "allow_seen": True}
+    settings = {"data": Path("images"), "require": [REQUIRED], "seen": "allow"}
     command.evaluate("runs/a", **settings)
     command.evaluate("runs/a", others=["runs/b"], **settings)
     assert called == [("one", ("runs/a", "model"), settings), ("many", (("runs/a", "runs/b"),), settings)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import cv2
@@ -76,3 +77,14 @@ def test_images_of_which_none_can_be_read_are_an_error_after_their_reasons(expla
     assert "not an image" in next(found).error
     with pytest.raises(DataError, match="none of the images can be read"):
         next(found)
+
+
+def test_what_is_passed_over_in_a_folder_is_said(explained, images, tmp_path):
+    folder = shutil.copytree(images / "red", tmp_path / "mixed")
+    (folder / "notes.txt").write_text("no image")
+    told = []
+    found = list(
+        command.explain_images(model(), [str(folder)], out=tmp_path / "out", say=lambda *said: told.append(said))
+    )
+    assert len(found) == len(list(folder.glob("*.png")))
+    assert any("notes.txt" in text for _, text in told)

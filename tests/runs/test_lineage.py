@@ -18,8 +18,10 @@ from imagetune.recipe.sections.model import ModelConfig
 from imagetune.run_folder.folder import RunFolder, write_recipe
 from imagetune.runs.lineage import (
     check_seen_images,
+    choose_tested_images,
     count_different_images,
     count_seen_images,
+    find_leaked_images,
     hash_images,
     open_members,
 )
@@ -87,7 +89,7 @@ def test_an_image_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_pa
     with pytest.raises(DataError, match="1 of 3 test images is among its training or validation images"):
         check_seen_images([member], tested, {})
     assert not check_seen_images([member], tested[1:], {}).paths
-    assert check_seen_images([member, member], tested, {}, allow=True).to_dict()["images"] == 1
+    assert check_seen_images([member, member], tested, {}, policy="allow").to_dict()["images"] == 1
 
 
 def test_an_image_of_the_training_is_known_by_its_looks_in_another_size(run, images, tmp_path):
@@ -100,11 +102,11 @@ def test_an_image_of_the_training_is_known_by_its_looks_in_another_size(run, ima
         large = cv2.resize(cv2.imread(str(tmp_path / "set" / f"{name}.png")), (48, 48))
         tested.append(Record(str(tmp_path / f"{name}-large.png"), "a"))
         cv2.imwrite(tested[-1].path, large)
-    found = check_seen_images([member], tested, hash_images(tested), allow=True)
+    found = check_seen_images([member], tested, hash_images(tested), policy="allow")
     # The second is a test image of the run, which it may be tested on in any size.
     assert (found.copies, found.near_duplicates) == (frozenset(), {tested[0].path})
     (tmp_path / "set" / "a0.png").unlink()
-    gone = check_seen_images([member], tested, hash_images(tested), allow=True)
+    gone = check_seen_images([member], tested, hash_images(tested), policy="allow")
     assert (gone.paths, "1 of 3 images of the training can't be read" in gone.notes[0]) == (frozenset(), True)
 
 
@@ -131,7 +133,7 @@ def test_a_run_without_its_splits_cannot_be_trusted(run):
     member.folder.splits.unlink()
     with pytest.raises(DataError, match=r"has no splits\.csv"):
         check_seen_images([member], [], {})
-    assert check_seen_images([member], [], {}, allow=True).to_dict()["images"] is None
+    assert check_seen_images([member], [], {}, policy="allow").to_dict()["images"] is None
 
 
 def test_the_images_of_two_runs_differ_by_content_label_and_split(run):
@@ -145,3 +147,40 @@ def test_an_image_that_cannot_be_read_has_no_hash(tmp_path):
     (tmp_path / "here.png").write_bytes(b"x")
     records = [Record(str(tmp_path / name), "a") for name in ("here.png", "gone.png")]
     assert list(hash_images(records)) == [records[0].path]
+
+
+def test_images_that_a_run_has_seen_are_left_out_and_counted(run, tmp_path):
+    (member,) = open_members([run("one", hashes={"a0": "f00"})])
+    tested = [Record(str(tmp_path / "set" / f"{name}.png"), "a") for name in ("a1", "a2", "new")]
+    kept, told = choose_tested_images([member], tested, {}, policy="skip")
+    assert kept == tuple(tested[1:])
+    # None of those that are tested was seen, so that the requirements may be met.
+    assert told["images"] == 0
+    assert (told["left_out"]["images"], told["left_out"]["paths"]) == (1, [tested[0].path])
+    with pytest.raises(DataError, match="all of 1 test image"):
+        choose_tested_images([member], tested[:1], {}, policy="skip")
+    member.folder.splits.unlink()
+    with pytest.raises(DataError, match=r"has no splits\.csv"):
+        choose_tested_images([member], tested, {}, policy="skip")
+
+
+def test_what_a_soups_members_have_seen_the_soup_has_seen(run):
+    (kept,) = open_members([run("kept", hashes={"a0": "f00"})])
+    (dropped,) = open_members([run("dropped", hashes={"b0": "f01"})])
+    (soup,) = open_members([run("soup", splits={"train": ["b2"], "val": [], "test": []})])
+    members = [{"run": one.folder.path.name, "folder": one.name, "kept": one is kept} for one in (kept, dropped)]
+    soup.folder.soup.write_text(json.dumps({"members": members}), encoding="utf-8")
+    tested = [Record("copy.png", "a"), Record("other.png", "b")]
+    found = check_seen_images([soup], tested, {"copy.png": "f00", "other.png": "f01"}, policy="allow")
+    assert found.paths == {"copy.png"}
+
+
+def test_test_images_that_leak_are_found_in_the_check_of_the_images(run, tmp_path):
+    (member,) = open_members([run("one")])
+    paths = [str(tmp_path / "set" / f"{name}.png") for name in ("a0", "a2", "b0", "b2")]
+    finding = {"code": "leak", "paths": paths}
+    member.folder.audit.write_text(json.dumps({"findings": [finding], "allowed": []}), encoding="utf-8")
+    tested = [Record(path, "a") for path in (paths[1], paths[3], "new.png")]
+    hashes = {paths[0]: "f00", paths[1]: "f00", paths[2]: "f01", paths[3]: "f02"}
+    found = find_leaked_images(member.folder, member.recipe, tested, hashes)
+    assert (found.copies, found.near_duplicates) == ({paths[1]}, {paths[3]})

@@ -94,6 +94,10 @@ def _seen_lines(seen: Mapping[str, Any] | None) -> Iterator[str]:
         many = "an unknown number" if seen["images"] is None else format_count(seen["images"], "image")
         near = f" ({seen['near_duplicates']} near-duplicates)" if seen["near_duplicates"] else ""
         yield format_line("seen", f"{many}{near} in training or validation: the metrics say nothing about new images")
+    if left_out := seen.get("left_out"):
+        near = f" ({left_out['near_duplicates']} near-duplicates)" if left_out["near_duplicates"] else ""
+        many = format_count(left_out["images"], "image")
+        yield format_line("left out", f"{many}{near} in training or validation; the metrics are of the others")
     yield from (format_line("note", note) for note in seen["notes"])
 
 

@@ -117,5 +117,7 @@ def _shorten_epoch(record: EpochRecord) -> str:
 
 
 def _metrics(values: dict[str, float], *, most: int = 4) -> str:
-    shown = [name for name in ("accuracy", "f1", "mae", "r2") if name in values][:most]
-    return " ".join([f"loss {values['loss']:.4f}", *(f"{name} {values[name]:.3f}" for name in shown)])
+    # Abbreviations of the names that tables have: an epoch is one line of 80 columns.
+    names = {"accuracy": "accuracy", "f1": "F1", "mae": "MAE", "r2": "R2"}
+    shown = [name for name in names if name in values][:most]
+    return " ".join([f"loss {values['loss']:.4f}", *(f"{names[name]} {values[name]:.3f}" for name in shown)])

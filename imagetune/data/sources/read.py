@@ -70,6 +70,14 @@ def read_catalog(config: DataConfig, *, min_classes: int = 2) -> Catalog:
     return replace(catalog, findings=catalog.findings + _find_lookalike_labels(catalog))
 
 
+def require_paths(paths: Iterable[str]) -> None:
+    """Raise DataError for the first of some files, folders and globs that isn't there; no folder is searched."""
+    for word in paths:
+        path = Path(find_spelling(str(Path(word).expanduser().absolute())))
+        if not (path.exists() or path.is_symlink() or glob.has_magic(word)):
+            raise _build_path_error(path)
+
+
 def find_images(paths: Sequence[str], *, say: Say = say_nothing) -> tuple[str, ...]:
     """Return the image files that the arguments of a command line name.
 

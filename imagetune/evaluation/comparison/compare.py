@@ -8,7 +8,7 @@ their difference, so that far smaller differences are detected than two separate
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import sqrt
 
@@ -42,6 +42,7 @@ from imagetune.evaluation.comparison.results import (
     Power,
 )
 from imagetune.evaluation.document import evaluate_split
+from imagetune.evaluation.metrics.class_means import sum_open_ends
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.bootstrap import Bootstrap, Precision
 from imagetune.evaluation.statistics.intervals import Estimate
@@ -63,6 +64,8 @@ from imagetune.recipe.tasks import Task
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+# Means over classes of shares of images.
+_MEANS = ("balanced_accuracy", "precision", "recall", "f1")
 # Differences that are equal but for rounding count as equal.
 _NOTHING = 1e-12
 
@@ -124,17 +127,22 @@ def _evaluate(tested: Tested, predictions: Predictions) -> Mapping[str, Estimate
 
 def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second: str) -> PairComparison:
     one, other = resampled[first], resampled[second]
+    agreed = _find_agreement(tested, tested.predictions[first], tested.predictions[second])
     metrics = tuple(
         MetricDifference(
             name,
             convert_nan_to_none(one.values[name]),
             convert_nan_to_none(other.values[name]),
-            _difference(
-                one.values[name] - other.values[name],
-                one.samples[name] - other.samples[name],
+            _allow_for_agreement(
+                _difference(
+                    one.values[name] - other.values[name],
+                    one.samples[name] - other.samples[name],
+                    tested.bootstrap.confidence,
+                    precision=tested.precision(name),
+                    worth=tested.worth(name) if METRICS[name].is_share else None,
+                ),
+                agreed if name in _MEANS else None,
                 tested.bootstrap.confidence,
-                precision=tested.precision(name),
-                worth=tested.worth(name) if METRICS[name].is_share else None,
             ),
         )
         for name in one.values
@@ -150,6 +158,44 @@ def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second
         classes=_class_differences(tested, *pair, one, other),
         power=_power(tested, *pair, one.values[tested.metric] - other.values[tested.metric], samples),
     )
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    """The classes on whose images two runs predict the same.
+
+    Attributes:
+        images: (c,) images or groups of each such class.
+        classes: Number of classes that have images.
+    """
+
+    images: Floats
+    classes: int
+
+
+def _find_agreement(tested: Tested, first: RunPredictions, second: RunPredictions) -> _Agreement:
+    several = first.true.ndim == 2
+    agreed, classes = [], 0
+    for index in range(len(first.names)):
+        chosen = _of_class(first, index)
+        classes += bool(chosen.any())
+        # A label's precision and F1 depend on the images without it, too.
+        same = first.given[:, index] == second.given[:, index] if several else (first.given == second.given)[chosen]
+        if chosen.any() and np.all(same):
+            agreed.append(len(np.unique(tested.groups[chosen])))
+    return _Agreement(np.array(agreed, np.float64), classes)
+
+
+def _allow_for_agreement(found: Estimate, agreed: _Agreement | None, confidence: float) -> Estimate:
+    """Return a difference of means over classes that allows for what classes without a disagreement leave open.
+
+    No resampling shows a disagreement that did not happen, as in `imagetune.evaluation.metrics.class_means`.
+    """
+    if agreed is None or not len(agreed.images) or found.value is None or found.low is None or found.high is None:
+        return found
+    reach = sum_open_ends(agreed.images, confidence) / agreed.classes
+    low, high = max(-1.0, found.value - reach), min(1.0, found.value + reach)
+    return replace(found, low=min(found.low, low), high=max(found.high, high))
 
 
 def _difference(

@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 
 from imagetune.evaluation.statistics.intervals import Estimate
 from imagetune.evaluation.statistics.proportions import (
+    compute_auc_images,
     compute_auc_interval,
     compute_exact_bound,
     compute_two_sided_quantile,
@@ -46,8 +47,9 @@ def estimate_roc_auc(true: Bools, scores: Floats, confidence: float) -> Estimate
     if not variance and 1e-12 < value < 1 - 1e-12:
         ends = compute_auc_interval(value, len(own), len(other), compute_two_sided_quantile(confidence))
         return Estimate(value, *ends, method="newcombe")
-    # Where the sides are wholly separated, the smaller one limits what the test can show.
-    return _logit_estimate(value, variance**0.5, confidence, images=min(len(own), len(other)))
+    return _logit_estimate(
+        value, variance**0.5, confidence, images=compute_auc_images(float(len(own)), float(len(other)))
+    )
 
 
 def estimate_average_precision(true: Bools, scores: Floats, confidence: float) -> Estimate:

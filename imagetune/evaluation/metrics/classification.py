@@ -7,14 +7,13 @@ never predicted has precision 0, as in scikit-learn; the notes name classes with
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
-    log_loss,
     precision_recall_fscore_support,
     roc_auc_score,
     top_k_accuracy_score,
@@ -23,24 +22,25 @@ from sklearn.metrics import (
 from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.metrics.areas import estimate_roc_auc
+from imagetune.evaluation.metrics.class_means import ClassShares, Jackknife, build_class_shares
 from imagetune.evaluation.metrics.ordinal import estimate_rank_metrics
-from imagetune.evaluation.metrics.scores import TINY, Resampled, compute_metrics_without
+from imagetune.evaluation.metrics.scores import (
+    TINY,
+    Resampled,
+    compute_log_losses,
+    compute_metrics_without,
+    estimate_log_loss,
+)
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision
 from imagetune.evaluation.statistics.intervals import (
-    ClassShares,
     Estimate,
-    compute_effective_images,
     encode_groups,
     estimate_f1,
-    estimate_from_left_out,
     estimate_share,
     list_group_notes,
     list_units,
-    widen_for_classes,
 )
-from imagetune.evaluation.statistics.jackknife import LeftOut
-from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
 from imagetune.recipe.metrics import METRICS, list_class_metrics, list_test_metrics
 from imagetune.recipe.sections.evaluate import EvaluateConfig
 from imagetune.recipe.tasks import Task
@@ -150,29 +150,33 @@ def evaluate_predictions(
     )
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
     codes = encode_groups([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
-    jackknife = _leave_out(labels, probabilities, predicted, config.top_k, bootstrap, codes)
+    left_out, jackknife = _leave_out(labels, probabilities, predicted, config.top_k, bootstrap, codes)
     values = _compute_class_values(labels, probabilities, predicted)
     confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
     areas = [
         estimate_roc_auc(labels == index, probabilities[:, index], config.confidence) for index in range(len(confusion))
     ]
-    classes = _estimate_classes(predictions.class_names, confusion, values, areas, jackknife)
+    shares = _build_shares(values, confusion)
+    classes = _estimate_classes(predictions.class_names, shares, areas, left_out, jackknife, confusion)
     headlines = _compute_headlines(labels, probabilities, predicted, values, config.top_k)
-    metrics = _estimate_headlines(headlines, values, confusion, jackknife)
+    metrics = _estimate_headlines(headlines, shares, left_out, jackknife, confusion)
+    metrics["log_loss"] = estimate_log_loss(
+        compute_log_losses(labels, probabilities), labels, labels == predicted, bootstrap, groups=codes
+    )
     if predictions.rule.task == "ordinal":
         metrics |= estimate_rank_metrics(labels, predicted, len(confusion), bootstrap, groups=codes)
-    left_out = int((~known).sum())
+    unknown = int((~known).sum())
     return SplitEvaluation(
         class_names=predictions.class_names,
         images=len(labels),
-        left_out=left_out,
+        left_out=unknown,
         top_k=config.top_k,
         metrics=metrics,
         averages=_average_over_classes(values, confusion.sum(axis=1)),
         classes=classes,
         confusion=confusion.astype(np.int64),
         bootstrap=bootstrap,
-        notes=(*_list_notes(classes, left_out), *list_group_notes(codes)),
+        notes=(*_list_notes(classes, unknown), *list_group_notes(codes)),
         task=predictions.rule.task,
         groups=0 if codes is None else int(codes.max()) + 1,
     )
@@ -215,136 +219,76 @@ def _compute_headlines(
     means = {
         name: float(values[present].mean()) for name, values in by_class.items() if (present := ~np.isnan(values)).any()
     }
-    # All classes are named, here and for the log loss: a split may lack images of some, but the columns are of all.
+    # All classes are named: a split may lack images of some, but the columns are of all.
     top = top_k_accuracy_score(labels, probabilities, k=top_k, labels=range(classes)) if top_k < classes else None
     return {
         **means,
         "accuracy": float(accuracy_score(labels, predicted)),
         "balanced_accuracy": means["recall"],
         "top_k_accuracy": None if top is None else float(top),
-        "log_loss": float(log_loss(labels, probabilities, labels=range(classes))),
     }
-
-
-@dataclass(frozen=True)
-class _Jackknife:
-    """The metrics without each image or group, with the settings of their intervals.
-
-    Attributes:
-        left_out: Metrics without each image or group.
-        strata: (u,) class of each image or group that is left out.
-        confidence: Coverage of the intervals.
-        worth: As in `imagetune.evaluation.statistics.bootstrap.Precision`.
-        grouped: Whether groups are left out instead of images.
-    """
-
-    left_out: Resampled
-    strata: Ints
-    confidence: float
-    worth: float
-    grouped: bool
-
-    def estimate(
-        self, value: float | None, others: Floats, *, images: float | None, reason: str, most: float | None
-    ) -> Estimate:
-        """Return a metric with its interval, from the metric without each image or group, ``others`` (u,)."""
-        # Wilson's interval already allows for few mistakes; in simulations a wider quantile covers too much.
-        plain = most is not None and not self.grouped
-        return estimate_from_left_out(
-            value,
-            LeftOut(others, self.strata),
-            self.confidence,
-            reason=reason,
-            flawless=None if images is None else images * self.worth,
-            most=most,
-            scale="loss",
-            quantile=compute_two_sided_quantile(self.confidence) if plain else None,
-        )
 
 
 def _leave_out(
     labels: Ints, probabilities: Floats, predicted: Ints, top_k: int, bootstrap: Bootstrap, groups: Ints | None
-) -> _Jackknife:
+) -> tuple[Resampled, Jackknife]:
     units = list_units(labels, bootstrap, groups)
     left_out = compute_metrics_without(labels, probabilities, predicted, top_k=top_k, without=units)
     worth = compute_precision(labels, bootstrap, groups).worth
-    return _Jackknife(left_out, units.strata, bootstrap.confidence, worth, groups is not None)
+    return left_out, Jackknife(units.strata, bootstrap.confidence, worth, groups is not None)
 
 
 def _estimate_headlines(
-    values: Mapping[str, float | None], by_class: Mapping[str, Floats], confusion: Ints, jackknife: _Jackknife
+    values: Mapping[str, float | None],
+    shares: Mapping[str, ClassShares],
+    left_out: Resampled,
+    jackknife: Jackknife,
+    confusion: Ints,
 ) -> dict[str, Estimate]:
-    counts = confusion.sum(axis=1)
-    images, classes = float(counts.sum()), len(counts)
-    macro = compute_effective_images(counts[counts > 0].astype(np.float64))
-    effective = {"accuracy": images, "top_k_accuracy": images, "log_loss": None}
-    # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
-    most = {**effective, "f1": 2 * macro, "roc_auc": None}
+    images = float(confusion.sum())
     reasons = {
-        "top_k_accuracy": f"always 1: there are only {classes} classes",
+        "top_k_accuracy": f"always 1: there are only {len(confusion)} classes",
         "roc_auc": "there are images of one class only",
     }
     found = {}
-    for name in HEADLINES:
-        value = values.get(name)
-        # A share of independent images is binomial: Wilson's interval needs no variance. Images of a group are not
-        # independent.
-        if value is not None and METRICS[name].mean_over == "images" and not jackknife.grouped:
-            found[name] = estimate_share(value * images, images, jackknife.confidence)
-            continue
-        found[name] = jackknife.estimate(
-            value,
-            jackknife.left_out.headline[name],
-            images=effective.get(name, macro),
-            most=most.get(name, macro),
-            reason=reasons.get(name, ""),
-        )
+    for name in [name for name in HEADLINES if name != "log_loss"]:
+        value, others, reason = values.get(name), left_out.headline[name], reasons.get(name, "")
         if name in MEANS:
-            shares = ClassShares(by_class[MEANS[name]], jackknife.worth * _count_images(MEANS[name], confusion))
-            found[name] = widen_for_classes(found[name], shares, jackknife.confidence)
-    found["log_loss"] = _allow_for_mistakes(found["log_loss"], found["accuracy"])
+            found[name] = jackknife.estimate_mean(value, others, shares[MEANS[name]], reason=reason)
+        elif value is not None and METRICS[name].mean_over == "images" and not jackknife.grouped:
+            # A share of independent images is binomial: Wilson's interval needs no variance.
+            found[name] = estimate_share(value * images, images, jackknife.confidence)
+        else:
+            found[name] = jackknife.estimate(value, others, images=images, most=images, reason=reason)
     return found
 
 
-def _allow_for_mistakes(loss: Estimate, accuracy: Estimate) -> Estimate:
-    """Return a log loss whose interval allows for mistakes although none was made.
-
-    The most probable class is wrong where the true one has a probability of at most 1/2, so that each mistake costs at
-    least log 2 nats; the interval of the accuracy says how many there may be.
-    """
-    if accuracy.value != 1.0 or accuracy.low is None or loss.value is None or loss.high is None:
-        return loss
-    return replace(loss, high=max(loss.high, loss.value + (1 - accuracy.low) * float(np.log(2))))
-
-
-def _count_images(metric: str, confusion: Ints) -> Floats:
-    """Return the number of images (k,) that each class's metric is of."""
-    images: Floats = confusion.sum(axis=0 if metric == "precision" else 1).astype(np.float64)
-    return images
+def _build_shares(values: Mapping[str, Floats], confusion: Ints) -> dict[str, ClassShares]:
+    true, predicted = confusion.sum(axis=1).astype(np.float64), confusion.sum(axis=0).astype(np.float64)
+    images = int(confusion.sum())
+    return {
+        name: build_class_shares(name, values[name], true=true, predicted=predicted, images=images)
+        for name in CLASS_METRICS
+    }
 
 
 def _estimate_classes(
     names: Sequence[str],
-    confusion: Ints,
-    values: Mapping[str, Floats],
+    shares: Mapping[str, ClassShares],
     areas: Sequence[Estimate],
-    jackknife: _Jackknife,
+    left_out: Resampled,
+    jackknife: Jackknife,
+    confusion: Ints,
 ) -> tuple[ClassEvaluation, ...]:
     true, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     evaluations = []
     for index, name in enumerate(names):
         counts = int(true[index]), int(predicted[index]), int(right[index])
-        metrics = {}
-        for metric in CLASS_METRICS:
-            # Precision is a share of the images predicted as the class; recall and F1 count the images of the class.
-            images = float(predicted[index] if metric == "precision" else true[index])
-            metrics[metric] = jackknife.estimate(
-                None if np.isnan(values[metric][index]) else float(values[metric][index]),
-                jackknife.left_out.per_class[metric][:, index],
-                images=images,
-                reason="no images of this class" if not true[index] else "no images of other classes",
-                most={"f1": 2 * images, "roc_auc": None}.get(metric, images),
-            )
+        reason = "no images of this class" if not true[index] else "no images of other classes"
+        metrics = {
+            metric: jackknife.estimate_class(index, left_out.per_class[metric][:, index], shares[metric], reason=reason)
+            for metric in CLASS_METRICS
+        }
         # Of independent images these are binomial shares: score intervals hold their coverage even with few of them.
         if true[index] and not jackknife.grouped:
             metrics |= estimate_class_shares(*counts, jackknife.confidence)

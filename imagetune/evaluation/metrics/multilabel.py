@@ -16,24 +16,19 @@ from sklearn.metrics import precision_recall_curve
 from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.metrics.areas import estimate_average_precision
+from imagetune.evaluation.metrics.class_means import ClassShares, Jackknife, build_class_shares
 from imagetune.evaluation.metrics.classification import FEW, ClassEvaluation, estimate_class_shares
 from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, average_present_classes
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision
 from imagetune.evaluation.statistics.intervals import (
-    ClassShares,
     Estimate,
-    compute_effective_images,
     encode_groups,
-    estimate_from_left_out,
     estimate_share,
     leave_out_weights,
     list_group_notes,
     list_units,
-    widen_for_classes,
 )
-from imagetune.evaluation.statistics.jackknife import LeftOut
-from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile
 from imagetune.recipe.metrics import list_class_metrics, list_test_metrics
 from imagetune.recipe.sections.evaluate import EvaluateConfig
 from imagetune.recipe.tasks import Task
@@ -121,57 +116,25 @@ def evaluate_labels(
     others = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
     label_others = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_METRICS}
     counts = (true.sum(axis=0), given.sum(axis=0), (true & given).sum(axis=0))
-    jackknife = _Jackknife(
+    jackknife = Jackknife(
         units.strata, config.confidence, compute_precision(strata, bootstrap, codes).worth, codes is not None
     )
+    shares = _build_shares(by_label, counts, len(true))
     classes = tuple(
-        _evaluate_label(predictions, label, counts, by_label, label_others, jackknife) for label in range(true.shape[1])
+        _evaluate_label(predictions, label, counts, shares, label_others, jackknife) for label in range(true.shape[1])
     )
     # Predicting a label for every image has its prevalence as precision and a recall of 1.
-    shares = counts[0][counts[0] > 0] / len(true)
+    prevalences = counts[0][counts[0] > 0] / len(true)
     return LabelEvaluation(
         class_names=predictions.class_names,
         images=len(true),
-        metrics=_estimate_headlines(values, by_label, others, counts, jackknife, len(true)),
+        metrics=_estimate_headlines(values, shares, others, jackknife, len(true)),
         classes=classes,
         bootstrap=bootstrap,
         notes=(*_list_notes(classes, true, predictions.unknown), *list_group_notes(codes)),
-        baseline=float((2 * shares / (1 + shares)).mean()),
+        baseline=float((2 * prevalences / (1 + prevalences)).mean()),
         groups=0 if codes is None else int(codes.max()) + 1,
     )
-
-
-@dataclass(frozen=True)
-class _Jackknife:
-    """Settings of the jackknife's intervals.
-
-    Attributes:
-        strata: (u,) stratum of each image or group that is left out.
-        confidence: Coverage of the intervals.
-        worth: As in `imagetune.evaluation.statistics.bootstrap.Precision`.
-        grouped: Whether groups are left out instead of images.
-    """
-
-    strata: NDArray[np.int64]
-    confidence: float
-    worth: float
-    grouped: bool
-
-    def estimate(
-        self, value: float, others: NDArray[np.float64], *, images: float, most: float | None, reason: str = ""
-    ) -> Estimate:
-        """Return a metric with its interval, from the metric without each image or group, ``others`` (u,)."""
-        # Wilson's interval already allows for few mistakes; in simulations a wider quantile covers too much.
-        plain = most is not None and not self.grouped
-        return estimate_from_left_out(
-            None if np.isnan(value) else value,
-            LeftOut(others, self.strata),
-            self.confidence,
-            reason=reason,
-            flawless=images * self.worth,
-            most=most,
-            quantile=compute_two_sided_quantile(self.confidence) if plain else None,
-        )
 
 
 def build_label_metric_function(
@@ -260,57 +223,57 @@ def _compute_metrics(
     return headline, by_label
 
 
+def _build_shares(
+    values: Mapping[str, Floats], counts: Sequence[NDArray[np.int64]], images: int
+) -> dict[str, ClassShares]:
+    true, predicted = (count.astype(np.float64) for count in counts[:2])
+    return {
+        name: build_class_shares(
+            name, values[name][:, 0].astype(np.float64), true=true, predicted=predicted, images=images
+        )
+        for name in LABEL_METRICS
+    }
+
+
 def _estimate_headlines(
     values: Mapping[str, Floats],
-    by_label: Mapping[str, Floats],
+    shares: Mapping[str, ClassShares],
     others: Mapping[str, NDArray[np.float64]],
-    counts: Sequence[NDArray[np.int64]],
-    jackknife: _Jackknife,
+    jackknife: Jackknife,
     images: int,
 ) -> dict[str, Estimate]:
-    positives, given = counts[0], counts[1]
-    macro = compute_effective_images(positives[positives > 0].astype(np.float64))
-    effective: dict[str, float] = {"subset_accuracy": float(images), "micro_f1": float(positives.sum())}
+    labels = len(shares["recall"].values)
+    found = {name: jackknife.estimate_mean(float(values[name][0]), others[name], shares[MEANS[name]]) for name in MEANS}
+    positives = float(shares["recall"].images.sum())
     # The labels of one image are not independent: no wrong label among n x k counts as n images, not as n x k.
-    effective["hamming_loss"] = float(images)
-    # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
-    most: dict[str, float] = {"subset_accuracy": float(images), "f1": 2 * macro, "precision": macro, "recall": macro}
-    found = {
-        name: jackknife.estimate(
-            float(values[name][0]), others[name], images=effective.get(name, macro), most=most.get(name)
-        )
-        for name in HEADLINES
+    worth = {
+        "subset_accuracy": (images, images),
+        "hamming_loss": (images, images * labels),
+        "micro_f1": (positives, 2 * positives),
     }
-    for name, metric in MEANS.items():
-        of = np.asarray((given if metric == "precision" else positives) * jackknife.worth, np.float64)
-        shares = ClassShares(by_label[metric][:, 0].astype(np.float64), of)
-        found[name] = widen_for_classes(found[name], shares, jackknife.confidence)
+    for name, (of, most) in worth.items():
+        found[name] = jackknife.estimate(float(values[name][0]), others[name], images=float(of), most=float(most))
     if not jackknife.grouped:
         # Whether all labels of an image are right is one outcome an image, so that Wilson's interval applies.
         hits = float(values["subset_accuracy"][0]) * images
         found["subset_accuracy"] = estimate_share(hits, images, jackknife.confidence)
-    return found
+    return {name: found[name] for name in HEADLINES}
 
 
 def _evaluate_label(
     predictions: Predictions,
     label: int,
     counts: Sequence[NDArray[np.int64]],
-    values: Mapping[str, Floats],
+    shares: Mapping[str, ClassShares],
     others: Mapping[str, NDArray[np.float64]],
-    jackknife: _Jackknife,
+    jackknife: Jackknife,
 ) -> ClassEvaluation:
     positives, given, right = (int(count[label]) for count in counts)
-    metrics = {}
-    for name in LABEL_METRICS:
-        images = float(given if name == "precision" else positives)
-        metrics[name] = jackknife.estimate(
-            float(values[name][label, 0]),
-            others[name][label],
-            images=images,
-            reason="no images with this label",
-            most={"f1": 2 * images, "average_precision": None}.get(name, images),
-        )
+    reason = "no images with this label"
+    metrics = {
+        name: jackknife.estimate_class(label, others[name][label], shares[name], reason=reason)
+        for name in LABEL_METRICS
+    }
     # Of independent images these are binomial shares: score intervals hold their coverage even with few of them.
     if positives and not jackknife.grouped:
         metrics |= estimate_class_shares(positives, given, right, jackknife.confidence)

@@ -9,6 +9,7 @@ from imagetune.evaluation.metrics.scores import compute_weighted_confusion
 from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision
 from imagetune.evaluation.statistics.intervals import (
     Estimate,
+    ShareSize,
     estimate_from_left_out,
     estimate_share,
     leave_out_weights,
@@ -52,8 +53,7 @@ def estimate_rank_metrics(
             bootstrap.confidence,
             reason="all images are of one class, and all predictions are that class",
             # Only this metric is a share, for which 0 and 1 have an exact interval.
-            flawless=worth if name == "within_one_rank" else None,
-            most=images,
+            share=ShareSize(images, worth / images, images) if name == "within_one_rank" else None,
             scale=METRICS[name].scale,
         )
         for name, value in values.items()

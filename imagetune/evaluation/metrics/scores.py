@@ -7,13 +7,15 @@ are those that scikit-learn computes in `imagetune.evaluation.metrics.classifica
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.statistics.intervals import leave_out_weights
-from imagetune.evaluation.statistics.jackknife import Units
+from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision
+from imagetune.evaluation.statistics.intervals import Estimate, estimate_from_left_out, leave_out_weights, list_units
+from imagetune.evaluation.statistics.jackknife import Units, compute_jackknife_means
+from imagetune.evaluation.statistics.proportions import compute_exact_bound
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -92,6 +94,36 @@ def compute_log_losses(labels: Ints, probabilities: NDArray[np.float64]) -> NDAr
     chosen = probabilities[np.arange(len(labels)), labels]
     result: NDArray[np.float64] = -np.log(np.clip(chosen, TINY, 1.0))
     return result
+
+
+def estimate_log_loss(
+    losses: NDArray[np.float64],
+    labels: Ints,
+    right: NDArray[np.bool_],
+    bootstrap: Bootstrap,
+    *,
+    groups: Ints | None = None,
+) -> Estimate:
+    """Return the mean log loss with its interval, which allows for mistakes although none was made.
+
+    The most probable class is wrong where the true one has a probability of at most 1/2, so that each mistake costs at
+    least log 2 nats; the exact interval of the accuracy says how many there may be.
+
+    Args:
+        losses: (n,) log loss of each image.
+        labels: (n,) its class.
+        right: (n,) whether its class was predicted.
+        bootstrap: Settings of the interval.
+        groups: (n,) number of each image's group where whole groups are left out.
+    """
+    units = list_units(labels, bootstrap, groups)
+    left_out = compute_jackknife_means(losses, np.ones(len(losses)), units)
+    found = estimate_from_left_out(float(losses.mean()), left_out, bootstrap.confidence, scale="loss")
+    if found.value is None or found.high is None or not right.all():
+        return found
+    images = len(losses) * compute_precision(labels, bootstrap, groups).worth
+    wrong = 1 - compute_exact_bound(images, bootstrap.confidence)
+    return replace(found, high=max(found.high, found.value + wrong * float(np.log(2))))
 
 
 def compute_weighted_confusion(labels: Ints, predicted: Ints, classes: int, weights: Floats) -> NDArray[np.float32]:

@@ -6,12 +6,13 @@ The temperature is fitted on validation alone, and its effect is measured on val
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from imagetune.evaluation.context import EvaluationContext
-from imagetune.evaluation.metrics.scores import TINY
+from imagetune.evaluation.metrics.scores import TINY, estimate_log_loss
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import (
     Draws,
@@ -137,7 +138,7 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
     # The Brier score is a mean over labels for multi_label, else a sum over classes; its components follow.
     share = 1 / truth.shape[1] if task == "multi_label" else 1.0
     document = {
-        "log_loss": draws.mean(_log_losses(probabilities, truth, task), scale="loss").to_dict(),
+        "log_loss": _estimate_log_loss(predictions, probabilities, truth, draws).to_dict(),
         "brier": draws.mean(_briers(probabilities, truth, task), scale="loss").to_dict(),
         "ece": estimate_calibration_error(bins, draws).to_dict(),
         "overconfidence": draws.mean((forecasts - outcomes).mean(axis=1)).to_dict(),
@@ -166,6 +167,16 @@ def _collect_forecasts(predictions: Predictions, probabilities: Floats, truth: F
     chosen = predictions.predicted[find_known_rows(predictions)]
     right = compute_confidences(predictions).right.astype(np.float64)
     return probabilities[np.arange(len(chosen)), chosen][:, None], right[:, None]
+
+
+def _estimate_log_loss(predictions: Predictions, probabilities: Floats, truth: Floats, draws: Draws) -> Estimate:
+    task, known = predictions.rule.task, find_known_rows(predictions)
+    losses = _log_losses(probabilities, truth, task)
+    if task == "multi_label":
+        return draws.mean(losses, scale="loss")
+    # As the metrics of the split have it: of classes whose sizes are fixed.
+    labels, bootstrap = predictions.labels[known], replace(draws.bootstrap, stratified=True)
+    return estimate_log_loss(losses, labels, labels == predictions.predicted[known], bootstrap, groups=draws.groups)
 
 
 def _log_losses(probabilities: Floats, truth: Floats, task: Task) -> Floats:

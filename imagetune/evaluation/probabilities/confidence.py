@@ -19,6 +19,7 @@ from imagetune.evaluation.statistics.bootstrap import (
 )
 from imagetune.evaluation.statistics.intervals import (
     Estimate,
+    ShareSize,
     encode_groups,
     estimate_from_left_out,
     estimate_mean,
@@ -111,8 +112,7 @@ class Draws:
             hit / total,
             compute_jackknife_means(hits.astype(np.float64), among.astype(np.float64), units),
             self.bootstrap.confidence,
-            flawless=total * self.precision.worth,
-            most=float(total),
+            share=ShareSize(float(total), self.precision.worth, float(total)),
         )
 
 

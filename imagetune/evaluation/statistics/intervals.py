@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,14 +144,29 @@ def estimate_percentiles(value: float, samples: NDArray[np.float64], confidence:
     return Estimate(value, *interval, method="percentile")
 
 
+@dataclass(frozen=True)
+class ShareSize:
+    """Of how many images a share is, for its interval.
+
+    Attributes:
+        images: Number of images, above 0.
+        worth: How many independent images each counts as where the share is 0 or 1.
+        most: Largest effective number of images: a class that happens to be without a mistake makes the variance show
+            more. None where nothing but the variance tells it.
+    """
+
+    images: float
+    worth: float = 1.0
+    most: float | None = None
+
+
 def estimate_from_left_out(
     value: float | None,
     left_out: LeftOut,
     confidence: float,
     *,
     reason: str = "",
-    flawless: float | None = None,
-    most: float | None = None,
+    share: ShareSize | None = None,
     scale: Scale = "plain",
     quantile: float | None = None,
 ) -> Estimate:
@@ -162,10 +177,7 @@ def estimate_from_left_out(
         left_out: The metric without each unit.
         confidence: Coverage of the interval, in (0, 1).
         reason: Why the metric is not defined.
-        flawless: How many independent images a share of 0 or 1 counts as; None for a metric that is no share.
-        most: Effective number of images if all classes are equally hard. A class that happens to be without a mistake
-            makes the variance show more than that; the geometric mean of both is taken then, which simulations
-            support. By default there is no such limit.
+        share: The size of a share; None for a metric that is no share.
         scale: Scale on which the interval of a metric that is no share is symmetric.
         quantile: How many standard errors the interval reaches; by default Student's t with the degrees of freedom of
             the jackknife's variance.
@@ -173,16 +185,18 @@ def estimate_from_left_out(
     if value is None:
         return Estimate(None, reason=reason)
     # Rounded, as a mean of shares that are all 1 may come out just below 1.
-    if flawless and round(value, 9) in (0.0, 1.0):
-        return _exact_estimate(value, flawless, confidence)
+    if share and round(value, 9) in (0.0, 1.0):
+        return _exact_estimate(value, share.images * share.worth, confidence)
     spread = compute_spread(left_out)
     if spread is None:
         missing = np.isnan(left_out.values).all()
         what = "too many images and classes to resample" if missing else "the metric rests on one image or group"
         return Estimate(value, reason=f"no interval: {what}")
     reach = spread.quantile(confidence) if quantile is None else quantile
-    if flawless and 0 <= value <= 1:
-        count = _limit_count(compute_effective_count(value, spread.error**2), most, flawless)
+    if share and 0 <= value <= 1:
+        # A variance near 0 is more likely a lack of images than certainty.
+        most = share.most or _MOST_WORTH * share.images
+        count = min(compute_effective_count(value, spread.error**2) or inf, most)
         low, high = compute_wilson_interval(value, count, reach)
         return Estimate(value, float(low), float(high), method="effective wilson")
     if spread.error <= _ROUNDING * abs(value):
@@ -198,54 +212,6 @@ def limit_estimate(found: Estimate, low: float, high: float) -> Estimate:
     if found.low is None or found.high is None:
         return found
     return replace(found, low=max(found.low, low), high=min(found.high, high))
-
-
-@dataclass(frozen=True)
-class ClassShares:
-    """The shares of classes that a metric is the mean of.
-
-    Attributes:
-        values: (k,) the share of each class; NaN for one without images, which is left out of the mean.
-        images: (k,) how many independent images each is of; 0 of a class whose share is only 0 by convention.
-    """
-
-    values: NDArray[np.float64]
-    images: NDArray[np.float64]
-
-
-def widen_for_classes(found: Estimate, shares: ClassShares, confidence: float) -> Estimate:
-    """Return a mean over classes whose interval allows for what classes without a mistake, or a hit, leave open.
-
-    No resampling and no image left out shows a mistake that was not made: a class of one image, missed, could be found
-    nine times out of ten. So the ends reach at least as far as the mean would go if these classes were at the end of
-    their exact interval (Clopper and Pearson), all together as one share of their effective number of images.
-    """
-    if found.value is None:
-        return found
-    low, high = (found.value if end is None else end for end in (found.low, found.high))
-    rounded = np.round(shares.values, 9)
-    present = np.isfinite(rounded).sum()
-    for extreme in (0.0, 1.0):
-        sure = rounded == extreme
-        if sure.any():
-            reach = _sum_open_ends(shares.images[sure], confidence) / present
-            # What is wholly unknown comes on top of what the other classes leave open.
-            if (shares.images[sure] == 0).any():
-                reach += (high - found.value) * (1 - sure.sum() / present)
-            low, high = (min(low, found.value - reach), high) if extreme else (low, max(high, found.value + reach))
-    low, high = max(low, 0.0), min(high, 1.0)
-    # Without any interval and without such classes there is nothing to go by.
-    if low == high or (low, high) == (found.low, found.high):
-        return found
-    return Estimate(found.value, low, high, method=found.method or "clopper-pearson")
-
-
-def _sum_open_ends(images: NDArray[np.float64], confidence: float) -> float:
-    """Return how far the sum of some classes' shares may be from what it seems, none of which shows any spread."""
-    # A class of no image at all may be anything.
-    some = images[images > 0]
-    bound = compute_exact_bound(compute_effective_images(some), confidence) if len(some) else 0.0
-    return float(len(images) - len(some) + len(some) * (1 - bound))
 
 
 def estimate_mean(
@@ -266,21 +232,6 @@ def estimate_mean(
     units = list_units(np.zeros(len(values), np.int64), bootstrap, groups)
     left_out = compute_jackknife_means(values, np.ones(len(values)), units)
     return estimate_from_left_out(float(values.mean()), left_out, bootstrap.confidence, scale=scale)
-
-
-def _limit_count(count: float | None, most: float | None, flawless: float) -> float:
-    """Return the effective number of images in use: that of the variance, limited by ``most`` and ``flawless``.
-
-    Args:
-        count: From `compute_effective_count`; None without any variance.
-        most: As in `estimate_from_left_out`.
-        flawless: As in `estimate_from_left_out`.
-    """
-    # A variance near 0 is more likely a lack of images than certainty.
-    limit = _MOST_WORTH * (most or flawless)
-    if count is None:
-        return limit
-    return min(count if most is None or count <= most else (count * most) ** 0.5, limit)
 
 
 def estimate_share(hits: float, images: float, confidence: float) -> Estimate:

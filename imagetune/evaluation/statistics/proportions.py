@@ -72,6 +72,18 @@ def compute_effective_count(share: float, variance: float) -> float | None:
     return spread / variance if variance > 0 and spread > 0 else None
 
 
+def compute_auc_images(positives: Number, negatives: Number) -> Number:
+    """Return how many images an area under the ROC curve of 0 or 1 counts as: a share of so many would be as sure.
+
+    By the formula of Hanley and McNeil (Radiology 143, 1982) near these ends.
+
+    Args:
+        positives: Number of images of the class; one number or (k,).
+        negatives: Number of other images.
+    """
+    return 4 * positives * negatives / (positives + negatives)
+
+
 def compute_auc_interval(area: float, positives: int, negatives: int, quantile: float) -> tuple[float, float]:
     """Return the score interval of an area under the ROC curve (Newcombe, Statistics in Medicine 25, 2006, method 5).
 

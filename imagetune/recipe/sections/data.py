@@ -137,9 +137,9 @@ class DataConfig(Section):
     """What to do about an image that can't be decoded: `skip` leaves it out and counts it, `error` stops the run."""
     # A PNG of 109 KB can hold 900 million pixels, which took 22 s and 5.7 GB to decode.
     max_pixels: MaxPixels = 100_000_000
-    """Largest number of pixels of an image, at most 400 million; larger ones are refused by their header, before they are
-    decoded. So are images whose decoding would take more than five bytes of memory, or 50 nanoseconds, for each pixel
-    that is allowed: 500 MB and 5 s by default, which is 38 million pixels of 16 bits and three channels."""
+    """Largest number of pixels of an image, at most 400 million; larger ones are refused by their header, before they
+    are decoded. So are images whose decoding would take more than five bytes of memory, or 50 nanoseconds, for each
+    pixel that is allowed: 500 MB and 5 s by default, which is 38 million pixels of 16 bits and three channels."""
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Number of processes that decode and augment images; 0 uses threads of the main process, and `auto` measures which
     is faster."""

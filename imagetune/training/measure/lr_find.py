@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.data.loading.pipeline import compute_epoch_order
 from imagetune.errors import DivergedError
 from imagetune.recipe.sections.train import ScheduleConfig, StageConfig
+from imagetune.training.feature_cache.features import build_feature_progress, compute_train_features
+from imagetune.training.feature_cache.plan import FeaturePlan, plan_features, read_feature_settings
 from imagetune.training.optimization.optimizer import Slots, list_inner_optimizers
 from imagetune.training.setup.faults import convert_memory_errors
-from imagetune.training.setup.job import TrainingJob, build_objective, build_targets, open_stage_batches
-from imagetune.training.setup.keras_feed import Feed
+from imagetune.training.setup.job import (
+    TrainingJob,
+    build_objective,
+    build_targets,
+    compute_draw_probabilities,
+    open_stage_batches,
+)
+from imagetune.training.setup.keras_feed import Feed, IndexedBatch
 from imagetune.training.setup.stages import Objective, prepare_stage
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-7, 10.0
@@ -107,7 +116,8 @@ def find_stage_learning_rate(
 ) -> RangeTest:
     """Return the range test of a stage on its own layers, optimizer, images, augmentation and blending.
 
-    All variables of the model are restored afterwards; its layers stay trainable or frozen as in the stage.
+    All variables of the model are restored afterwards; its layers stay trainable or frozen as in the stage. Where that
+    saves passes through frozen layers, their features are computed once, and are then there for the training, too.
 
     Args:
         job: The training job.
@@ -124,6 +134,7 @@ def find_stage_learning_rate(
     constant = ScheduleConfig(name="constant", warmup_epochs=0.0)
     plain = stage.model_copy(update={"learning_rate": 1.0, "schedule": constant})
     with restore_variables(model), job.stop.deferred(), convert_memory_errors(job.config.pass_size):
+        plan = _plan_test_features(job, plain, model)
         setup = prepare_stage(
             model,
             job.backbone,
@@ -132,8 +143,9 @@ def find_stage_learning_rate(
             steps_per_epoch=job.steps_per_epoch,
             objective=objective or build_objective(job),
             slots=slots,
+            halves=plan.halves,
         )
-        with _open_passes(job, stage) as passes:
+        with _open_passes(job, stage, plan) as passes:
             curve = run_range_test(setup.learner, passes, accumulation=job.config.accumulation, check=job.stop.check)
     return read_curve(stage.name, *curve)
 
@@ -231,13 +243,40 @@ def restore_variables(model: keras.Model) -> Iterator[None]:
             variable.assign(value)
 
 
+def _count_epochs(job: TrainingJob) -> int:
+    """Return over how many epochs a test goes, of full batches only."""
+    whole = len(job.images.train) // min(job.config.pass_size, len(job.images.train))
+    return -(-MAX_STEPS * job.config.accumulation // whole)
+
+
+def _plan_test_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> FeaturePlan:
+    """Return the plan of a test's features: those of a frozen backbone, where the test sees each image several times.
+
+    A cut inside the backbone is not worth measuring for a hundred steps.
+    """
+    frozen = read_feature_settings(job.config, stage).caches_backbone
+    plan = plan_features(job, stage, model) if frozen else FeaturePlan("the backbone is trained")
+    copies = min(plan.copies, _count_epochs(job))
+    return replace(plan, copies=copies) if copies < _count_epochs(job) else FeaturePlan("each image is seen once")
+
+
 @contextmanager
-def _open_passes(job: TrainingJob, stage: StageConfig) -> Iterator[Iterator[Sequence[Any]]]:
+def _open_passes(job: TrainingJob, stage: StageConfig, plan: FeaturePlan) -> Iterator[Iterator[Sequence[Any]]]:
     """Yield enough batches for a test, only full ones: the loss of a few images says little."""
-    size = min(job.config.pass_size, len(job.images.train))
-    whole = len(job.images.train) // size
-    epochs = -(-MAX_STEPS * job.config.accumulation // whole)
-    with open_stage_batches(job, stage, epochs=epochs) as batches:
+    count, epochs = len(job.images.train), _count_epochs(job)
+    size = min(job.config.pass_size, count)
+    with ExitStack() as stack:
+        batches: Iterable[IndexedBatch]
+        if plan.halves is None:
+            batches = stack.enter_context(open_stage_batches(job, stage, epochs=epochs))
+        else:
+            progress, probabilities = build_feature_progress(job, stage), compute_draw_probabilities(job)
+            features = compute_train_features(job, stage, plan, plan.halves, first_epoch=0, progress=progress)
+            batches = features.batches(
+                lambda epoch: compute_epoch_order(count, job.seed, epoch, probabilities),
+                batch_size=job.config.pass_size,
+                epochs=epochs,
+            )
         yield (batch for batch in Feed(batches, build_targets(job)) if len(batch[0]) == size)
 
 

@@ -38,7 +38,7 @@ def test_an_epoch_is_a_line_with_both_splits(capsys):
     train, val = {"loss": 0.5, "accuracy": 0.75, "f1": 0.7, "recall": 0.1}, {"loss": 0.25, "accuracy": 1.0}
     Screen().epoch_done(EpochRecord("head", 3, 27, train, val, 2.5e-3, 123.4))
     assert capsys.readouterr().err == (
-        "epoch   3   train loss 0.5000 accuracy 0.750 f1 0.700  |  val loss 0.2500 accuracy 1.000"
+        "epoch   3   train loss 0.5000 accuracy 0.750 F1 0.700  |  val loss 0.2500 accuracy 1.000"
         "  |  learning rate 2.50e-03  123 images/s\n"
     )
 

@@ -374,3 +374,18 @@ def test_numbers_are_compared_by_their_errors():
     document = document_of(comparison, **runs)
     assert document["pairs"][0]["better"] == "A"
     assert len(document["differing"]["listed"]) == 90
+
+
+def test_classes_without_a_disagreement_leave_a_difference_of_their_means_open():
+    # Two images of a class on which both runs agree: one of them may still find all of it where the other finds none.
+    labels = np.repeat([0, 1], [60, 2])
+    first = np.where((np.arange(62) % 20 == 0) & (labels == 0), 2, labels)
+    pair = compare(class_predictions(labels, first), class_predictions(labels, labels)).pairs[0]
+    found = {metric.name: metric.difference for metric in pair.metrics}
+    assert found["balanced_accuracy"].value == pytest.approx(-0.025)
+    # Clopper and Pearson: none of two still allows 0.84 of many, which is half as much in the mean of two classes.
+    assert found["balanced_accuracy"].low == pytest.approx(-0.025 - (1 - 0.025 ** (1 / 2)) / 2)
+    assert found["balanced_accuracy"].high == pytest.approx(-0.025 + (1 - 0.025 ** (1 / 2)) / 2)
+    assert found["f1"].high > 0.3
+    # A share of all images rests on no class.
+    assert found["accuracy"].high < 0.05

@@ -5,6 +5,7 @@ from scipy.stats import t, ttest_1samp
 
 from imagetune.evaluation.statistics.bootstrap import Bootstrap, compute_precision
 from imagetune.evaluation.statistics.intervals import (
+    ShareSize,
     estimate_from_left_out,
     estimate_mean,
     leave_out_weights,
@@ -95,7 +96,9 @@ def test_a_curved_metric_is_as_sure_as_scipys_bootstrap_says():
 
 
 def test_what_one_group_alone_defines_has_no_interval():
-    found = estimate_from_left_out(0.8, LeftOut(np.array([0.8, np.nan, 0.8]), np.zeros(3, np.int64)), 0.95, flawless=5)
+    found = estimate_from_left_out(
+        0.8, LeftOut(np.array([0.8, np.nan, 0.8]), np.zeros(3, np.int64)), 0.95, share=ShareSize(5)
+    )
     assert (found.low, found.high) == (None, None)
     assert "one image or group" in found.reason
 
@@ -112,7 +115,7 @@ def test_a_flawless_share_of_groups_counts_for_fewer_images():
     # Kish's design effect of groups of five with a correlation of a half is 1 + 4 / 2.
     assert precision.worth == pytest.approx(1 / 3)
     left_out = LeftOut(np.ones(10), np.zeros(10, np.int64))
-    found = estimate_from_left_out(1.0, left_out, 0.95, flawless=50 * precision.worth)
+    found = estimate_from_left_out(1.0, left_out, 0.95, share=ShareSize(50, precision.worth))
     assert found.low == pytest.approx(0.025 ** (3 / 50))
 
 

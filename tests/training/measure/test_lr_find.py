@@ -14,6 +14,7 @@ from imagetune.model.build import build_model
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.recipe.sections.model import ModelConfig
 from imagetune.recipe.sections.train import OptimizerConfig, TrainConfig
+from imagetune.training.measure import lr_find
 from imagetune.training.measure.lr_find import (
     MAX_LEARNING_RATE,
     MAX_STEPS,
@@ -198,6 +199,17 @@ def test_a_stage_is_tested_on_its_own_setup_and_leaves_no_trace(job):
     assert not training.folder.exists()
     again = find_stage_learning_rate(training, training.model, training.config.stages[0])
     assert again.suggestion == found.suggestion
+
+
+def test_a_frozen_backbone_computes_its_features_once(job, monkeypatch):
+    training, opened = job({"unfreeze": "none"}), []
+    stage = training.config.stages[0]
+    monkeypatch.setattr(lr_find, "open_stage_batches", lambda *_, **__: opened.append("images"))
+    before = values_of(training.model)
+    found = find_stage_learning_rate(training, training.model, stage)
+    assert opened == []
+    assert len(found.losses) > 20
+    assert all(np.array_equal(old, new) for old, new in zip(before, values_of(training.model), strict=True))
 
 
 def test_a_signal_ends_the_test(job):
