@@ -1,6 +1,7 @@
 """Exports with a fault of the kinds that people report: each is found, whatever drop is tolerated."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_a_refused_export_lies_apart_until_a_good_one_takes_its_place(wide_run, 
     out = tmp_path / "out"
     with tiny_backbones():
         with monkeypatch.context() as faulty, pytest.raises(ModelFileError) as caught:
-            faulty.setattr("imagetune.export.folder.SCRIPT", swapped)
+            faulty.setattr(sys.modules["imagetune.export.folder"], "SCRIPT", swapped)
             export(str(wide_run), format="litert", out=out)
         assert caught.value.exit_code == 9
         assert "refused: its probabilities differ by" in str(caught.value)
