@@ -4,8 +4,8 @@
 >>> run = imagetune.fit("quickstart.yaml")  # doctest: +SKIP
 >>> run.predict("holiday/")  # doctest: +SKIP
 
-`fit`, `auto`, `search`, `load`, `predict`, `evaluate` and `compare` are the functions of the command line for programs
-and notebooks. Nothing is imported before it is used: this module takes milliseconds.
+`fit`, `auto`, `search`, `load`, `predict`, `evaluate`, `compare` and `export` are the functions of the command line for
+programs and notebooks. Nothing is imported before it is used: this module takes milliseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagetune import errors
-    from imagetune.api import auto, compare, evaluate, fit, load, predict, search
+    from imagetune.api import auto, compare, evaluate, export, fit, load, predict, search
     from imagetune.errors import (
         BadImageError,
         CheckpointError,
@@ -57,13 +57,14 @@ __all__ = [
     "compare",
     "errors",
     "evaluate",
+    "export",
     "fit",
     "load",
     "predict",
     "search",
 ]
 
-_FUNCTIONS = ("auto", "compare", "evaluate", "fit", "load", "predict", "search")
+_FUNCTIONS = ("auto", "compare", "evaluate", "export", "fit", "load", "predict", "search")
 
 
 def __getattr__(name: str) -> Any:

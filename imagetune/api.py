@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imagetune.commands.progress import EpochCallback, SearchCallback
     from imagetune.core.messages import Say
     from imagetune.evaluation.predict import ImagePrediction
+    from imagetune.export.formats import Format, Quantization
     from imagetune.recipe.loading import RecipeSource
     from imagetune.runs.lineage import SeenPolicy
     from imagetune.search.listeners import Watcher
@@ -314,6 +315,42 @@ def compare(
     listed = [each for run in runs for each in (run if isinstance(run, (list, tuple)) else [run])]
     names = [str(run.folder) if isinstance(run, FinishedRun) else str(run) for run in listed]
     return compare_runs(names, common=common, metric=metric)
+
+
+def export(
+    run: str | Path | FinishedRun,
+    out: str | Path,
+    *,
+    format: Format,
+    quantize: Quantization = "none",
+    max_drop: float = 1.0,
+) -> dict[str, Any]:
+    """Return how an export of a run's model predicts, once it is written to a folder; the content of parity.json.
+
+    Args:
+        run: As for `load`.
+        out: The folder to make.
+        format: "saved_model", "litert" or "onnx".
+        quantize: The number type: "none" keeps float32; "fp16", "dynamic" or "int8".
+        max_drop: The drop of accuracy, in percentage points, that the validation images must rule out.
+
+    Raises:
+        RecipeError: The format has no such number type, or ``out`` holds something.
+        ResourceError: A package of the format is not installed, or the model can't be converted.
+        ModelFileError: It is no finished run; or the export predicts worse, and lies in ``out/refused``.
+
+    Example:
+        >>> import imagetune
+        >>> parity = imagetune.export("runs/clipart", "clipart-litert", format="litert")
+        >>> parity["verdict"], parity["label_agreement"]
+        ('equal', 1.0)
+    """
+    with import_keras_quietly():
+        from imagetune.commands.export import export as export_run
+        from imagetune.commands.load import FinishedRun
+
+    name = str(run.folder) if isinstance(run, FinishedRun) else str(run)
+    return export_run(name, format=format, out=Path(out), quantize=quantize, max_drop=max_drop, say=_log)
 
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -140,6 +140,11 @@ class RunFolder:
         return self.path / run_files.TRACKING
 
     @property
+    def exports(self) -> Path:
+        """The comparisons of exports with the model, a folder each."""
+        return self.path / run_files.EXPORTS
+
+    @property
     def debug_log(self) -> Path:
         """The traceback of a failed run: debug.log."""
         return self.path / run_files.DEBUG_LOG

@@ -1,6 +1,7 @@
-"""Predict images with model.keras as imagetune does, by Keras and Pillow alone: python predict.py IMAGE..."""
+"""Predict images as imagetune does, by Pillow and the runtime of the model that lies beside this file."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,22 +77,52 @@ def name_label(row: Any, labels: dict[str, Any]) -> str:
     return str(names[min(int(best), len(names) - 1)])
 
 
-if __name__ == "__main__":
+def open_model(folder: Path) -> Any:
+    """Return a function from (n, height, width, 3) uint8 images to (n, k) outputs of the model in a folder."""
+    if (folder / "model.tflite").is_file():
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(folder / "model.tflite"), num_threads=os.cpu_count())
+        interpreter.allocate_tensors()
+        (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+        def predict(image: Any) -> Any:
+            interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
+            interpreter.invoke()
+            return interpreter.get_tensor(result["index"])[0].copy()
+
+        return lambda images: np.stack([predict(image) for image in images])
+    if (folder / "model.onnx").is_file():
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+        return lambda images: session.run(None, {session.get_inputs()[0].name: images.astype(np.float32)})[0]
     import keras
 
-    folder = Path(__file__).parent
-    about = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    if (folder / "saved_model").is_dir():
+        layer = keras.layers.TFSMLayer(str(folder / "saved_model"), call_endpoint="serving_default")
+        return lambda images: np.asarray(layer(images)["probabilities"])
     model = keras.models.load_model(folder / "model.keras")
-    unread = 0
-    for name in sys.argv[1:]:
+    return lambda images: model.predict(images, verbose=0)
+
+
+def main(names: Any, folder: Path) -> int:
+    """Print a line for each image and return how many of them can't be read."""
+    about = next(folder / name for name in ("manifest.json", "labels.json") if (folder / name).is_file())
+    labels, model, unread = json.loads(about.read_text(encoding="utf-8")), open_model(folder), 0
+    for name in names:
         try:
-            image = load_image(name, about)
+            image = load_image(name, labels)
         except Exception as error:  # noqa: BLE001 - Pillow raises whatever it likes for a corrupted file
             unread += 1
             print(f"{name}\terror: {error}")
             continue
-        outputs = model.predict(image[None], verbose=0)[0].astype(float)
-        shares = "  ".join(f"{label} {share:.4f}" for label, share in zip(about["class_names"], outputs, strict=True))
-        print(f"{name}\t{name_label(outputs, about)}\t{shares}")
-    if unread:
+        row = model(image[None])[0].astype(float)
+        shares = "  ".join(f"{label} {share:.4f}" for label, share in zip(labels["class_names"], row, strict=True))
+        print(f"{name}\t{name_label(row, labels)}\t{shares}")
+    return unread
+
+
+if __name__ == "__main__":
+    if main(sys.argv[1:], Path(__file__).parent):
         sys.exit(1)

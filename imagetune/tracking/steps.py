@@ -61,6 +61,7 @@ _FILES = (
     f"{run_files.ROBUSTNESS}/*.jpg",
     f"{run_files.PREDICTIONS}/*.csv",
     f"{run_files.PLOTS}/*.png",
+    f"{run_files.EXPORTS}/*/*",
 )
 # They grow with every epoch, and an artifact is sent whole: they wait for the end of the run.
 _FINAL_FILES = (run_files.METRICS, run_files.STAGES, run_files.JOURNAL)

@@ -1,0 +1,58 @@
+"""The command `imagetune export`: a model for another runtime, with a comparison of what it predicts there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagetune.cli.options import json_option, run_argument
+from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import echo_lines, print_progress
+from imagetune.core.messages import say_nothing
+
+if TYPE_CHECKING:
+    from imagetune.export.formats import Format, Quantization
+
+
+@click.command(
+    epilog="Example: imagetune export runs/clipart-20261121-101500-3f2a --format litert --out clipart-litert/"
+)
+@run_argument
+@click.option("--format", type=click.Choice(["saved_model", "litert", "onnx"]), required=True, help="The file format.")
+@click.option(
+    "--quantize",
+    type=click.Choice(["none", "fp16", "dynamic", "int8"]),
+    default="none",
+    show_default=True,
+    help="The number type: none keeps float32; int8 is calibrated on training images.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    default=1.0,
+    show_default=True,
+    help="The drop of accuracy, in percentage points, that the validation images must rule out.",
+)
+@json_option
+def command(run: str, format: Format, quantize: Quantization, out: Path, max_drop: float, as_json: bool) -> None:
+    """Export the model of RUN to a folder with the model, example.py, manifest.json and README.md.
+
+    The export predicts the validation images by its own runtime and example.py, and is compared with the Keras model:
+    parity.html and parity.json say how. It is accepted where no probability differs by more than 0.02, or where the
+    95% interval of the accuracy's difference rules out a drop by --max-drop. Else it is refused (exit code 9), and lies
+    in the folder refused/ of --out.
+    """
+    with quiet_start():
+        from imagetune.commands.export import export
+    from imagetune.cli.render.export import format_parity
+
+    say = say_nothing if as_json else print_progress
+    document = export(run, format=format, quantize=quantize, out=out, max_drop=max_drop, say=say)
+    if as_json:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        echo_lines(format_parity(document, out))

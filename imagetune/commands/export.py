@@ -1,0 +1,224 @@
+"""A run's model exported to another runtime, measured there, and refused where it predicts worse."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.core.files import convert_disk_errors, read_json_or_empty, write_json
+from imagetune.core.messages import Say, say_nothing
+from imagetune.core.text import format_count, format_list
+from imagetune.data.loading.pipeline import load_evaluation_batches
+from imagetune.data.sources.records import Record
+from imagetune.data.splits.holdout import open_holdout
+from imagetune.data.splits.splits import Splits
+from imagetune.errors import DataError, ModelFileError, RecipeError
+from imagetune.evaluation.predictions import Predictions, make_relative_path, predict_records, select_predictions
+from imagetune.export.folder import PAGE, PARITY, Measurement, count_bytes, measure_export, write_export
+from imagetune.export.formats import Format, Quantization, Target, require_possible
+from imagetune.export.parity import Parity, build_parity_document, compare_outputs
+from imagetune.model.manifest import LoadedModel, read_manifest
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.sections.data import DataConfig
+from imagetune.reports.parity import write_parity_page
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.open import open_run, read_run_splits
+from imagetune.runs.pages import send_changes
+
+REFUSED = "refused"
+CALIBRATION_IMAGES = 128
+BATCH_SIZE = 32
+
+
+def export(
+    run: str,
+    *,
+    format: Format,
+    out: Path,
+    quantize: Quantization = "none",
+    max_drop: float = 1.0,
+    say: Say = say_nothing,
+) -> dict[str, Any]:
+    """Export the model of a run to a folder, and accept it if its own runtime predicts as the Keras model does.
+
+    Args:
+        run: A run folder, or a runs:/ or models:/ address.
+        format: saved_model, litert or onnx.
+        out: The folder to make.
+        quantize: The number type: none keeps float32; fp16, dynamic or int8.
+        max_drop: The drop of accuracy in percentage points that the validation images must rule out.
+        say: Receives the progress.
+
+    Returns:
+        The content of parity.json: how the predictions differ, latency, size and memory.
+
+    Raises:
+        RecipeError: The format has no such number type, or ``out`` holds something.
+        ResourceError: A package is not installed, or the model can't be converted.
+        DataError: The run has no validation images, or they can't be read.
+        ModelFileError: It is no finished run; or the export is refused, and lies in ``out/refused``.
+    """
+    target = Target(format, quantize)
+    require_possible(target)
+    _require_free(out)
+    folder, loaded = open_run(run)
+    data = load_recipe(folder.recipe).recipe.data
+    splits = read_run_splits(folder, data, loaded.class_names)
+    split, records = _choose_images(folder, splits)
+    reference = _predict(loaded, records, splits)
+    with convert_disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".tmp-export-") as name:
+            place = Path(name) / "export"
+            place.mkdir()
+            say("export", f"converting to {target.name}")
+            calibration = (
+                _load_calibration(loaded, splits, data) if quantize == "int8" else np.zeros((0, 0, 0, 3), np.uint8)
+            )
+            write_export(loaded, read_manifest(folder.model), target, place, calibration)
+            say("measure", f"predicting {format_count(len(records), f'{split} image')} by its own runtime")
+            document = {"split": split, **_compare(place, target, reference, splits, max_drop=max_drop)}
+            write_json(place / PARITY, document)
+            write_parity_page(document, place / PAGE, root=splits.root, config=data)
+            return _deliver(place, out, folder, target, document, say=say)
+
+
+def _require_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(path.name != REFUSED for path in out.iterdir())):
+        raise RecipeError("is there already", where=f"--out {out}", hint="choose another folder, or remove it")
+
+
+def _choose_images(folder: RunFolder, splits: Splits) -> tuple[str, Sequence[Record]]:
+    """Return the split whose images the export is compared on, ``validation`` or ``test``, and its images.
+
+    A head that was solved again on training and validation images has learned from both: then it is the test split,
+    from which nothing is chosen here but whether to refuse.
+
+    Raises:
+        DataError: There are no such images.
+    """
+    refit = bool(read_json_or_empty(folder.evaluation).get("refit"))
+    name, records = ("test", tuple(open_holdout(splits))) if refit else ("validation", splits.val)
+    if not records:
+        raise DataError(f"has no {name} images to compare the export on", where=str(folder.path))
+    return name, records
+
+
+def _predict(loaded: LoadedModel, records: Sequence[Record], splits: Splits) -> Predictions:
+    """Return the Keras model's predictions for labelled images, without test-time augmentation."""
+    return predict_records(
+        loaded.model,
+        records,
+        loaded.class_names,
+        image=loaded.image,
+        batch_size=BATCH_SIZE,
+        workers="auto",
+        max_pixels=loaded.max_pixels,
+        rule=splits.rule,
+        thresholds=loaded.thresholds,
+    )
+
+
+def _load_calibration(loaded: LoadedModel, splits: Splits, data: DataConfig) -> NDArray[np.uint8]:
+    """Return (n, height, width, 3) training images, as many of each class as there are, up to 128 of all."""
+    with load_evaluation_batches(
+        select_balanced(splits.train, CALIBRATION_IMAGES, seed=0),
+        loaded.class_names,
+        image=data.image,
+        batch_size=BATCH_SIZE,
+        workers="auto",
+        max_pixels=loaded.max_pixels,
+    ) as batches:
+        return np.concatenate([batch.images for batch in batches])
+
+
+def select_balanced(records: Sequence[Record], count: int, *, seed: int) -> list[Record]:
+    """Return up to ``count`` records, in turn one of each label, drawn at random within it."""
+    order = np.random.default_rng(seed).permutation(len(records))
+    by_label: dict[str, list[Record]] = {}
+    for place in order:
+        by_label.setdefault(records[place].label, []).append(records[place])
+    rounds = range(max(map(len, by_label.values()), default=0))
+    turns = (members[turn] for turn in rounds for members in by_label.values() if turn < len(members))
+    return [record for record, _ in zip(turns, range(count), strict=False)]
+
+
+def _compare(place: Path, target: Target, reference: Predictions, splits: Splits, *, max_drop: float) -> dict[str, Any]:
+    """Return how an export predicts images, and what that costs."""
+    measured = measure_export(place, reference.paths)
+    read = np.flatnonzero(np.isfinite(measured.outputs).all(axis=1))
+    if not len(read):
+        reasons = sorted({reason for reason in measured.reasons if reason}) or ["its outputs are no finite numbers"]
+        raise ModelFileError(
+            f"the export predicts none of the images: {format_list(reasons, most=2)}", where=target.name
+        )
+    compared = select_predictions(reference, read, reference.class_names)
+    parity = compare_outputs(compared, measured.outputs[read], max_drop=max_drop)
+    return {
+        "format": target.format,
+        "quantization": target.quantization,
+        "max_drop": max_drop,
+        **build_parity_document(parity, compared, measured.outputs[read], root=splits.root),
+        **_describe_cost(measured, place / target.model_name),
+        "not_read": {
+            make_relative_path(path, splits.root): why
+            for path, why in zip(reference.paths, measured.reasons, strict=True)
+            if why
+        },
+        "encoded": _compare_encoded(reference, measured, max_drop),
+    }
+
+
+def _describe_cost(measured: Measurement, model: Path) -> dict[str, Any]:
+    return {
+        "size_bytes": count_bytes(model),
+        "milliseconds": {
+            "median": float(np.median(measured.milliseconds)),
+            "p95": float(np.quantile(measured.milliseconds, 0.95)),
+            "calls": len(measured.milliseconds),
+        },
+        "peak_memory_bytes": measured.peak_bytes,
+    }
+
+
+def _compare_encoded(reference: Predictions, measured: Measurement, max_drop: float) -> dict[str, Any] | None:
+    """Return how a SavedModel's signature for image files differs; None for other formats."""
+    if not len(measured.encoded):
+        return None
+    read = np.flatnonzero(np.isfinite(measured.encoded).all(axis=1))
+    found: dict[str, Any] = {"images": len(read), "not_read": len(reference.paths) - len(read)}
+    if len(read):
+        compared = select_predictions(reference, read, reference.class_names)
+        parity: Parity = compare_outputs(compared, measured.encoded[read], max_drop=max_drop)
+        found |= {"label_agreement": parity.agreement, "max_difference": parity.max_difference}
+    return found
+
+
+def _deliver(
+    place: Path, out: Path, folder: RunFolder, target: Target, document: dict[str, Any], *, say: Say
+) -> dict[str, Any]:
+    """Move the export to its folder, or to ``refused`` in it, and note the comparison in the run."""
+    refused = bool(document["reasons"])
+    goal = out / REFUSED if refused else out
+    shutil.rmtree(out / REFUSED, ignore_errors=True)
+    if out.exists():
+        out.rmdir()
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    # A private folder of tempfile: colleagues must be able to read an export.
+    place.chmod(0o755)
+    noted = folder.exports / target.name
+    noted.mkdir(parents=True, exist_ok=True)
+    for name in (PARITY, PAGE):
+        shutil.copyfile(place / name, noted / name)
+    place.replace(goal)
+    send_changes(folder, say=say)
+    if refused:
+        hint = f"look at {goal / PAGE}; choose another --quantize, or tolerate more by --max-drop"
+        raise ModelFileError(f"refused: {'; '.join(document['reasons'])}", where=target.name, hint=hint)
+    return document

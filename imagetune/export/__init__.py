@@ -1,0 +1,1 @@
+"""Export of a run's model to other runtimes, with a comparison of what each of them predicts."""
