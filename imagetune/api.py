@@ -350,7 +350,7 @@ def export(
         from imagetune.commands.load import FinishedRun
 
     name = str(run.folder) if isinstance(run, FinishedRun) else str(run)
-    return export_run(name, format=format, out=Path(out), quantize=quantize, max_drop=max_drop, say=_log)
+    return export_run(name, format=format, out=Path(out), quantize=quantize, max_drop=max_drop, say=log_message)
 
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:

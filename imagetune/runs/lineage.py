@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from imagetune.core.documents import read_document
 from imagetune.core.files import compute_file_sha256
-from imagetune.core.run_documents import LOCK
+from imagetune.core.run_documents import AUDIT, LOCK, SOUP
 from imagetune.core.text import format_count, format_list, format_set_difference
 from imagetune.data.audit.near_duplicates import find_near_duplicates
 from imagetune.data.sources.records import Record
@@ -238,7 +238,7 @@ def find_leaked_images(
         tested: The images of the test split.
         hashes: Their SHA-256 by path, as far as known.
     """
-    audit = read_json_or_empty(folder.audit)
+    audit = read_document(folder.audit, AUDIT)
     findings = (*audit.get("findings", []), *audit.get("allowed", []))
     # A leaked image shares its group with one of another split, as a copy or as a near-duplicate.
     leaked = {path for finding in findings if finding["code"] == "leak" for path in finding["paths"]}
@@ -259,7 +259,7 @@ def _find_seen_by_ancestors(
 
 def _list_soup_members(folder: RunFolder) -> list[str]:
     """Return the runs whose weights a soup is the mean of; the best one's recipe and splits are its own."""
-    members = read_json_or_empty(folder.soup).get("members", [])
+    members = read_document(folder.soup, SOUP).get("members", [])
     return [str(member.get("folder", member["run"])) for member in members if member["kept"]]
 
 
