@@ -9,8 +9,8 @@ TEST_WORKERS ?= 3
 # at its end.
 SPREAD := --dist worksteal
 # graphene is pinned because the resolver otherwise picks an old version that MLflow does not work with.
-LOCK := $(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-  --no-annotate --upgrade-package graphene==3.4.3
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+LOCK := $(COMPILE) setup.cfg --upgrade-package graphene==3.4.3
 
 .PHONY: help install quickstart test test-all check format bench strategies quality docker lock clean
 
@@ -20,10 +20,11 @@ help: ## List the targets
 install: $(VENV)/.installed ## Make .venv with the imagetune command
 
 # uv installs in seconds what takes pip a minute; pip is the fallback where only pip is configured for a private index.
-$(VENV)/.installed: setup.cfg pyproject.toml requirements-dev.lock
+# It is itself installed by its hash, as everything else.
+$(VENV)/.installed: setup.cfg pyproject.toml requirements-dev.lock requirements-uv.lock
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "imagetune needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.8,<1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.lock \
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . \
@@ -59,10 +60,12 @@ strategies: install ## Measure the table of docs/strategies.md (hours; it resume
 quality: install ## Measure the tables of docs/quality.md (a day; it resumes)
 	$(BIN)/python -m benchmarks.quality && $(BIN)/python -m benchmarks.quality --table
 
+# PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:... pins the base image, whose tag moves; docs/docker.md says how.
 docker: ## Build the CPU image
-	docker build --target cpu --tag imagetune .
+	docker build --target cpu --tag imagetune $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) .
 
 lock: install ## Resolve the dependencies and write the lock files again
+	echo "uv>=0.8,<1" | $(COMPILE) - --output-file requirements-uv.lock
 	$(LOCK) --output-file requirements.lock
 	$(LOCK) --extra gpu --output-file requirements-gpu.lock
 	$(LOCK) --extra dev --extra hed --extra lite --output-file requirements-dev.lock

@@ -23,6 +23,11 @@ from __future__ import annotations
 import signal
 from typing import ClassVar
 
+# Of a line on the screen, of its end where its middle is left out, and of the lines of a recipe.
+_MAX_CHARACTERS = 3_000
+_KEPT = 500
+_MAX_LINES = 50
+
 
 class ImagetuneError(Exception):
     """The base class of every expected failure.
@@ -47,8 +52,10 @@ class ImagetuneError(Exception):
         return f"{text}; {self.hint}" if self.hint else text
 
     def line(self) -> str:
-        """Return the message as the one line that the command line prints."""
-        return " ".join(f"error[{self.code}] {self}".split())
+        """Return the message as the one line that the command line prints, its middle left out where it is endless."""
+        line = " ".join(f"error[{self.code}] {self}".split())
+        # What a file says may be a name of a million letters; what to do about it stands at the end.
+        return line if len(line) <= _MAX_CHARACTERS else f"{line[: _MAX_CHARACTERS - _KEPT]} ... {line[-_KEPT:]}"
 
     def lines(self) -> list[str]:
         """Return a line for each mistake; only a recipe's error can have more than one."""
@@ -68,8 +75,10 @@ class RecipeError(ImagetuneError):
         return self
 
     def lines(self) -> list[str]:
-        """Return a line for each mistake."""
-        return [self.line(), *(line for other in self.also for line in other.lines())]
+        """Return a line for each mistake; of more than fifty, the number of the others in their place."""
+        lines = [self.line(), *(line for other in self.also for line in other.lines())]
+        rest = len(lines) - _MAX_LINES
+        return [*lines[:_MAX_LINES], f"error[{self.code}] {rest:,} more mistakes"] if rest > 0 else lines
 
 
 class DataError(ImagetuneError):

@@ -2,7 +2,11 @@
 
 import gc
 import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +80,26 @@ def empty_store(tmp_path_factory) -> Path:
         open_client(f"sqlite:///{folder / 'mlflow.db'}")
 
     return made_once(tmp_path_factory, "store", make) / "mlflow.db"
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A disk of 256 kilobytes; where this process may not mount one, the test is skipped."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this process may not mount a disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill_disk(folder: Path, *, free_bytes: int = 0) -> None:
+    """Fill the disk of a folder up to some bytes."""
+    with (folder / "filling").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(folder / "filling", (folder / "filling").stat().st_size - free_bytes)
 
 
 @pytest.fixture(scope="module")

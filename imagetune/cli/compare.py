@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import json_option
+from imagetune.cli.render.lines import echo
 
 
 @click.command(epilog="Example: imagetune compare runs/clipart-a runs/clipart-b --page compared.html")
@@ -42,7 +43,7 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
         compare.write_page(compared, page)
     if as_json:
         # NaN isn't JSON, and strict parsers refuse the whole document for it.
-        click.echo(json.dumps(compared.document, ensure_ascii=False, allow_nan=False))
+        echo(json.dumps(compared.document, ensure_ascii=False, allow_nan=False))
         return
     echo_lines(format_comparison(compared.document))
     if page is not None:

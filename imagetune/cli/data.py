@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import json_option, overrides_option, recipe_argument
-from imagetune.cli.render.lines import echo_lines
+from imagetune.cli.render.lines import echo, echo_lines, echo_text
 
 
 def _list_codes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -17,7 +17,7 @@ def _list_codes(context: click.Context, _: click.Parameter, wanted: bool) -> Non
         return
     from imagetune.cli.render.audit import format_codes
 
-    click.echo("\n".join(format_codes()))
+    echo(*format_codes())
     context.exit()
 
 
@@ -62,7 +62,7 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
     fixed = None if fix is None else checked.fix(fix)
     if as_json:
         document = checked.document() | ({} if fixed is None else {"fixed": fixed.document()})
-        click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        echo_text(json.dumps(document, ensure_ascii=False, indent=2))
     elif fixed is not None:
         echo_lines(("", *format_cleaned_source(fixed)))
     # With --fix the exit code is that of the cleaned source, which is what will be trained on.
@@ -82,4 +82,4 @@ def preview(recipe: Path, overrides: tuple[str, ...], out: Path, images: int, co
     from imagetune.commands import data
 
     data.preview(recipe, overrides, out=out, images=images, copies=copies)
-    click.echo(out)
+    echo(out)

@@ -9,7 +9,7 @@ import click
 
 from imagetune.cli.options import json_option, run_argument, with_option
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import print_progress
+from imagetune.cli.render.lines import echo, print_progress
 
 
 @click.command(epilog="Example: imagetune evaluate runs/clipart-20261121-101500-3f2a --json")
@@ -80,7 +80,7 @@ def command(
         progress=build_tenth_callback(print_progress),
     )
     if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False))
+        echo(json.dumps(document, ensure_ascii=False))
     elif robustness:
         echo_lines(format_robustness(document["robustness"]))
     else:

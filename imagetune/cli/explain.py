@@ -10,6 +10,7 @@ import click
 
 from imagetune.cli.options import json_option, run_argument
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import echo
 from imagetune.cli.render.predictions import format_explanation
 
 
@@ -38,6 +39,6 @@ def command(run: str, paths: tuple[str, ...], out: Path, class_name: str | None,
 
     for explanation in explain(run, paths, out=out, target=class_name):
         if as_json:
-            click.echo(json.dumps(asdict(explanation), ensure_ascii=False))
+            echo(json.dumps(asdict(explanation), ensure_ascii=False))
         else:
-            click.echo(format_explanation(explanation))
+            echo(format_explanation(explanation))

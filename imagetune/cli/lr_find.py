@@ -8,7 +8,7 @@ import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import print_progress
+from imagetune.cli.render.lines import echo, print_progress
 from imagetune.cli.render.lr_find import format_learning_rates
 
 
@@ -42,5 +42,5 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
 
     with listen_for_stop() as stop:
         found = find_learning_rate(recipe, overrides, stage=stage, out=out, say=print_progress, stop=stop)
-    click.echo("\n".join(format_learning_rates(found, out)))
+    echo(*format_learning_rates(found, out))
     _ = found.suggestion  # raises an error where the loss never fell, after the plot that shows it

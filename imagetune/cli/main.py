@@ -7,18 +7,23 @@ import importlib
 import signal
 import sys
 import traceback
+from types import FrameType
 from typing import Any
 
 import click
 
 import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
-from imagetune.cli.render.console import escape_unencodable_text
+from imagetune.cli.render.console import end_by_pipe, find_output_error, guard_streams
+from imagetune.cli.render.lines import echo
 from imagetune.core.environment import settle_process_environment
 from imagetune.core.files import convert_system_errors
+from imagetune.core.processes import is_short_of_memory
+from imagetune.core.secrets import redact_text
 from imagetune.core.text import find_similar_name
 from imagetune.core.version import read_version, refuse_namesake
-from imagetune.errors import ImagetuneError
+from imagetune.errors import ImagetuneError, ResourceError
 
+_MEMORY_HINT = "close other programs, raise the limit on memory (ulimit -v), or use smaller images and batches"
 # The order is that in which people meet the commands. The help texts stand here, and not in the commands' modules, so
 # that `imagetune --help` imports none of them.
 COMMANDS = {
@@ -87,14 +92,42 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with its exit code."""
+    # First of all: a file that is opened while a standard descriptor is closed would take its place.
+    guard_streams()
     settle_process_environment()
-    escape_unencodable_text()
-    code = run(sys.argv[1:])
+    _note_interrupts()
+    code = _check_output(run(sys.argv[1:]))
     # A Ctrl-C while Python shuts down ends it at once, without a traceback from within a library.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # The last garbage collection would look through a million objects of TensorFlow for two seconds (measured).
     gc.freeze()
-    sys.exit(code)
+    sys.exit(code if not _interrupts else 128 + signal.SIGINT)
+
+
+# Ctrl-C where no command listens for it: an exception from a handler can be lost in a destructor or a callback.
+_interrupts: list[int] = []
+
+
+def _note_interrupts() -> None:
+    """Remember each Ctrl-C before it becomes a KeyboardInterrupt, unless the program was started to ignore it."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        _interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _check_output(code: int) -> int:
+    """Return the exit code of a command, which is another one where its answer was lost."""
+    try:
+        lost = find_output_error()
+    except BrokenPipeError:
+        return end_by_pipe(code)
+    # What a command that failed has to say is on standard error.
+    return _failed(lost.lines(), lost.exit_code, debug=False) if lost and not code else code
 
 
 def run(arguments: list[str]) -> int:
@@ -111,15 +144,20 @@ def run(arguments: list[str]) -> int:
     except ImagetuneError as error:
         return _failed(error.lines(), error.exit_code, debug=debug)
     except click.UsageError as error:
-        error.show()
+        _show_usage(error)
         # A wrong option has the exit code of a wrong recipe: both are mistakes in what was asked for.
         return 2
     except (click.Abort, KeyboardInterrupt):
         return _failed(["error[stopped] stopped by SIGINT"], 130, debug=debug)
-    except SystemExit:
-        # Click's reaction to a reader that has gone away, such as head: the exit code is that of SIGPIPE.
-        return 128 + signal.SIGPIPE
+    except (SystemExit, BrokenPipeError):
+        # Click's reaction to a reader that has gone away, such as head, is an exit of its own.
+        return end_by_pipe(0)
     except Exception as error:  # noqa: BLE001  (a bug of ours still gets one line and its exit code)
+        if _interrupts:
+            # An import or a library that was interrupted in the middle fails in words of its own.
+            return _failed(["error[stopped] stopped by SIGINT"], 130, debug=debug)
+        if is_short_of_memory(error):
+            return _failed([ResourceError("out of memory", hint=_MEMORY_HINT).line()], 5, debug=debug)
         hint = "this is a bug of imagetune: run again with --debug and report what it prints"
         return _failed([f"error[internal] {type(error).__name__}: {error}; {hint}"], 70, debug=debug)
     # With standalone_mode off Click returns what the command returned.
@@ -132,10 +170,18 @@ def _refuse_empty(arguments: list[str]) -> None:
         raise click.UsageError("an argument is empty: a variable of the command may not be set")
 
 
+def _show_usage(error: click.UsageError) -> None:
+    """Print what click's own ``show`` prints, by our way to the screen: the message quotes what was typed."""
+    if error.ctx is not None:
+        echo(*error.ctx.get_usage().split("\n"), err=True)
+        echo(f"Try '{error.ctx.command_path} --help' for help.", "", err=True)
+    echo(f"Error: {redact_text(error.format_message())}", err=True)
+
+
 def _failed(lines: list[str], exit_code: int, *, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
+        lines = [*traceback.format_exc().rstrip().split("\n"), *lines]
     for line in lines:
         # To standard error: the results of --json stay parseable.
-        click.echo(line, err=True)
+        echo(redact_text(line), err=True)
     return exit_code

@@ -9,6 +9,7 @@ import click
 
 from imagetune.cli.options import json_option
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import echo
 
 
 @click.group(epilog="Example: imagetune model layers resnet50 --unfreeze 'last 2 blocks'")
@@ -29,9 +30,9 @@ def list_models(as_json: bool) -> None:
 
     rows = list_model_rows()
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows]))
+        echo(json.dumps([asdict(row) for row in rows]))
         return
-    click.echo("\n".join(format_models(rows)))
+    echo(*format_models(rows))
 
 
 @command.command("layers", epilog="Example: imagetune model layers vgg16 --unfreeze block5 --all")
@@ -52,4 +53,4 @@ def layers(backbone: str, unfreeze: str, every_layer: bool) -> None:
     with quiet_start():
         import imagetune.model.build  # noqa: F401  (imports Keras, which layer_rows needs, without its messages)
     rows = list_layer_rows(backbone, unfreeze)
-    click.echo("\n".join(format_layers(rows, every_layer=every_layer)))
+    echo(*format_layers(rows, every_layer=every_layer))

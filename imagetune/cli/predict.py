@@ -9,7 +9,7 @@ import click
 
 from imagetune.cli.options import run_argument, with_option
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import print_progress
+from imagetune.cli.render.lines import echo, print_progress
 from imagetune.cli.render.predictions import format_prediction
 
 
@@ -76,4 +76,4 @@ def command(
     # Printed as they come: a long list shows its first lines, and `head` may end it.
     for prediction in predict(run, paths, rules, others=others, say=print_progress):
         json_line = json.dumps(describe_prediction(prediction), ensure_ascii=False) if as_json else None
-        click.echo(json_line or format_prediction(prediction))
+        echo(json_line or format_prediction(prediction))

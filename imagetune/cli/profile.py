@@ -9,7 +9,7 @@ import click
 
 from imagetune.cli.options import json_option, overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import print_progress
+from imagetune.cli.render.lines import echo, echo_text, print_progress
 
 
 @click.command(epilog="Example: imagetune profile recipe.yaml -o data.workers=4")
@@ -36,6 +36,6 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     with listen_for_stop() as stop:
         found = profile(recipe, overrides, say=print_progress, stop=stop)
     if as_json:
-        click.echo(json.dumps(found.document(), ensure_ascii=False, indent=2))
+        echo_text(json.dumps(found.document(), ensure_ascii=False, indent=2))
         return
-    click.echo("\n".join(format_profile(found)))
+    echo(*format_profile(found))

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
+from imagetune.cli.render.lines import echo, echo_text
 from imagetune.cli.render.tables import format_table
 
 
@@ -22,7 +23,7 @@ def list_recipes() -> None:
     from imagetune.recipe.shipped import list_shipped_recipes, read_recipe_summary
 
     rows = [(name, read_recipe_summary(path)) for name, path in list_shipped_recipes().items()]
-    click.echo("\n".join(format_table(rows, align="<<", indent=0)))
+    echo(*format_table(rows, align="<<", indent=0))
 
 
 @command.command("copy", epilog="Example: imagetune recipe copy resnet50 my-project/")
@@ -34,7 +35,7 @@ def copy(name: str, folder: Path) -> None:
 
     for path in copy_recipe(name, folder):
         if path is not None:
-            click.echo(path)
+            echo(path)
 
 
 @command.command("show", epilog="Example: imagetune recipe show quickstart -o train.stages=lp_ft")
@@ -46,7 +47,7 @@ def show(recipe: Path, overrides: tuple[str, ...]) -> None:
     from imagetune.recipe.shipped import find_recipe
     from imagetune.runs.checks.recipe import load_checked_recipe
 
-    click.echo(format_recipe(load_checked_recipe(find_recipe(recipe), overrides).recipe), nl=False)
+    echo_text(format_recipe(load_checked_recipe(find_recipe(recipe), overrides).recipe))
 
 
 @command.command("validate", epilog="Example: imagetune recipe validate recipe.yaml")
@@ -63,7 +64,7 @@ def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
 
     loaded = load_checked_recipe(find_recipe(recipe), overrides)
     spaces = f", {format_count(len(loaded.spaces), 'search space')}" if loaded.spaces else ""
-    click.echo(f"{recipe}: valid ({format_count(len(loaded.recipe.train.stages), 'stage')}{spaces})")
+    echo(f"{recipe}: valid ({format_count(len(loaded.recipe.train.stages), 'stage')}{spaces})")
 
 
 @command.command("schema", epilog="Example: imagetune recipe schema > recipe.schema.json")
@@ -71,7 +72,7 @@ def schema() -> None:
     """Print the JSON schema of recipes, by which editors complete and check them."""
     from imagetune.recipe.printing import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    echo_text(json.dumps(json_schema(), indent=2))
 
 
 @command.command("diff", epilog="Example: imagetune recipe diff a.yaml runs/NAME/recipe.yaml")
@@ -88,4 +89,4 @@ def diff(first: Path, second: Path) -> None:
 
     left_recipe, right_recipe = (load_recipe(find_recipe(path)).recipe for path in (first, second))
     for key, left, right in compare_recipes(left_recipe, right_recipe):
-        click.echo(f"{key}: {json.dumps(left, ensure_ascii=False)} -> {json.dumps(right, ensure_ascii=False)}")
+        echo(f"{key}: {json.dumps(left, ensure_ascii=False)} -> {json.dumps(right, ensure_ascii=False)}")

@@ -6,7 +6,7 @@ import click
 
 from imagetune.cli.options import run_argument
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import print_progress
+from imagetune.cli.render.lines import echo, print_progress
 
 
 @click.command(epilog="Example: imagetune report runs/clipart-20261121-101500-3f2a")
@@ -16,4 +16,4 @@ def command(run: str) -> None:
     with quiet_start():
         from imagetune.commands.report import report
 
-    click.echo(report(run, say=print_progress))
+    echo(report(run, say=print_progress))

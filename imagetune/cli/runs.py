@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from imagetune.cli.render.lines import echo
 from imagetune.cli.render.tables import format_table
 
 
@@ -30,12 +31,12 @@ def prune(places: tuple[Path, ...], models: bool, unfinished: bool, yes: bool) -
 
     pruned = prune_runs(places or (Path("runs"),), models=models, unfinished=unfinished, dry=not yes)
     if not pruned:
-        click.echo("There is nothing to remove.")
+        echo("There is nothing to remove.")
         return
     rows = [(_show_path(one.removal.run), one.removal.what, _show_size(one.freed_bytes)) for one in pruned]
-    click.echo("\n".join(format_table(rows, align="<<>", indent=0)))
+    echo(*format_table(rows, align="<<>", indent=0))
     total = _show_size(sum(one.freed_bytes for one in pruned))
-    click.echo(f"{total} freed." if yes else f"{total} in all; nothing was removed, --yes removes it.")
+    echo(f"{total} freed." if yes else f"{total} in all; nothing was removed, --yes removes it.")
 
 
 def _show_path(path: Path) -> str:

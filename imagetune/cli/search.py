@@ -9,6 +9,7 @@ import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import echo
 from imagetune.core import run_files
 
 if TYPE_CHECKING:
@@ -86,6 +87,6 @@ def _show_search(found: Search, recipe: Path) -> None:
     # A resumed search that had ended already would otherwise look as if --resume had done something.
     if not found.best.fresh and not found.added:
         config = found.recipe.search
-        click.echo(format_nothing_left(config.algorithm, exhausted=found.exhausted, hours=config.budget.hours))
+        echo(format_nothing_left(config.algorithm, exhausted=found.exhausted, hours=config.budget.hours))
     # Last, as its error ends the command: the files and the metrics are on the screen by then.
     enforce_requirements(found.best)

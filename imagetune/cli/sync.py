@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import echo
 
 
 @click.command(epilog="Example: imagetune sync runs/clipart-20261121-101500-3f2a")
@@ -16,4 +17,4 @@ def command(run: Path) -> None:
     with quiet_start():
         from imagetune.commands.sync import sync
 
-    click.echo(sync(run))
+    echo(sync(run))

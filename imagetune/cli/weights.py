@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from imagetune.cli.render.lines import echo
 from imagetune.cli.render.models import format_weights
 
 
@@ -22,7 +23,7 @@ def list_weights() -> None:
     from imagetune.model.weights.imagenet import weights_status
 
     # Not verified: hashing every file would take longer than a list may; `check` does it.
-    click.echo("\n".join(format_weights(weights_status(backbone, verify=False) for backbone in list_backbones())))
+    echo(*format_weights(weights_status(backbone, verify=False) for backbone in list_backbones()))
 
 
 @command.command("fetch", epilog="Example: imagetune weights fetch resnet50")
@@ -34,7 +35,7 @@ def fetch(names: tuple[str, ...]) -> None:
     """
     from imagetune.model.weights.imagenet import fetch_weights
 
-    click.echo("\n".join(format_weights(fetch_weights(names))))
+    echo(*format_weights(fetch_weights(names)))
 
 
 @command.command("check", epilog="Example: imagetune weights check resnet50")
@@ -47,5 +48,5 @@ def check(names: tuple[str, ...]) -> int:
     from imagetune.model.weights.imagenet import check_weights
 
     statuses = check_weights(names)
-    click.echo("\n".join(format_weights(statuses)))
+    echo(*format_weights(statuses))
     return 0 if all(status.state in ("packaged", "cached") for status in statuses) else 5

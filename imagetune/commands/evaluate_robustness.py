@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from imagetune.evaluation.robustness.measure import Subject, measure_robustness
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.sections.evaluate import RobustnessConfig
 from imagetune.reports.tiles import RunTiles
+from imagetune.run_folder.reader import read_evaluation
 from imagetune.runs.open import open_run, read_run_splits
 from imagetune.runs.pages import send_changes, write_pages
 
@@ -60,7 +60,7 @@ def evaluate_robustness(
     if found is None:
         raise DataError("has no test images to corrupt", where=str(folder.path), hint="hold some out by data.split")
     # Read after the measurement, which takes minutes: another command may have added to the file meanwhile.
-    document: dict[str, Any] = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+    document = read_evaluation(folder.evaluation)
     document["robustness"] = found
     folder.write_evaluation(document)
     write_pages(folder)

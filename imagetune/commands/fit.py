@@ -7,8 +7,8 @@ from pathlib import Path
 from imagetune.core.messages import Say, say_nothing
 from imagetune.recipe.loading import Overrides, RecipeSource
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder.folder import check_run_place
 from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.runs.checks.start import check_start
 from imagetune.runs.cross_validation import build_folds, cross_validate
 from imagetune.runs.prepare import prepare_training, read_data, refuse_inherited_leaks
 from imagetune.runs.run import RunResult, build_run_result, start_run, train_model, write_and_test, write_inputs
@@ -45,7 +45,7 @@ def fit(
     stop = stop or StopRequest()
     loaded = load_checked_recipe(recipe, overrides)
     # Before the images are read and audited: a folder that can't be written would otherwise be found after minutes.
-    check_run_place(run_dir)
+    check_start(run_dir, loaded.recipe.tracking)
     with loaded.placing_errors():
         data = read_data(loaded.recipe, say=say)
         # Settled first, so that folds which the images don't allow are refused before hours of training, not after.

@@ -21,10 +21,10 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.requirements import parse_requirement
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
-from imagetune.run_folder.reader import read_epochs, read_json
+from imagetune.run_folder.reader import read_epochs, read_evaluation
 from imagetune.runs.open import find_run
 from imagetune.search.results.findings import NO_FINDINGS, Findings
-from imagetune.training.setup.events import EpochRecord
+from imagetune.training.setup.events import EpochRecord, build_epoch_record
 
 if TYPE_CHECKING:
     import keras
@@ -126,7 +126,7 @@ class FinishedRun:
         Raises:
             ModelFileError: The run ended before its test.
         """
-        document = read_json(self._files.evaluation)
+        document = read_evaluation(self._files.evaluation)
         if not document:
             raise ModelFileError("has no evaluation.json: the run ended before its test", where=str(self.folder))
         return EvaluationResult(document)
@@ -144,7 +144,7 @@ class FinishedRun:
     @cached_property
     def epochs(self) -> tuple[EpochRecord, ...]:
         """The metrics of every epoch of the training, in their order."""
-        return tuple(EpochRecord(**line) for line in read_epochs(self._files.metrics))
+        return tuple(build_epoch_record(line) for line in read_epochs(self._files.metrics))
 
     @property
     def report(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imagetune.core.documents import name_foreign_document
 from imagetune.core.messages import Say, say_nothing
 from imagetune.run_folder.folder import open_run_folder
 from imagetune.runs.pages import send_changes, write_pages
@@ -22,10 +23,11 @@ def report(run: str, *, say: Say = say_nothing) -> Path:
         CheckpointError: A search's journal can't be read.
         ResourceError: The disk is full.
     """
-    if search_pages.is_search(Path(run)):
-        return search_pages.rewrite_search_report(run, say=say)
-    # A failed run has a report, too: it shows how far the run came.
-    folder = open_run_folder(Path(run), trained=False)
-    page = write_pages(folder)
-    send_changes(folder, say=say)
-    return page
+    with name_foreign_document(Path(run), "a file of the run"):
+        if search_pages.is_search(Path(run)):
+            return search_pages.rewrite_search_report(run, say=say)
+        # A failed run has a report, too: it shows how far the run came.
+        folder = open_run_folder(Path(run), trained=False)
+        page = write_pages(folder)
+        send_changes(folder, say=say)
+        return page

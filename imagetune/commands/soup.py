@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from imagetune.core.files import read_json_object, write_json
+from imagetune.core.files import write_json
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
 from imagetune.data.loading.pipeline import load_training_batches
@@ -22,7 +22,9 @@ from imagetune.model.manifest import Manifest, load_model
 from imagetune.model.soup import Rank, SoupStep, Weights, average_weights, choose_greedy_soup
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RunFolder, build_lock_document, check_run_place
+from imagetune.run_folder.folder import RunFolder, build_lock_document
+from imagetune.run_folder.reader import read_evaluation
+from imagetune.runs.checks.start import check_start
 from imagetune.runs.lineage import Member, count_different_images, open_members
 from imagetune.runs.run import start_run, write_model
 from imagetune.runs.test import evaluate_splits
@@ -112,7 +114,7 @@ def soup(
     if not members[0].splits.val:
         raise DataError("has no validation images to choose with", where=members[0].name)
     # Before any mean is validated: a folder that can't be written is found at once.
-    check_run_place(run_dir)
+    check_start(run_dir, members[0].recipe.tracking)
     candidates = _Candidates(members, [_load_weights(member) for member in members], stop or StopRequest(), say)
     return _record_soup(candidates, *candidates.choose(), run_dir=run_dir)
 
@@ -312,7 +314,7 @@ def _require_alike(first: Member, other: Member) -> None:
 
 def _refuse_refit(member: Member) -> None:
     """Make sure that a run has not learned from its validation images, by which a soup is chosen."""
-    if read_json_object(member.folder.evaluation).get("refit"):
+    if read_evaluation(member.folder.evaluation).get("refit"):
         what = "its head was refit on its validation images, by which a soup is chosen"
         raise ModelFileError(what, where=member.name, hint="fit it again with train.refit: off")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
 import json
@@ -11,11 +10,12 @@ import shutil
 import stat
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from imagetune.core.leftovers import name_temporary
 from imagetune.core.text import shorten_middle
 from imagetune.errors import ResourceError
 
@@ -42,6 +42,8 @@ _HINTS = {
     errno.ENOTDIR: _IN_THE_WAY,
     errno.ENOTEMPTY: _IN_THE_WAY,
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close other programs, or raise the system's limit on open files",
     errno.ELOOP: "a link leads back to itself, so choose another path",
 }
 
@@ -97,7 +99,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
             return
         path = Path(os.path.realpath(path)) if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=name_temporary(), suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -125,6 +127,18 @@ def _write_through(path: Path) -> Iterator[Path]:
             shutil.copyfileobj(source, target)
 
 
+def require_free_disk(folder: Path, size: int) -> None:
+    """Make sure that a disk has room for a number of bytes, for libraries that don't survive a disk that becomes full.
+
+    Raises:
+        ResourceError: It has less.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        what = f"can't write: {size / 1e6:,.1f} MB are needed, and {free / 1e6:,.1f} MB are free"
+        raise ResourceError(what, where=str(folder), hint=_FULL)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, which takes no space, or copy it where the file system has no hard links.
 
@@ -149,8 +163,34 @@ def write_json(path: Path, value: object) -> None:
         ValueError: The value contains NaN or infinity, which JSON doesn't have.
         TypeError: The value contains something else that JSON doesn't have.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_convert_scalar)
-    write_text(path, text + "\n")
+    write_text(path, format_json(value))
+
+
+def format_json(value: object) -> str:
+    """Return the text that `write_json` writes for a value."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_convert_scalar) + "\n"
+
+
+def overwrite_in_place(path: Path, text: str) -> bool:
+    """Overwrite a small file (UTF-8) in the room that it has on the disk already, and return whether that succeeded.
+
+    It is for a full disk, where no second file can be written to take the place of the first.
+    """
+    data = text.encode()
+    try:
+        with path.open("r+b", buffering=0) as file:
+            before = file.read()
+            file.seek(0)
+            done = file.write(data) == len(data)
+            if not done:
+                # Half a text is worse than the old one, which has its room.
+                file.seek(0)
+                file.write(before)
+            file.truncate()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return done
 
 
 def _convert_scalar(value: Any) -> Any:
@@ -160,22 +200,35 @@ def _convert_scalar(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
-def read_bounded_bytes(path: Path, *, max_bytes: int) -> bytes:
-    """Return the content of a regular file that is at most so large; it is measured before anything is read.
+@contextmanager
+def open_regular_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a regular file, open for reading.
 
     Raises:
-        OSError: The file can't be read, is a device, pipe, socket or folder, or is larger; ``strerror`` says which.
+        OSError: The file can't be read, or is a device, pipe, socket or folder; ``strerror`` says which.
     """
     try:
         # A pipe that nobody writes to would keep an ordinary open waiting for ever.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError as error:  # a null byte or lone surrogate in the name
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
-            raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+        yield file
+
+
+def read_bounded_bytes(path: Path, *, max_bytes: int) -> bytes:
+    """Return the content of a regular file that is at most so large; it is measured before anything is read.
+
+    Raises:
+        OSError: As `open_regular_file`, or the file is larger; ``strerror`` says which.
+    """
+    with open_regular_file(path) as file:
+        found = os.fstat(file.fileno())
         # One byte more than allowed: a file may grow meanwhile, and those of /proc say that they are empty.
         content = b"" if found.st_size > max_bytes else file.read(max_bytes + 1)
     if found.st_size > max_bytes or len(content) > max_bytes:
@@ -198,14 +251,22 @@ def parse_json(content: bytes) -> Any:
     """Return the value of a JSON text (UTF-8) whose values are counted before they are made.
 
     Raises:
-        ValueError: It is not JSON, has millions of values, or is nested hundreds of levels deep.
+        ValueError: It is not JSON, has NaN or half a surrogate pair, millions of values, or hundreds of levels.
     """
     if (count := sum(map(content.count, _JSON_MARKS))) > MAX_JSON_VALUES:
         raise ValueError(f"it has about {count:,} values, and the most is {MAX_JSON_VALUES:,}")
     try:
-        return json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    # Half a surrogate pair can only come from an escape; no page and no file could be written with it.
+    if (b"\\ud" in content or b"\\uD" in content) and not is_utf8(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("it has text that is no Unicode")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
@@ -240,18 +301,6 @@ def read_json_or_empty(path: Path) -> dict[str, Any]:
         return {}
 
 
-def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV table with a header, atomically; the bytes of paths that are not UTF-8 are kept."""
-    with (
-        replace_atomically(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        # The csv module ends lines with \r\n on every system unless told otherwise.
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
 def append_json_line(path: Path, value: Mapping[str, object]) -> None:
     """Append a line of JSON to a file and flush it to the disk, so that it survives a crash."""
     with convert_disk_errors(path), path.open("a", encoding="utf-8") as file:
@@ -261,13 +310,56 @@ def append_json_line(path: Path, value: Mapping[str, object]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the values in a JSON-lines file, without a last line that was cut short by a crash."""
-    if not path.exists():
+    """Return the objects in a JSON-lines file, without a last line that was cut short by a crash.
+
+    Raises:
+        OSError: As `read_bounded_bytes`; but a file that doesn't exist has no lines.
+        ValueError: A line is no JSON object.
+    """
+    try:
+        content = read_bounded_bytes(path, max_bytes=MAX_JSON_BYTES)
+    except FileNotFoundError:
         return []
-    # Not splitlines, which also splits at U+2028, and JSON strings may contain that.
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # A complete line ends in a line break, so whatever follows the last break was cut short, or is empty.
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [value for _, value in parse_json_lines(content)]
+
+
+def parse_json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number (from 1) and the object of each complete line of a JSON-lines text.
+
+    A complete line ends in a line break, so whatever follows the last break was cut short, or is empty.
+
+    Raises:
+        ValueError: A line is no JSON object; the message begins with its number.
+    """
+    for number, line in split_json_lines(content):
+        try:
+            yield number, parse_json_object(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+
+
+def split_json_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the number (from 1) and the text of each complete line that isn't empty, as `parse_json_lines`.
+
+    Raises:
+        ValueError: All together have millions of values.
+    """
+    if (count := sum(map(content.count, _JSON_MARKS))) > MAX_JSON_VALUES:
+        raise ValueError(f"it has about {count:,} values, and the most is {MAX_JSON_VALUES:,}")
+    # Not splitlines, which also splits at other characters, and JSON strings may contain those.
+    return ((number, line) for number, line in enumerate(content.split(b"\n")[:-1], start=1) if line)
+
+
+def parse_json_object(content: bytes) -> dict[str, Any]:
+    """Return the value of a JSON text that is an object.
+
+    Raises:
+        ValueError: As `parse_json`, or it is another value.
+    """
+    value = parse_json(content)
+    if not isinstance(value, dict):
+        raise ValueError("it is no object in braces")
+    return value
 
 
 def is_utf8(path: str) -> bool:

@@ -1,8 +1,9 @@
-"""Worker processes: their set-up, the number of usable cores, and starting them without the main module."""
+"""Processes: set-up of workers, usable cores, starting without the main module, and telling a lack of memory."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _MAX_THRESHOLD = 32 * 2**20
 # Rows x features x outputs below which one thread is faster than several; see `limit_blas_threads`.
 _SMALL_CELLS = 40_000_000
+# What the loader of libraries, threads and processes say for want of memory, instead of a MemoryError.
+_MEMORY_SIGNS = ("Cannot allocate memory", "failed to map segment", "can't start new thread", "bad_alloc")
 # The main module is swapped for the whole process, so one thread at a time may do it.
 _starting = threading.Lock()
 
@@ -59,6 +62,13 @@ def count_usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Return whether an error was caused by a lack of memory, under whatever name."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return any(sign in str(error) for sign in _MEMORY_SIGNS)
 
 
 def prepare_worker(*_: int) -> None:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from imagetune.core.files import write_json
+from imagetune.errors import ResourceError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -116,6 +117,7 @@ class StoredRows:
         self._rows = np.memmap(self._file, self._dtype, "r", shape=(count, *shape))
         self._checked = np.zeros(count, bool)
         self._lock = threading.Lock()
+        self._overflow: dict[int, npt.NDArray[Any]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (self._folder, self._places, self._shape, self._dtype.str, self.identity))
@@ -124,8 +126,14 @@ class StoredRows:
         """Return the number of rows, present or missing."""
         return len(self._places)
 
+    def keep_overflow(self) -> None:
+        """Keep rows that the disk doesn't take in the memory of this process, for callers that need every row."""
+        self._overflow = {}
+
     def get(self, position: int) -> npt.NDArray[Any] | None:
         """Return a copy of a row, or None where it is missing or corrupted."""
+        if self._overflow and position in self._overflow:
+            return self._overflow[position].copy()
         place = int(self._places[position])
         if place < 0 or not self._sums[place]:
             return None
@@ -150,27 +158,35 @@ class StoredRows:
         """Return which rows exist, ``(n,)`` bool; a corrupted one may count."""
         written: npt.NDArray[np.bool_] = np.asarray(self._sums)[self._places] != 0
         # The place -1 has read the last sum, whose row isn't meant.
-        return written & (self._places >= 0)
+        written &= self._places >= 0
+        written[list(self._overflow or ())] = True
+        return written
 
     def put(self, position: int, row: npt.NDArray[Any]) -> None:
-        """Store a row; do nothing where there is no room or the disk is full."""
-        place = int(self._places[position])
-        if place < 0:
-            return
+        """Store a row; where there is no room or the disk is full, do nothing, or keep it as `keep_overflow` says."""
         data = np.ascontiguousarray(row, self._dtype)
         if data.shape != self._shape:
             raise ValueError(f"a row of this table has the shape {self._shape}, not {data.shape}")
+        if not self._store(int(self._places[position]), data) and self._overflow is not None:
+            self._overflow[position] = data.copy()
+
+    def _store(self, place: int, data: npt.NDArray[Any]) -> bool:
+        """Write a row into the table, and return whether it is there then."""
+        if place < 0:
+            return False
         try:
             # Writing through the memory map would kill the process (SIGBUS) on a full disk.
             with self._lock:
                 self._file.seek(place * data.nbytes)
                 written = self._file.write(data.data.cast("B"))
         except OSError:
-            return
-        if written == data.nbytes:
-            # After the row itself: until then readers in other processes take the row for missing.
-            self._sums[place] = _compute_checksum(data)
-            self._checked[place] = True
+            return False
+        if written != data.nbytes:
+            return False
+        # After the row itself: until then readers in other processes take the row for missing.
+        self._sums[place] = _compute_checksum(data)
+        self._checked[place] = True
+        return True
 
     @contextmanager
     def making(self, keys: Sequence[bytes | None], check: Callable[[], None]) -> Iterator[None]:
@@ -209,8 +225,12 @@ def find_cache_root() -> Path:
 
 def measure_free_disk(root: Path) -> int:
     """Return the free bytes on the disk of ``root``, which need not exist yet."""
-    place = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
-    return shutil.disk_usage(place).free
+    # Not Path.is_dir, which raises for a name that is too long or a folder that may not be looked into.
+    place = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.isdir(folder))  # noqa: PTH112
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return 0
 
 
 def compute_row_key(*parts: object) -> bytes:
@@ -259,7 +279,8 @@ def open_rows(
             _make_room(root, folder, budget_bytes)
             # Opened under the lock, before another process may fill the table in another order.
             return StoredRows(folder, places, shape, dtype)
-    except (OSError, Timeout, ValueError):
+    # A full disk is an error of ours by now.
+    except (OSError, ResourceError, Timeout, ValueError):
         return None
 
 

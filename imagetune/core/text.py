@@ -1,9 +1,52 @@
-"""Text formatting for screens, pages and errors: counts, lists, durations and suggestions for misspelt names."""
+"""Text formatting for screens, pages and errors: counts, lists, durations, suggestions, and texts of strangers.
+
+Names of files and classes, values of recipes and words of servers may come from strangers: on a screen they must not
+move the cursor, and in Markdown they must not be a link.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Iterable
+
+# Control characters, line and paragraph separators, what turns the direction of text around, and invisible tags.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
+_MARKDOWN = re.compile(r"[\\`*\[\]|$]|~(?=~)|(?<![^\W_])_|_(?![^\W_])|(?<=[a-z]):(?=//)|(?<=www)\.", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+# What makes a list, heading, quotation or rule of a line. A number such as -0.5 stays as it is.
+_MARKDOWN_START = re.compile(r"^(\s*)([#>=]|[-+](?=[\s+-]|$)|\d+(?=[.)](?:\s|$)))")
+
+
+def escape_controls(text: str) -> str:
+    r"""Return a text in which control characters stand as visible escapes: ``\u001b`` for that of terminals.
+
+    The escapes are those of JSON, in whose strings they mean the same character.
+    """
+    return CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text that Markdown shows as it is, on one line: no link, image, heading, table cell or HTML."""
+    plain = " ".join(text.replace("\r", "\n").split("\n"))
+    # An entity for HTML, whose sign some renderers take in spite of a backslash.
+    plain = _ENTITY.sub("&amp;", escape_controls(plain)).replace("<", "&lt;")
+    escaped = _MARKDOWN.sub(r"\\\g<0>", plain)
+    return _MARKDOWN_START.sub(lambda found: f"{found[1]}{_escape_start(found[2])}", escaped)
+
+
+def _escape_start(sign: str) -> str:
+    # Of 1. it is the dot that makes a list.
+    return f"{sign}\\" if sign.isdigit() else f"\\{sign}"
+
+
+def format_code(text: str) -> str:
+    """Return a text as Markdown code, with as many backticks around it as it needs; a bar would end a table's cell."""
+    plain = escape_controls(text).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
+    blank = " " if "`" in plain else ""
+    return f"{fence}{blank}{plain}{blank}{fence}"
 
 
 def format_count(count: int, noun: str, plural: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from imagetune.core.stopping import check_stop
 from imagetune.evaluation.context import EvaluationContext
 from imagetune.evaluation.errors.label_confusions import analyse_label_confusions
 from imagetune.evaluation.errors.rank_errors import analyse_rank_errors
@@ -50,5 +51,8 @@ def run_analyses(run: EvaluationContext) -> dict[str, Any]:
     Args:
         run: The trained model with its predictions; no analysis chooses anything on its test split.
     """
-    found = {name: analyse(run) for name, analyse in ANALYSES.items()}
+    found = {}
+    for name, analyse in ANALYSES.items():
+        check_stop()
+        found[name] = analyse(run)
     return {name: dict(document) for name, document in found.items() if document is not None}

@@ -24,10 +24,9 @@ from imagetune.evaluation.probabilities.decision_rules import (
 )
 from imagetune.evaluation.probabilities.temperature import apply_temperature
 from imagetune.model.build import LOGITS, POOLING, append_layer_output
-from imagetune.model.inference import predict_probabilities
+from imagetune.model.inference import choose_batch_size, predict_probabilities
 from imagetune.model.manifest import LoadedModel
 
-BATCH_SIZE = 32
 _Prediction: TypeAlias = Callable[[Batch], tuple[np.ndarray, NDArray[np.float64] | None]]
 
 
@@ -97,7 +96,7 @@ def predict_images(
         records,
         loaded.class_names,
         image=loaded.image,
-        batch_size=BATCH_SIZE,
+        batch_size=choose_batch_size(loaded.model),
         workers="auto",
         max_pixels=loaded.max_pixels,
         keep_going=True,
@@ -123,8 +122,9 @@ def predict_arrays(
     _require_rules(loaded, ways)
     prediction = _build_function(loaded)
     names = [f"images[{index}]" for index in range(len(images))]
-    for first in range(0, len(images), BATCH_SIZE):
-        resized = [resize_image(image, loaded.image) for image in images[first : first + BATCH_SIZE]]
+    size = choose_batch_size(loaded.model)
+    for first in range(0, len(images), size):
+        resized = [resize_image(image, loaded.image) for image in images[first : first + size]]
         indices = np.arange(first, first + len(resized))
         batch = Batch(np.stack(resized), np.full(len(resized), UNKNOWN, np.int32), indices)
         yield from _predict_batch(loaded, prediction, names, batch, ways)

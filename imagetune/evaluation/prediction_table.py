@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.csv_cells import quote_cell, quote_row
 from imagetune.core.files import format_path, replace_atomically
 from imagetune.data.sources.labels import name_class_column
 from imagetune.evaluation.predict import ImagePrediction
@@ -26,6 +27,8 @@ def describe_prediction(prediction: ImagePrediction) -> dict[str, Any]:
 def write_prediction_table(predictions: Iterable[ImagePrediction], path: Path) -> tuple[int, int]:
     """Write a CSV file with one row for each image and one column for each class, and return its rows and errors.
 
+    No cell is a formula to a spreadsheet: see `imagetune.core.csv_cells`.
+
     Returns:
         Number of rows, and number of rows with an error.
 
@@ -38,11 +41,12 @@ def write_prediction_table(predictions: Iterable[ImagePrediction], path: Path) -
     sets = _set_columns(rows)
     with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label", *map(name_class_column, names), *sets, "error"])
+        header = ["path", "label", *map(name_class_column, names), *sets, "error"]
+        writer.writerow(map(quote_cell, header))
         for row in rows:
             values: list[object] = [row.probabilities.get(name, "") for name in names]
             cells = [*values, *(cell(row) for cell in sets.values()), row.error or ""]
-            writer.writerow([format_path(row.path), row.label or "", *cells])
+            writer.writerow(quote_row(header, [format_path(row.path), row.label or "", *cells]))
     return len(rows), sum(row.error is not None for row in rows)
 
 

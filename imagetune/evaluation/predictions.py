@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.files import write_csv
+from imagetune.core.csv_tables import read_csv_rows, write_csv
 from imagetune.data.loading.targets import compute_median_class, encode_targets
 from imagetune.data.sources.labels import (
     SINGLE_LABEL,
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 HEADER = ("path", "label", "predicted")
 UNKNOWN = -1
+# ImageNet has 50,000 images of 1000 classes for validation.
+MAX_IMAGES = 1_500_000
+MAX_NUMBERS = 50_000_000
+_HINT = "copy the run folder again, or evaluate the run again"
 # From this many images on, a model with folded BatchNorm saves more time than building and compiling it takes.
 _WORTH_FOLDING = 1000
 
@@ -244,33 +248,43 @@ def read_predictions(
     try:
         # Paths may have bytes that are no UTF-8, which must come back as they were written. An empty file gets the
         # message of any other file that has no such header.
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+        table = read_csv_rows(path, max_rows=MAX_IMAGES)
+        names = _read_class_names(next(table, []))
+        paths, labels, outputs = _read_rows(table, len(names))
+        found = build_predictions(paths, labels, outputs, names, rule=rule, thresholds=thresholds)
+        if not np.isfinite(found.targets).all():
+            raise ValueError("holds a label that is not a number")
     except FileNotFoundError as error:
         raise DataError("no such predictions file", where=str(path)) from error
-    if tuple(header[:3]) != HEADER or len(header) < len(HEADER) + 1:
-        raise DataError(
-            f"starts with the columns {header[:4]}; expected path,label,predicted and classes", where=str(path)
-        )
-    names = tuple(map(parse_class_column, header[3:]))
-    found = build_predictions(
-        [row[0] for row in rows],
-        [row[1] for row in rows],
-        _numbers(rows, len(names), path),
-        names,
-        rule=rule,
-        thresholds=thresholds,
-    )
-    if not np.isfinite(found.targets).all():
-        raise DataError("holds a label that is not a number", where=str(path))
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror}", where=str(path), hint=_HINT) from error
+    except ValueError as error:
+        raise DataError(str(error), where=str(path), hint=_HINT) from error
     return found
 
 
-def _numbers(rows: Sequence[Sequence[str]], classes: int, path: Path) -> NDArray[np.float64]:
-    try:
-        return np.array([row[3:] for row in rows], dtype=np.float64).reshape(len(rows), classes)
-    except ValueError as error:
-        raise DataError(f"holds a row without {classes} probabilities: {error}", where=str(path)) from error
+def _read_class_names(header: Sequence[str]) -> tuple[str, ...]:
+    if tuple(header[:3]) != HEADER or len(header) < len(HEADER) + 1:
+        raise ValueError(f"starts with the columns {header[:4]}; expected path,label,predicted and classes")
+    names = tuple(map(parse_class_column, header[3:]))
+    if len(set(names)) < len(names):
+        raise ValueError("has two columns of the same class")
+    return names
+
+
+def _read_rows(table: Iterable[Sequence[str]], classes: int) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """Return paths, labels and numbers (n, k) of the rows."""
+    # Not lists: as texts or objects, the numbers would take many times as much memory.
+    paths, labels, outputs = list[str](), list[str](), array("d")
+    for row in table:
+        if len(row) != len(HEADER) + classes:
+            raise ValueError(f"holds a row without {classes} probabilities")
+        if len(outputs) + classes > MAX_NUMBERS:
+            raise ValueError(f"has more than {MAX_NUMBERS:,} numbers")
+        outputs.extend(map(float, row[len(HEADER) :]))
+        paths.append(row[0])
+        labels.append(row[1])
+    return paths, labels, np.frombuffer(outputs, np.float64).reshape(len(paths), classes)
 
 
 def _find_indices(labels: Iterable[str], class_names: Sequence[str]) -> NDArray[np.int64]:

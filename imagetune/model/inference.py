@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,10 +11,31 @@ from typing import Protocol, TypeVar
 import keras
 import numpy as np
 
+from imagetune.core.stopping import check_stop
 from imagetune.model.devices import find_device
 from imagetune.model.test_time_augmentation import apply_tta
 from imagetune.model.traces import free_graphs
+from imagetune.model.trainable import list_leaf_layers
 from imagetune.recipe.sections.evaluate import TTATransform
+
+# Layers of a batch pass on to each other at most so much: two are in memory at a time, and two batches.
+_LARGEST_OUTPUT_BYTES = 1 << 30
+_MOST_IMAGES = 32
+
+
+def choose_batch_size(model: keras.Model) -> int:
+    """Return how many images go through a model at a time: 32, or fewer where its largest layer would fill gigabytes.
+
+    Args:
+        model: A model of images.
+    """
+    return max(1, min(_MOST_IMAGES, _LARGEST_OUTPUT_BYTES // max(measure_largest_output(model), 1)))
+
+
+def measure_largest_output(model: keras.Model) -> int:
+    """Return the size in bytes that the largest output of a layer has for one image, as float32."""
+    outputs = (output for layer in list_leaf_layers(model) for output in keras.tree.flatten(layer.output))
+    return max((4 * math.prod(output.shape[1:]) for output in outputs), default=0)
 
 
 class ImageBatch(Protocol):
@@ -62,6 +84,7 @@ def predict_batches(
     size, parallel = 0, _count_parallel_batches()
     with ThreadPoolExecutor(parallel, "imagetune-forward") as pool:
         for batch in batches:
+            check_stop()
             if not size:  # the first call compiles, which is done once
                 size = len(batch.images)
                 with free_graphs():

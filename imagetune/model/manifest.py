@@ -6,11 +6,12 @@ functions build from, and the weights are numbers.
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -18,23 +19,30 @@ import keras
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from imagetune.core.files import compute_file_sha256, convert_disk_errors, write_json
+from imagetune.core.files import (
+    compute_file_sha256,
+    convert_disk_errors,
+    read_json,
+    write_json,
+)
+from imagetune.core.leftovers import name_temporary
 from imagetune.core.plugins import BACKBONES, describe_plugin_package
 from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, ResourceError, WeightsError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import build_model, find_value_scale
+from imagetune.model.build import POOLING, build_model, find_value_scale
 from imagetune.model.decision_rules import ConformalRule, OperatingPoint
 from imagetune.model.keras_settings import keras_settings
 from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
+from imagetune.model.plausible import require_memory, require_plausible_head
 from imagetune.model.test_time_augmentation import find_unfit_tta
 from imagetune.model.trainable import list_leaf_layers
 from imagetune.model.weights.h5_reader import open_weights
 from imagetune.model.weights.matching import assign, match_layers
-from imagetune.recipe.sections.base import Fraction, NonNegative, Positive, PositiveInt, Section
+from imagetune.recipe.sections.base import Fraction, NonNegative, Positive, Section
 from imagetune.recipe.sections.base import Sequence as ListOf
-from imagetune.recipe.sections.data import ImageSettings
+from imagetune.recipe.sections.data import ImageSettings, MaxPixels
 from imagetune.recipe.sections.evaluate import TTATransform
 from imagetune.recipe.sections.model import ModelConfig
 from imagetune.recipe.tasks import Task
@@ -44,10 +52,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 MANIFEST = "manifest.json"
 WEIGHTS = "model.weights.h5"
 LARGEST_MANIFEST_BYTES = 16 << 20
+LARGEST_WEIGHTS_BYTES = 4 << 30
 DEFAULT_MAX_PIXELS = 100_000_000
-# No backbone of the table has fewer output channels, and none reduces height and width by more than this.
-MIN_CHANNELS = 192
-LARGEST_REDUCTION = 64
 
 
 class Manifest(Section):
@@ -84,7 +90,7 @@ class Manifest(Section):
     """For regression: standard deviation of the training labels, which the output is multiplied by."""
     image: ImageSettings
     """How an image file becomes the model's input."""
-    max_pixels: PositiveInt
+    max_pixels: MaxPixels
     """Largest number of pixels of an image; larger ones are refused."""
     tta: ListOf[TTATransform] = ()
     """Test-time augmentation: transforms whose predictions are averaged with the image's own; by default none."""
@@ -191,10 +197,10 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
     with convert_disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the target, so that taking its place is a rename within one file system.
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-model-") as name:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=name_temporary()) as name:
             fresh = Path(name) / "new"
             fresh.mkdir()
-            model.save_weights(fresh / WEIGHTS)
+            _write_weights(model, fresh / WEIGHTS)
             manifest = Manifest(
                 imagetune=read_version(),
                 keras=keras.__version__,
@@ -218,6 +224,20 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
             if folder.exists():
                 folder.replace(Path(name) / "old")
             fresh.replace(folder)
+
+
+class _MemoryFile(io.BytesIO):
+    """Memory that Keras takes for a weight file by its name."""
+
+    def __str__(self) -> str:
+        return WEIGHTS
+
+
+def _write_weights(model: keras.Model, path: Path) -> None:
+    """Write a model's weights by way of memory: HDF5 crashes the process when a disk becomes full under it."""
+    memory = _MemoryFile()
+    model.save_weights(memory)
+    path.write_bytes(memory.getbuffer())
 
 
 def update_manifest(folder: Path, values: Mapping[str, object]) -> Manifest:
@@ -247,7 +267,8 @@ def load_model(folder: Path) -> LoadedModel:
 
     Raises:
         ModelFileError: A file is missing, corrupted, changed since it was written, or hostile.
-        ResourceError: Its backbone is a plug-in that is not installed here, or that fails.
+        ResourceError: Its backbone is a plug-in that is not installed here, or that fails; or one image needs more
+            memory than there is.
     """
     place = find_manifest(folder)
     manifest = read_manifest(place)
@@ -255,7 +276,9 @@ def load_model(folder: Path) -> LoadedModel:
     weights = verify_weights(place, manifest)
     size = (manifest.image.height, manifest.image.width)
     try:
-        _require_plausible(manifest, weights.stat().st_size)
+        require_plausible_head(
+            manifest.config, manifest.image, len(manifest.class_names), weights_bytes=weights.stat().st_size
+        )
         with keras_settings(manifest.precision):
             model = build_model(
                 manifest.config,
@@ -264,6 +287,7 @@ def load_model(folder: Path) -> LoadedModel:
                 task=manifest.task,
                 scale=ValueScale(manifest.value_mean, manifest.value_std),
             )
+        require_memory(model, place)
         with open_weights(weights) as stored:
             assign(match_layers(model, stored))
     except (RecipeError, WeightsError) as error:
@@ -283,8 +307,13 @@ def load_model(folder: Path) -> LoadedModel:
         manifest.conformal,
         manifest.operating_point,
         manifest.costs,
-        read_detector(place, manifest.out_of_distribution) if manifest.out_of_distribution else None,
+        _read_detector(place, manifest, model),
     )
+
+
+def _read_detector(place: Path, manifest: Manifest, model: keras.Model) -> Detector | None:
+    width, rule = math.prod(model.get_layer(POOLING).output.shape[1:]), manifest.out_of_distribution
+    return read_detector(place, rule, width=width, outputs=len(manifest.class_names)) if rule else None
 
 
 def find_manifest(folder: Path) -> Path:
@@ -308,16 +337,16 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > LARGEST_MANIFEST_BYTES:
-            raise ModelFileError(f"larger than {LARGEST_MANIFEST_BYTES} bytes", where=str(path))
-        return Manifest.model_validate_json(path.read_bytes())
+        # Not by pydantic's own reader of JSON, in which an empty object takes hundreds of bytes.
+        return Manifest.model_validate(read_json(path, max_bytes=LARGEST_MANIFEST_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
         what = f"not a manifest that imagetune {read_version()} can read: {field}: {first['msg']}"
         raise ModelFileError(what, where=str(path), hint="copy the folder again, or train again") from error
-    except OSError as error:
-        raise ModelFileError(f"can't be read: {error.strerror}", where=str(path)) from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or f"not a manifest: {error}"
+        raise ModelFileError(f"can't be read: {reason}", where=str(path), hint="copy the folder again") from error
 
 
 def verify_weights(folder: Path, manifest: Manifest) -> Path:
@@ -329,6 +358,9 @@ def verify_weights(folder: Path, manifest: Manifest) -> Path:
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelFileError("missing", where=str(path), hint="copy the folder again, or train again")
+    # Before it is hashed, which takes a second a gigabyte; a sparse file of terabytes takes no disk.
+    if path.stat().st_size > LARGEST_WEIGHTS_BYTES:
+        raise ModelFileError(f"larger than {LARGEST_WEIGHTS_BYTES:,} bytes", where=str(path))
     actual = compute_file_sha256(path)
     if actual != manifest.weights_sha256:
         what = f"corrupted or replaced: SHA-256 {actual}, but {MANIFEST} says {manifest.weights_sha256}"
@@ -356,18 +388,6 @@ def _require_backbone(manifest: Manifest, place: Path) -> None:
         get_backbone(name)
     except RecipeError as error:
         raise ResourceError(error.what, where=str(place), hint=error.hint) from error
-
-
-def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
-    """Refuse a manifest whose head needs more numbers than the weight file holds, before memory is allocated."""
-    head, image = manifest.config.head, manifest.image
-    cells = (image.height // LARGEST_REDUCTION) * (image.width // LARGEST_REDUCTION) or 1
-    # A plug-in's backbone may have any number of channels.
-    channels = MIN_CHANNELS if get_backbone(manifest.config.backbone).build is None else 1
-    features = channels * (cells if head.pooling == "flatten" else 1)
-    units = (features, *head.hidden, len(manifest.class_names))
-    if 4 * sum(before * after for before, after in pairwise(units)) > weights_bytes:
-        raise WeightsError(f"its head is larger than the {weights_bytes} bytes of {WEIGHTS}")
 
 
 def _precision(model: keras.Model) -> Literal["float32", "mixed_bfloat16", "mixed_float16"]:

@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from imagetune.core.archives import BROKEN, open_arrays
 from imagetune.core.files import compute_file_sha256, replace_atomically
 from imagetune.errors import ModelFileError
 from imagetune.recipe.sections.base import Section
 from imagetune.recipe.tasks import Task
 
 STATISTICS = "feature_statistics.npz"
-LARGEST_BYTES = 1 << 30
+# Room for the headers of the arrays.
+_HEADER_BYTES = 64 << 10
 # Number of principal directions that keep their own variance; the rest varies little and shares its mean variance.
 MAX_DIRECTIONS = 1024
 # The covariance of a few thousand images is as good, and takes seconds.
@@ -167,12 +169,14 @@ def write_statistics(statistics: FeatureStatistics, folder: Path) -> str:
     return compute_file_sha256(path)
 
 
-def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
+def read_detector(folder: Path, rule: OutOfDistribution, *, width: int, outputs: int) -> Detector:
     """Return the detector of a saved model, with its feature statistics read and checked.
 
     Args:
         folder: The folder ``model/``.
         rule: Rule from the manifest in it.
+        width: Number of features of the model.
+        outputs: Number of outputs of the model: there are at most as many means.
 
     Raises:
         ModelFileError: The statistics are missing, corrupted or replaced.
@@ -184,17 +188,32 @@ def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
     if not path.is_file():
         raise ModelFileError("missing", where=str(path), hint=hint)
     # Before reading: a replaced file could fill the memory.
-    if path.stat().st_size > LARGEST_BYTES or compute_file_sha256(path) != rule.statistics_sha256:
+    most = 4 * width * (MAX_DIRECTIONS + outputs) + 4 * MAX_DIRECTIONS + _HEADER_BYTES
+    if path.stat().st_size > most or compute_file_sha256(path) != rule.statistics_sha256:
         raise ModelFileError(
             "corrupted or replaced: not what the manifest was written with", where=str(path), hint=hint
         )
     try:
-        # A pickle inside the file could run code.
-        with np.load(path, allow_pickle=False) as stored:
+        with open_arrays(path) as stored:
             found = FeatureStatistics(stored["means"], stored["directions"], stored["variances"], float(stored["rest"]))
-    except (KeyError, ValueError, OSError) as error:
+        _check_statistics(found, width)
+    except BROKEN as error:
         raise ModelFileError(f"no feature statistics: {error}", where=str(path), hint=hint) from error
     return Detector(rule, found)
+
+
+def _check_statistics(found: FeatureStatistics, width: int) -> None:
+    """Refuse arrays that don't fit together, or features of another width than the model's."""
+    shapes = found.means.shape, found.directions.shape, found.variances.shape
+    if [len(shape) for shape in shapes] != [2, 2, 1] or {shapes[0][1], shapes[1][1]} != {width}:
+        raise ValueError(f"arrays of the shapes {shapes}, the model has {width} features")
+    if not shapes[0][0] or shapes[1][0] != shapes[2][0]:
+        raise ValueError(f"{shapes[1][0]} directions with {shapes[2][0]} variances about {shapes[0][0]} means")
+    arrays = (found.means, found.directions, found.variances)
+    if any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in arrays):
+        raise ValueError("numbers that are not finite, or no numbers")
+    if not (found.variances > 0).all() or not 0 < found.rest < np.inf:
+        raise ValueError("variances that are not above 0")
 
 
 def _normalise(features: Floats) -> NDArray[np.float64]:

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, NodePath, get_value
-from imagetune.recipe.problems import format_path, format_value, join_first_words, suggest_known_word
+from imagetune.recipe.problems import (
+    format_path,
+    format_value,
+    join_first_words,
+    parse_path,
+    suggest_known_word,
+)
 from imagetune.recipe.sections.search import ChoiceSpace, IntSpace, Space, Value, find_index
 
 Spaces = Mapping[NodePath, Space]
@@ -19,6 +25,8 @@ _INDEX = re.compile(r"\[(\d+)\]")
 
 def find_conditions(spaces: Spaces, path: NodePath) -> Conditions:
     """Return the conditions of a search space by path, from spaces that `check_conditions` has passed."""
+    if not spaces[path].when:
+        return {}
     found = {_find(spaces, name): wanted for name, wanted in spaces[path].when.items()}
     return {parent: wanted for parent, wanted in found.items() if parent is not None}
 
@@ -72,13 +80,14 @@ def find_activating_values(spaces: Spaces, path: NodePath, value: Value) -> dict
     Where its conditions allow several values of another space, its default is taken if it is one of them, else the
     first.
     """
-    settings = {path: value}
-    for parent, wanted in find_conditions(spaces, path).items():
-        fallback = spaces[parent].fallback
-        settings = {
-            **find_activating_values(spaces, parent, fallback if _is_among(wanted, fallback) else wanted[0]),
-            **settings,
-        }
+    settings, waiting = {path: value}, [path]
+    while waiting:
+        for parent, wanted in find_conditions(spaces, waiting.pop(0)).items():
+            # Each is asked once: conditions of conditions would otherwise be followed along every way through them.
+            if parent not in settings:
+                fallback = spaces[parent].fallback
+                settings[parent] = fallback if _is_among(wanted, fallback) else wanted[0]
+                waiting.append(parent)
     return settings
 
 
@@ -160,9 +169,7 @@ def _find_cycles(spaces: Spaces, path: NodePath, document: Document) -> Iterator
 
 
 def _describe_value(document: Document, name: str) -> str:
-    value = get_value(
-        document.root, tuple(int(part) if part.isdigit() else part for part in _drop_brackets(name).split("."))
-    )
+    value = get_value(document.root, parse_path(name))
     return "is not a search space" if value is None else f"is {format_value(value)}, not a search space"
 
 

@@ -6,6 +6,7 @@ expand aliases without bound; only its event parser is used here.
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from imagetune.errors import RecipeError
 NodePath = tuple[str | int, ...]
 
 # A recipe takes a page. The bounds keep a hostile file, such as one of aliases of aliases, from exhausting memory.
-MAX_CHARACTERS = 1_000_000
+MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 MAX_DEPTH = 40
 
@@ -25,7 +26,9 @@ _NULLS = {"", "~", "null", "Null", "NULL"}
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 # YAML 1.2 would read 00123 as a number; as a label it is text, and no one writes a quantity like that.
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_OTHER_INT = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+# Of at most 64 bits, too: a longer one stays text.
+_OTHER_INT = re.compile(r"0o[0-7]{1,21}|0x[0-9a-fA-F]{1,16}")
+_IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SPECIAL_FLOAT = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _TAG = "tag:yaml.org,2002:"
@@ -92,6 +95,17 @@ class _Open:
     anchor: str | None
     first_node: int
     key: str | None = None
+    # Levels of mappings and lists inside it, as far as it has been read.
+    levels: int = 0
+
+
+@dataclass(frozen=True)
+class _Anchored:
+    """A value with an anchor, the number of values in it, and the levels of mappings and lists that it has."""
+
+    value: Any
+    nodes: int = 1
+    levels: int = 0
 
 
 @dataclass
@@ -100,7 +114,7 @@ class _Builder:
 
     name: str
     stack: list[_Open] = field(default_factory=list)
-    anchors: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    anchors: dict[str, _Anchored] = field(default_factory=dict)
     locations: dict[NodePath, Location] = field(default_factory=dict)
     nodes: int = 0
     root: Any = None
@@ -114,6 +128,17 @@ class _Builder:
         self.nodes += nodes
         if self.nodes > MAX_NODES:
             raise self.make_error(mark, f"more than {MAX_NODES} values (aliases counted as often as they are used)")
+
+    def check_depth(self, mark: Any, levels: int) -> None:
+        """Check that so many levels of mappings and lists fit into those that are open, and note them there."""
+        if len(self.stack) + levels > MAX_DEPTH:
+            raise self.make_error(mark, f"nested deeper than {MAX_DEPTH} levels (those of aliases are counted, too)")
+        for above, one in enumerate(reversed(self.stack)):
+            one.levels = max(one.levels, above + levels)
+
+    def check_text(self, event: yaml.ScalarEvent) -> None:
+        if problem := find_text_problem(event.value):
+            raise self.make_error(event.start_mark, problem)
 
     def place(self, mark: Any, value: Any) -> NodePath:
         """Put a value into the innermost open mapping or list and return its path."""
@@ -150,12 +175,13 @@ class _Builder:
 
     def scalar(self, event: Any) -> None:
         self.count(event.start_mark, 1)
+        self.check_text(event)
         if self.wants_key():
             self.take_key(event)
             return
         value = self.resolve(event)
         if event.anchor:
-            self.anchors[event.anchor] = (value, 1)
+            self.anchors[event.anchor] = _Anchored(value)
         self.place(event.start_mark, value)
 
     def resolve(self, event: yaml.ScalarEvent) -> Any:
@@ -174,8 +200,7 @@ class _Builder:
             raise self.make_error(
                 event.start_mark, f"tag {event.tag!r} is not allowed", "a recipe holds plain values only"
             )
-        if len(self.stack) >= MAX_DEPTH:
-            raise self.make_error(event.start_mark, f"nested deeper than {MAX_DEPTH} levels")
+        self.check_depth(event.start_mark, 1)
         path = self.place(event.start_mark, value)
         self.stack.append(_Open(value, path, event.anchor, self.nodes))
 
@@ -183,16 +208,18 @@ class _Builder:
         done = self.stack.pop()
         if done.anchor:
             # Known only from its end on, so that no value can contain itself through an alias.
-            self.anchors[done.anchor] = (done.value, self.nodes - done.first_node + 1)
+            self.anchors[done.anchor] = _Anchored(done.value, self.nodes - done.first_node + 1, done.levels + 1)
 
     def alias(self, event: yaml.AliasEvent) -> None:
         if self.wants_key():
             raise self.make_error(event.start_mark, "an alias can't be a key")
         if event.anchor not in self.anchors:
             raise self.make_error(event.start_mark, f"alias *{event.anchor} has no anchor &{event.anchor} before it")
-        value, nodes = self.anchors[event.anchor]
-        self.count(event.start_mark, nodes)
-        self.place(event.start_mark, value)
+        anchored = self.anchors[event.anchor]
+        self.count(event.start_mark, anchored.nodes)
+        self.check_depth(event.start_mark, anchored.levels)
+        # A copy, because `-o` sets one key, and not every place that has the same alias.
+        self.place(event.start_mark, copy.deepcopy(anchored.value))
 
     def take(self, event: Any) -> None:
         match event:
@@ -258,6 +285,13 @@ def resolve_scalar(text: str) -> str | bool | int | float | None:
     return text
 
 
+def find_text_problem(text: str) -> str:
+    """Return what keeps a text from being written to a recipe, or used as a name; "" where nothing does."""
+    if not (found := _IMPOSSIBLE.search(text)):
+        return ""
+    return f"the text {text[:40]!a} has {found[0]!a}, which no file or name of ours can hold: expected Unicode text"
+
+
 def get_value(node: Any, path: NodePath, absent: Any = None) -> Any:
     """Return the value at a path of keys and indices; ``absent`` where there is none."""
     for part in path:
@@ -269,8 +303,10 @@ def get_value(node: Any, path: NodePath, absent: Any = None) -> Any:
 
 
 def _feed(builder: _Builder, text: str) -> None:
-    if len(text) > MAX_CHARACTERS:
-        raise RecipeError(f"has {len(text)} characters, the most is {MAX_CHARACTERS}", where=builder.name)
+    if len(text) > MAX_BYTES:
+        raise RecipeError(f"it has {len(text):,} characters, and the most is {MAX_BYTES:,}", where=builder.name)
+    if problem := find_text_problem(text):
+        raise RecipeError(problem, where=_place(builder.name, text, _IMPOSSIBLE))
     # libyaml's parser is much faster, but not every platform's wheel of PyYAML has it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -284,8 +320,24 @@ def _feed(builder: _Builder, text: str) -> None:
         raise RecipeError(
             problem, where=f"{builder.name}:{mark.line + 1}:{mark.column + 1}" if mark else builder.name, hint=hint
         ) from error
-    except yaml.YAMLError as error:
+    except yaml.reader.ReaderError as error:
+        what = f"the character {chr(error.character)!a} can't stand in YAML"
+        hint = 'write it in quotes as "\\x1b", if it is meant'
+        raise RecipeError(
+            what, where=_place(builder.name, text, yaml.reader.Reader.NON_PRINTABLE), hint=hint
+        ) from error
+    # The parser in Python lets a ValueError out for a character beyond Unicode.
+    except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"not YAML: {' '.join(str(error).split())}", where=builder.name) from error
+
+
+def _place(name: str, text: str, pattern: re.Pattern[str]) -> str:
+    """Return ``name:line:column`` of the first match of a pattern in a text."""
+    found = pattern.search(text)
+    if found is None:
+        return name
+    start = text.rfind("\n", 0, found.start()) + 1
+    return f"{name}:{text.count(chr(10), 0, found.start()) + 1}:{found.start() - start + 1}"
 
 
 def _line(text: str, index: int) -> str:

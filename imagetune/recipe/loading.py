@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +14,24 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from imagetune.core import run_files
-from imagetune.core.files import expand_home, find_spelling
+from imagetune.core.files import find_spelling, read_bounded_text
+from imagetune.core.path_names import find_path_problem
+from imagetune.core.secrets import HIDDEN, redact_text, redact_uri
 from imagetune.errors import RecipeError
 from imagetune.recipe.conditions import check_conditions, settle_conditions
-from imagetune.recipe.document import Document, NodePath, get_value, parse_document, parse_value
+from imagetune.recipe.document import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    Document,
+    NodePath,
+    find_text_problem,
+    get_value,
+    parse_document,
+    parse_value,
+)
 from imagetune.recipe.plain_values import convert_to_plain_values, normalize_texts
 from imagetune.recipe.presets import StagesError, expand_stages
-from imagetune.recipe.problems import build_recipe_error, format_path, format_value
+from imagetune.recipe.problems import build_recipe_error, format_path, format_value, parse_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.search import Space
 from imagetune.recipe.source_kinds import TABLE_SUFFIXES
@@ -82,9 +94,7 @@ class LoadedRecipe:
         except RecipeError as error:
             if not _DOTTED.fullmatch(error.where):
                 raise
-            parts = re.findall(r"\w+", error.where)
-            path = tuple(int(part) if part.isdigit() else part for part in parts)
-            raise self.error(path, error.what, hint=error.hint) from error
+            raise self.error(parse_path(error.where), error.what, hint=error.hint) from error
 
     def error(self, path: NodePath, what: str, *, hint: str = "") -> RecipeError:
         """Return an error about the value at a path, with its ``file:line:column``."""
@@ -126,6 +136,8 @@ def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe
 def _read_source(source: RecipeSource) -> tuple[Document, Path]:
     """Return a recipe's raw values with their locations, and the folder that its relative paths start from."""
     if isinstance(source, (str, Path)):
+        if problem := find_path_problem(source):
+            raise RecipeError(problem, where="recipe")
         path = Path(source)
         if path.is_dir() or path.suffix.lower() in TABLE_SUFFIXES:
             return _build_default_document(path), path.absolute().parent
@@ -146,12 +158,15 @@ def _build_default_document(source: Path) -> Document:
         raise RecipeError("is a run folder, neither a recipe nor a folder of images", where=str(source), hint=hint)
     # The folder's own name, which `.` and `..` don't show.
     place = Path(_normalise_path(source.absolute()))
+    # recipe.yaml of the run names it.
+    if problem := find_text_problem(str(place)):
+        raise RecipeError(problem, where=str(source), hint="rename it, or give a link to it")
     return Document("", {"name": build_name(place), "data": {"source": str(place)}}, {})
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bounded_text(path, max_bytes=MAX_BYTES)
     except FileNotFoundError as error:
         hint = "`imagetune recipe list` shows the recipes that are shipped, `imagetune recipe copy` copies one"
         raise RecipeError("no such file or folder", where=str(path), hint=hint) from error
@@ -171,7 +186,8 @@ def _validate(document: Document, folder: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(normalize_texts(document.root))
     except ValidationError as error:
-        raise build_recipe_error(error, document, Recipe) from error
+        # Not `from error`: pydantic's text shows the values, and with them a password.
+        raise build_recipe_error(error, document, Recipe) from None
     return _with_absolute_paths(recipe, document, folder)
 
 
@@ -181,7 +197,11 @@ def _with_absolute_paths(recipe: Recipe, document: Document, folder: Path) -> Re
     def locate(place: str, *at: str) -> str:
         # What was typed after -o was completed by the shell, and starts where that is.
         start = Path.cwd() if document.is_overridden(at) else folder
-        return _normalise_path(start / expand_home(place))
+        # Not expanduser of pathlib, which fails for a user that doesn't exist.
+        located = start / os.path.expanduser(place)  # noqa: PTH111
+        if problem := find_path_problem(located):
+            raise RecipeError(problem, where=f"{document.where(at)} {format_path(at)}".strip())
+        return _normalise_path(located)
 
     def absolute(run: str, *at: str) -> str:
         return run if run.startswith(("runs:/", "models:/")) else locate(run, *at)
@@ -219,20 +239,33 @@ def _parse_overrides(overrides: Overrides) -> Iterator[tuple[NodePath, Any, str]
     """Yield path, value and location (for messages) of each override."""
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
-            yield _key_path(key), convert_to_plain_values(value, name=key), key
+            yield _key_path(key, key), convert_to_plain_values(value, name=key), key
         return
     for text in overrides:
-        where = f"-o {text}"
         key, equals, written = text.partition("=")
+        where = f"-o {_describe_override(text)}"
         if not equals or not key.strip():
             raise RecipeError("expected KEY=VALUE, such as -o train.batch_size=64", where=where)
-        yield _key_path(key), parse_value(written, name=where), where
+        yield _key_path(key, where), parse_value(written, name=where), where
 
 
-def _key_path(key: str) -> NodePath:
-    # Messages write train.stages[0].epochs, so that is accepted beside train.stages.0.epochs.
-    parts = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
-    return tuple(int(part) if part.isdigit() else part for part in parts)
+def _describe_override(text: str) -> str:
+    """Return an override as messages show it, without a password."""
+    key, equals, written = text.partition("=")
+    if key.strip().startswith("tracking"):
+        # Whatever stands there, also with a colon in place of the sign or without the scheme.
+        written = HIDDEN if "@" in written else written
+        key = redact_uri(key)
+    return redact_text(f"{key}{equals}{written}")
+
+
+def _key_path(key: str, where: str) -> NodePath:
+    path = parse_path(key)
+    if problem := find_text_problem(key):
+        raise RecipeError(problem, where=where)
+    if len(path) > MAX_DEPTH:
+        raise RecipeError(f"the key has {len(path)} parts, and the most is {MAX_DEPTH}", where=where)
+    return path
 
 
 def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document) -> None:
@@ -244,10 +277,12 @@ def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document
         last = depth == len(path) - 1
         if isinstance(node, list):
             if not isinstance(part, int) or part >= len(node):
-                problem = f"{format_path(path[:depth])} has items 0 to {len(node) - 1}, not {part!r}"
+                problem = f"{format_path(path[:depth])} has items 0 to {len(node) - 1}, not {format_value(part)}"
                 raise RecipeError(problem, where=document.where(path))
         elif not isinstance(node, dict):
-            problem = f"{format_path(path[:depth])} is the value {node!r}, which has no key {part!r}"
+            problem = (
+                f"{format_path(path[:depth])} is the value {format_value(node)}, which has no key {format_value(part)}"
+            )
             raise RecipeError(problem, where=document.where(path))
         else:
             part = str(part)  # noqa: PLW2901  (a class called 3 is a key, not an index)

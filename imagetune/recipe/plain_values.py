@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from imagetune.errors import RecipeError
-from imagetune.recipe.document import MAX_DEPTH
+from imagetune.recipe.document import MAX_DEPTH, find_text_problem
 from imagetune.recipe.problems import format_value
 
 
@@ -27,6 +27,8 @@ def convert_to_plain_values(value: Any, *, name: str, depth: int = 0) -> Any:
     """
     if depth > MAX_DEPTH:
         raise RecipeError(f"nested deeper than {MAX_DEPTH} levels", where=name)
+    if isinstance(value, str) and (problem := find_text_problem(value)):
+        raise RecipeError(problem, where=name)
     if isinstance(value, Mapping):
         return {
             _key(key, name): convert_to_plain_values(inner, name=f"{name}.{key}" if name else str(key), depth=depth + 1)
@@ -38,14 +40,16 @@ def convert_to_plain_values(value: Any, *, name: str, depth: int = 0) -> Any:
             for index, inner in enumerate(value)
         ]
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return convert_to_plain_values(os.fspath(value), name=name, depth=depth)
     # NumPy's scalars and arrays, without importing it for them.
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _key(key: Any, name: str) -> str:
     # A class that is called 3 has that name in a file, too.
-    if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
+    if isinstance(key, str):
+        return str(convert_to_plain_values(key, name=name))
+    if isinstance(key, int) and not isinstance(key, bool):
         return str(key)
     raise RecipeError(f"{format_value(key)} can't be a key: expected text", where=name or "recipe")
 

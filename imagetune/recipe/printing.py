@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter
 
+from imagetune.core.secrets import redact_text, redact_uri
+from imagetune.core.text import CONTROLS
 from imagetune.recipe.document import NodePath, get_value
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.presets import PRESETS
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.sections.base import Epochs, Positive
 from imagetune.recipe.sections.search import Space
 
 # Sections and top-level keys in which a search space makes no sense: a trial can't change them.
@@ -25,17 +29,26 @@ _BARE_NAMES = (
     *(("TrainConfig", key) for key in ("optimizer", "loss", "mix", "average")),
 )
 ABSENT = "(absent)"
+# What a terminal would obey; line breaks and tabs are the text's own.
+_HIDDEN = re.compile(f"(?![\n\t]){CONTROLS.pattern}")
 
 
 def list_recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as plain JSON values, every default included."""
-    return recipe.model_dump(mode="json")
+    """Return the recipe as plain JSON values, every default included, without the secrets of its tracking server.
+
+    Whatever is shown, written or sent of a recipe comes from here; the recipe itself keeps them.
+    """
+    values = recipe.model_dump(mode="json")
+    tracking = values["tracking"]
+    if tracking["uri"] is not None:
+        tracking["uri"] = redact_uri(tracking["uri"])
+    tracking["tags"] = {redact_text(name): redact_text(text) for name, text in tracking["tags"].items()}
+    return values
 
 
 def format_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML that reads back to an equal recipe."""
-    # Unsorted, so that keys keep the schema's order in place of the alphabet's.
-    return yaml.safe_dump(list_recipe_values(recipe), sort_keys=False, allow_unicode=True, width=120)
+    return _dump(list_recipe_values(recipe))
 
 
 def format_searchable_recipe(loaded: LoadedRecipe) -> str:
@@ -48,7 +61,26 @@ def format_searchable_recipe(loaded: LoadedRecipe) -> str:
             section |= {key: value for key, value in written.items() if key == "stages" or key not in section}
     for path, space in loaded.spaces.items():
         get_value(values, path[:-1])[path[-1]] = space.model_dump(mode="json", exclude_unset=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    return _dump(values)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writer of YAML that puts texts with control characters into double quotes, which alone have escapes."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Return the node of a text."""
+        hidden = _HIDDEN.search(data)
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if hidden else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def _dump(values: Mapping[str, Any]) -> str:
+    # Unsorted, so that keys keep the schema's order in place of the alphabet's.
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    # PyYAML writes some as they are, such as those that turn the direction of text; they are in quotes now.
+    return _HIDDEN.sub(lambda found: f"\\U{ord(found[0]):08x}", text)
 
 
 def flatten_values(values: Any, path: NodePath = ()) -> Iterator[tuple[str, Any]]:
@@ -136,14 +168,10 @@ def _allow_presets(properties: dict[str, Any]) -> None:
     kept: dict[str, Any] = {key: stages.pop(key) for key in ("title", "description") if key in stages}
     stages.pop("default", None)
     properties["stages"] = {**kept, "anyOf": [{"enum": list(PRESETS)}, stages]}
-    epochs: dict[str, Any] = {
-        "description": "Number of epochs of each stage of a preset.",
-        "type": "integer",
-        "minimum": 1,
-    }
-    properties["epochs"] = _allow_space(epochs)
+    epochs = "Number of epochs of each stage of a preset."
+    properties["epochs"] = _allow_space({"description": epochs, **TypeAdapter(Epochs).json_schema()})
     head_rate = "Peak learning rate of the head in a preset; other stages get a share of it."
-    properties["learning_rate"] = _allow_space({"description": head_rate, "type": "number"})
+    properties["learning_rate"] = _allow_space({"description": head_rate, **TypeAdapter(Positive).json_schema()})
     solve = "Whether a preset solves its head (auto, unless a learning rate is given) or trains it (false)."
     properties["solve"] = {"description": solve, "enum": ["auto", True, False]}
 

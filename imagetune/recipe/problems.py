@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import types
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -10,6 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from imagetune.core.secrets import redact_text, redact_uri
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, NodePath
@@ -28,6 +31,8 @@ _ALIASES = {
     "options": "values",
 }
 _MANY = 12
+# An index in a key such as train.stages.0.epochs. A class that is called 007 has that name, and no number.
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def build_recipe_error(error: ValidationError, document: Document, root: type[BaseModel]) -> RecipeError:
@@ -82,10 +87,30 @@ def format_path(path: NodePath) -> str:
     return text
 
 
+def parse_path(text: str) -> NodePath:
+    """Return the path that a dotted key such as ``train.stages[0].epochs`` or ``train.stages.0.epochs`` names."""
+    parts = re.sub(r"\[([0-9]+)\]", r".\1", text.strip()).split(".")
+    return tuple(int(part) if _INDEX.fullmatch(part) else part for part in parts)
+
+
 def format_value(value: Any) -> str:
-    """Return a value as a recipe spells it, shortened to 60 characters."""
-    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    """Return a value as a recipe spells it, shortened to 60 characters and without the secrets of addresses."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(_clip(value))
+    # Before it is shortened: half an address would not be known for one.
+    text = redact_text(text)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _clip(value: Any) -> Any:
+    """Return a value, or the beginning of one that would take long to write out in full."""
+    if isinstance(value, str):
+        return value[:100]
+    # More digits than Python writes out.
+    if isinstance(value, int) and abs(value) > 10**60:
+        return math.inf if value > 0 else -math.inf
+    if isinstance(value, dict):
+        return {_clip(key): _clip(inner) for key, inner in islice(value.items(), 20)}
+    return [_clip(inner) for inner in value[:20]] if isinstance(value, (list, tuple)) else value
 
 
 def _strip_union_branches(finding: Mapping[str, Any], root: Any) -> NodePath:
@@ -126,7 +151,8 @@ def _build_error(
             return RecipeError(str(problem), where=where)
     wanted = " or ".join(dict.fromkeys(describe_expectation(finding) for finding in findings))
     hint = _suggest_literal(findings) or _suggest_keys(path, findings, root)
-    return RecipeError(f"{format_value(first['input'])} is wrong: expected {wanted}", where=where, hint=hint)
+    shown = format_value(_hide_address(first["input"]) if path[:1] == ("tracking",) else first["input"])
+    return RecipeError(f"{shown} is wrong: expected {wanted}", where=where, hint=hint)
 
 
 def describe_expectation(finding: Mapping[str, Any]) -> str:
@@ -151,10 +177,21 @@ def describe_expectation(finding: Mapping[str, Any]) -> str:
             return "a list"
         case "too_short":
             return f"a list of at least {context['min_length']}"
+        case "too_long":
+            return f"a list of at most {context['max_length']}"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" | "multiple_of":
             return _describe_bound(finding["type"], context)
     text = str(finding["msg"])
     return text[0].lower() + text[1:]
+
+
+def _hide_address(value: Any) -> Any:
+    """Return what stands in the place of an address, which may have lost its scheme, without a password."""
+    if isinstance(value, dict):
+        return {_hide_address(key): _hide_address(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [*map(_hide_address, value)]
+    return redact_uri(value) if isinstance(value, str) else value
 
 
 def _describe_bound(kind: str, context: Mapping[str, Any]) -> str:
@@ -166,7 +203,8 @@ def _describe_bound(kind: str, context: Mapping[str, Any]) -> str:
         "multiple_of": ("a multiple of", "multiple_of"),
     }
     word, key = words[kind]
-    return f"{word} {context[key]}"
+    bound = context[key]
+    return f"{word} {bound:,}" if isinstance(bound, int) else f"{word} {bound}"
 
 
 def _suggest_literal(findings: list[Mapping[str, Any]]) -> str:
@@ -184,7 +222,8 @@ def _suggest_keys(path: NodePath, findings: Iterable[Mapping[str, Any]], root: t
         if finding["type"] in ("model_type", "model_attributes_type"):
             keys = list(dict.fromkeys(_list_keys(root, path)))
             return f"its keys are {join_first_words(keys)}"
-        if finding["type"] == "dict_type" and isinstance(finding["input"], str):
+        # A word; an address, too, would be written out here.
+        if finding["type"] == "dict_type" and isinstance(finding["input"], str) and finding["input"].isidentifier():
             return f"write `{finding['input']}: {{}}`"
     return ""
 

@@ -26,6 +26,8 @@ _KINDS: dict[str, type[BaseModel]] = {
     "int": IntSpace,
     "choice": ChoiceSpace,
 }
+# More than anybody searches; what each depends on is followed through all of them.
+_MAX_SPACES = 64
 # An error message about a section with more search spaces doesn't list all their defaults.
 _MAX_DEFAULTS = 4
 _KEYS = {key for kind in _KINDS.values() for key in kind.model_fields}
@@ -86,6 +88,9 @@ def take_spaces(document: Document) -> dict[NodePath, Space]:
             return [visit(value, (*path, index)) for index, value in enumerate(node)]
         return node
 
+    if len(found := list(find_spaces(document.root))) > _MAX_SPACES:
+        what = f"{len(found):,} search spaces, and the most is {_MAX_SPACES}"
+        raise RecipeError(what, where=f"{document.where(found[-1])} {format_path(found[-1])}".strip())
     taken = visit(document.root, ())
     if errors:
         raise errors[0].with_also(tuple(errors[1:]))

@@ -9,8 +9,8 @@ EXPECTED = (
     "expected `none`, `all`, `last N blocks`, `last N%`, or names of blocks or layers "
     "(`block5`, `conv5_*`; see `imagetune model layers BACKBONE`)"
 )
-_LAST_BLOCKS = re.compile(r"last (?:(\d+) )?blocks?")
-_LAST_PERCENT = re.compile(r"last (\d+(?:\.\d+)?) ?%")
+_LAST_BLOCKS = re.compile(r"last (?:([0-9]{1,6}) )?blocks?")
+_LAST_PERCENT = re.compile(r"last ([0-9]{1,9}(?:\.[0-9]{1,9})?) ?%")
 _NAME = re.compile(r"[\w.*?\[\]/-]+")
 
 

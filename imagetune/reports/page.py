@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, TemplateRuntimeError, UndefinedError
+from jinja2.utils import missing
 
 from imagetune.core.files import write_text
 from imagetune.evaluation.comparison.document import format_p_value
 from imagetune.recipe.metrics import METRICS, format_metric_value, format_number
+
+
+class _MissingError(UndefinedError, LookupError):
+    """A value that a template shows is missing: a `LookupError`, as it would be in code."""
+
+
+class _Missing(StrictUndefined):
+    """A missing value in a template."""
+
+    def __init__(
+        self,
+        hint: str | None = None,
+        obj: Any = missing,
+        name: str | None = None,
+        exc: type[TemplateRuntimeError] = _MissingError,
+    ) -> None:
+        # Jinja states its own kind of error in places.
+        super().__init__(hint, obj, name, _MissingError if exc is UndefinedError else exc)
 
 
 # Cached, as it keeps the templates that it has compiled: folds and trials have a page each.
@@ -27,7 +47,7 @@ def html_environment(*packages: str) -> Environment:
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "imagetune.reports")]),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=_Missing,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,15 +19,25 @@ from typing import Any, Literal
 import psutil
 
 from imagetune.core import run_files
-from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
+from imagetune.core.documents import read_document
+from imagetune.core.files import (
+    append_json_line,
+    convert_disk_errors,
+    format_json,
+    overwrite_in_place,
+    write_json,
+    write_text,
+)
+from imagetune.core.leftovers import list_leftovers, name_temporary
+from imagetune.core.run_documents import STATUS
 from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import format_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.tracking.address import redact_uri
 
 RUNS = "runs"
 State = Literal["running", "finished", "failed", "killed"]
+_SHORT_ERROR = 500
 # Packages whose versions can change what a run computes; lock.json records those that are installed.
 _PACKAGES = (
     DISTRIBUTION,
@@ -142,14 +155,28 @@ class RunFolder:
     def write_status(
         self, state: State, *, stage: str = "", epoch: int = 0, step: int = 0, error: str | None = None
     ) -> None:
-        """Replace status.json, with the id of this process."""
+        """Replace status.json, with the id of this process; on a full disk it is overwritten where it lies.
+
+        Raises:
+            ResourceError: It can't be written either way.
+        """
         # The process id lets others tell a running run from one that was killed, which can't say so itself.
         status = {"state": state, "stage": stage, "epoch": epoch, "step": step, "error": error, "pid": os.getpid()}
-        write_json(self.status, status)
+        try:
+            write_json(self.status, status)
+        except ResourceError:
+            # Not atomic, and still better than a dead run that calls itself running. Short, to fit into its one block.
+            if not any(
+                overwrite_in_place(self.status, format_json(status | {"error": short}))
+                for short in (error and error[:_SHORT_ERROR], None)
+            ):
+                raise
 
     def read_status(self) -> dict[str, Any]:
-        """Return the content of status.json; empty where there is none."""
-        return read_json_or_empty(self.status)
+        """Return the content of status.json; empty where there is none, or none that imagetune has written."""
+        with contextlib.suppress(ModelFileError):
+            return read_document(self.status, STATUS)
+        return {}
 
     def write_evaluation(self, document: Mapping[str, Any]) -> None:
         """Replace evaluation.json by a document of JSON values."""
@@ -183,7 +210,7 @@ def check_run_place(run_dir: Path | None) -> None:
         place = place.parent
     try:
         # Permission bits say too little: root may write anywhere but on a read-only disk. So it is tried.
-        Path(tempfile.mkdtemp(dir=place, prefix=".tmp-")).rmdir()
+        Path(tempfile.mkdtemp(dir=place, prefix=name_temporary())).rmdir()
     except OSError as error:
         hint = "choose another place with --run-dir"
         what = f"the run folder can't be made here: {error.strerror}"
@@ -210,16 +237,13 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     _claim(folder)
     # Status before recipe: from here on, whoever looks in finds a run with a process.
     folder.write_status("running")
-    write_recipe(recipe, folder.recipe)
+    try:
+        write_recipe(recipe, folder.recipe)
+    except BaseException as error:
+        with suppress(ResourceError):
+            folder.write_status("failed", error=str(error))
+        raise
     return folder
-
-
-def remove_password(recipe: Recipe) -> Recipe:
-    """Return the recipe without the password in the address of its tracking server."""
-    if recipe.tracking.uri is None:
-        return recipe
-    tracking = recipe.tracking.model_copy(update={"uri": redact_uri(recipe.tracking.uri)})
-    return recipe.model_copy(update={"tracking": tracking})
 
 
 def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> None:
@@ -232,7 +256,7 @@ def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> 
     """
     # One line each: a line break in a name would end the comment and become YAML.
     comment = "".join(f"# {' '.join(line.split())}\n" for line in heading)
-    write_text(path, comment + format_recipe(remove_password(recipe)))
+    write_text(path, comment + format_recipe(recipe))
 
 
 def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
@@ -253,7 +277,47 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     if not (folder.model / "manifest.json").is_file() and (trained or not folder.read_status()):
         hint = f"train it again in a new folder: imagetune fit {folder.recipe}" if folder.recipe.is_file() else ""
         raise ModelFileError(f"has no trained model ({describe_state(folder)})", where=str(path), hint=hint)
+    refuse_links_out(path)
+    with contextlib.suppress(OSError):
+        for leftover in find_leftovers(folder):
+            remove_path(leftover)
     return folder
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse a run folder in which a link leads out of it: what is written there later would be written elsewhere.
+
+    Raises:
+        ModelFileError: There is such a link, in the folder or in one of its folders.
+    """
+    root = folder.resolve()
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
+        for path in place.iterdir():
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                hint = "put what it leads to in its place, or remove it"
+                raise ModelFileError("is a link out of the run folder: refused", where=str(path), hint=hint)
+
+
+def find_leftovers(folder: RunFolder) -> list[Path]:
+    """Return the temporary files that killed processes have left in a run folder; none in any other folder."""
+    if not folder.status.is_file() or is_in_progress(folder):
+        return []
+    predictions = folder.path / run_files.PREDICTIONS
+    places = (folder.path, folder.checkpoints, folder.model, predictions, folder.path / run_files.PLOTS)
+    # A link may lead to anywhere, to images for example.
+    return [path for place in places if place.is_dir() and not place.is_symlink() for path in list_leftovers(place)]
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it.
+
+    Raises:
+        OSError: It can't be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def build_lock_document(
@@ -287,11 +351,14 @@ def build_lock_document(
 def _claim(folder: RunFolder) -> None:
     """Make this process the only writer of a folder; exclusive creation of a file decides between two of them."""
     try:
-        with folder.status.open("x", encoding="utf-8") as file:
+        with convert_disk_errors(folder.path), folder.status.open("x", encoding="utf-8") as file:
             # Never empty, as whoever looks in this moment expects JSON.
             file.write("{}")
-    except FileExistsError as error:
-        raise _build_occupied_error(folder) from error
+    except ResourceError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise _build_occupied_error(folder) from error
+        folder.status.unlink(missing_ok=True)
+        raise
 
 
 def _build_occupied_error(folder: RunFolder) -> CheckpointError:

@@ -8,7 +8,6 @@ that is asked for.
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from typing import Literal
 from imagetune.core import run_files
 from imagetune.core.files import convert_disk_errors
 from imagetune.errors import ModelFileError
-from imagetune.run_folder.folder import RunFolder, is_in_progress
+from imagetune.run_folder.folder import RunFolder, find_leftovers, is_in_progress, remove_path
 
-What = Literal["checkpoints", "interrupted attempts", "model", "whole run"]
+What = Literal["checkpoints", "interrupted attempts", "leftovers", "model", "whole run"]
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,7 @@ def remove(removals: Iterable[Removal]) -> None:
     for removal in removals:
         for path in removal.paths:
             with convert_disk_errors(path):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                remove_path(path)
 
 
 def _search(place: Path, *, models: bool, unfinished: bool, inside: str | None) -> Iterator[Removal]:
@@ -154,6 +150,10 @@ def _look_at(run: RunFolder, state: str, *, models: bool, inside: str | None) ->
     for path, what in ((run.checkpoints, "checkpoints"), (run.path / run_files.INTERRUPTED, "interrupted attempts")):
         if ended and path.is_dir() and not path.is_symlink():
             yield Removal(run.path, what, (path,))  # type: ignore[arg-type]  # both are texts of What
+    # Those in folders that go as a whole go with them.
+    going = {run.checkpoints} if ended else set()
+    if left := [path for path in find_leftovers(run) if path.parent not in going]:
+        yield Removal(run.path, "leftovers", tuple(left))
     if models and state == "finished" and (held := [path for path in (run.keras_file, run.model) if path.exists()]):
         yield Removal(run.path, "model", tuple(held))
 

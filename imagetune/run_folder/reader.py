@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from imagetune.core.files import read_json_lines, read_json_object
+from imagetune.core import run_documents as shapes
+from imagetune.core.documents import read_document, read_document_lines
+from imagetune.core.files import read_bounded_text
 from imagetune.data.sources.labels import build_label_rule
+from imagetune.data.splits.splits import read_split_rows
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.source_kinds import TABLE_SUFFIXES
-from imagetune.run_folder.folder import RunFolder
+from imagetune.run_folder.folder import RunFolder, refuse_links_out
 
+_MAX_TEXT_BYTES = 16 << 20
 # The names of splits in files, and those on pages.
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -94,61 +97,44 @@ def read_run(folder: Path) -> RunFiles:
     """Return the contents of a run folder.
 
     Raises:
-        ModelFileError: It has no recipe.yaml, so it is no run folder, or a JSON file in it is corrupted.
+        ModelFileError: It has no recipe.yaml, so it is no run folder, or a file in it isn't what imagetune writes.
         RecipeError: Its recipe can't be read.
+        DataError: Its splits.csv isn't what imagetune writes.
     """
     run = RunFolder(folder.absolute())
     if not run.recipe.is_file():
         hint = "give a run folder such as runs/NAME-TIME-ID"
         raise ModelFileError(f"is no run folder: it has no {run.recipe.name}", where=str(folder), hint=hint)
+    refuse_links_out(run.path)
     return RunFiles(
         folder=run.path,
         recipe=load_recipe(run.recipe).recipe,
-        recipe_text=run.recipe.read_text(encoding="utf-8"),
-        status=read_json(run.status),
-        lock=read_json(run.lock),
+        recipe_text=read_bounded_text(run.recipe, max_bytes=_MAX_TEXT_BYTES),
+        status=read_document(run.status, shapes.STATUS),
+        lock=read_document(run.lock, shapes.LOCK),
         epochs=read_epochs(run.metrics),
-        stages=_read_lines(run.stages),
-        evaluation=read_json(run.evaluation),
-        audit=read_json(run.audit),
-        tracking=read_json(run.tracking),
-        soup=read_json(run.soup),
-        rows=_read_rows(run.splits),
+        stages=read_document_lines(run.stages, shapes.STAGE),
+        evaluation=read_evaluation(run.evaluation),
+        audit=read_document(run.audit, shapes.AUDIT),
+        tracking=read_document(run.tracking, shapes.TRACKING),
+        soup=read_document(run.soup, shapes.SOUP),
+        rows=list(read_split_rows(run.splits)) if run.splits.exists() else [],
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty where there is no such file.
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """Return the content of evaluation.json; empty where there is no such file.
 
     Raises:
-        ModelFileError: The file is corrupted.
+        ModelFileError: It isn't what imagetune writes.
     """
-    try:
-        return read_json_object(path)
-    except ValueError as error:
-        raise ModelFileError(f"is not JSON: {error}", where=str(path), hint="the file is corrupted") from error
+    return read_document(path, shapes.EVALUATION)
 
 
 def read_epochs(path: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl; none where there is no such file.
 
     Raises:
-        ModelFileError: The file is corrupted.
+        ModelFileError: The file isn't what imagetune writes.
     """
-    return _read_lines(path)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return read_json_lines(path)
-    except ValueError as error:
-        what = f"has a line that is not JSON: {error}"
-        raise ModelFileError(what, where=str(path), hint="the file is corrupted") from error
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    # A path on Linux need not be UTF-8; surrogates bring its bytes through unchanged.
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+    return read_document_lines(path, shapes.EPOCH)

@@ -6,10 +6,11 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 from imagetune.core.files import read_json_lines, write_text
+from imagetune.core.secrets import redact_text
 from imagetune.errors import CheckpointError, ImagetuneError, StoppedError
 from imagetune.run_folder.folder import RunFolder, State, suggest_continuation
 from imagetune.training.setup.events import EpochRecord, FeaturesDone, Listener, StageJudged, StageStarted, StepDone
@@ -26,7 +27,9 @@ def record_failure(folder: RunFolder) -> Iterator[None]:
     except BaseException as error:
         # BaseException, as Ctrl-C is no Exception.
         _add_continuation(folder, error)
-        folder.write_status(get_failure_state(error), error=str(error) or type(error).__name__)
+        # What can't be written must not hide why the run ended.
+        with suppress(OSError, ImagetuneError):
+            folder.write_status(get_failure_state(error), error=str(error) or type(error).__name__)
         raise
 
 
@@ -124,15 +127,22 @@ class RunRecorder:
         self.listener.epoch_done(record)
 
     def end(self, state: State, error: BaseException | None = None) -> None:
-        """Write the final status, and the traceback of an error to debug.log."""
-        if error is not None:
-            _add_continuation(self.folder, error)
-        text = None if error is None else str(error) or type(error).__name__
-        if error is not None:
-            lines = traceback.format_exception(error)
-            self.folder.debug_log.write_text("".join(lines), encoding="utf-8")
-        self.folder.write_status(state, stage=self.stage, epoch=self.epoch, step=self.step, error=text)
+        """Write the final status, then the traceback of an error to debug.log, as far as the disk takes them.
 
-    def _write(self) -> None:
+        Raises:
+            ResourceError: There is no error to record, and the status can't be written.
+        """
+        if error is None:
+            self._write(state)
+            return
+        _add_continuation(self.folder, error)
+        # A full disk may be what has ended the run: it must not hide that, nor keep the log from being tried.
+        with suppress(OSError, ImagetuneError):
+            self._write(state, redact_text(str(error)) or type(error).__name__)
+        with suppress(OSError):
+            log = redact_text("".join(traceback.format_exception(error)))
+            self.folder.debug_log.write_text(log, encoding="utf-8", errors="backslashreplace")
+
+    def _write(self, state: State = "running", error: str | None = None) -> None:
         self._last_write = time.monotonic()
-        self.folder.write_status("running", stage=self.stage, epoch=self.epoch, step=self.step)
+        self.folder.write_status(state, stage=self.stage, epoch=self.epoch, step=self.step, error=error)

@@ -12,7 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from imagetune.core.files import compute_file_sha256, read_json_or_empty
+from imagetune.core.documents import read_document
+from imagetune.core.files import compute_file_sha256
+from imagetune.core.run_documents import LOCK
 from imagetune.core.text import format_count, format_list, format_set_difference
 from imagetune.data.audit.near_duplicates import find_near_duplicates
 from imagetune.data.sources.records import Record
@@ -51,8 +53,12 @@ class Member:
 
     @cached_property
     def lock(self) -> dict[str, Any]:
-        """The content of lock.json; empty without one."""
-        return read_json_or_empty(self.folder.lock)
+        """The content of lock.json; empty without one.
+
+        Raises:
+            ModelFileError: It isn't what imagetune writes.
+        """
+        return read_document(self.folder.lock, LOCK)
 
     @property
     def hashes(self) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import psutil
 
-from imagetune.core.files import read_json_or_empty, replace_atomically, write_json
+from imagetune.core.files import read_json_or_empty, replace_atomically, require_free_disk, write_json
 from imagetune.core.messages import Say
+from imagetune.core.stopping import check_stop, hold_stops, prefer_stop
 from imagetune.data.check_document import build_audit_document
 from imagetune.data.splits.splits import Splits, write_splits_csv
-from imagetune.errors import ImagetuneError
+from imagetune.errors import StoppedError
 from imagetune.evaluation.document import list_failed_requirements
 from imagetune.evaluation.metrics.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions
@@ -84,7 +87,8 @@ def start_run(
     """Make a run's folder and keep its status up to date: running in the block, then finished, failed or killed.
 
     An exception that ends the block is recorded in status.json, with its traceback in debug.log. What MLflow lacks by
-    then is sent before the block is left.
+    then is sent before the block is left. A signal that comes before the state is ``finished`` ends the run; a later
+    one leaves it finished and ends the command.
 
     Args:
         recipe: The resolved recipe.
@@ -99,27 +103,48 @@ def start_run(
     Raises:
         CheckpointError: The folder holds a run already.
         ResourceError: The disk is full.
+        StoppedError: A signal was received.
     """
+    check_stop()
     folder = create_run_folder(recipe, run_dir)
     say("run folder", str(folder.path))
     run = Run(folder, recipe, listener or SilentListener())
     try:
         yield run
+        check_stop()
         # Before the pages, which show the state.
         run.recorder.end("finished")
         if pages:
-            write_pages(folder)
+            with hold_stops():
+                write_pages(folder)
     # Also for Ctrl-C, which is no Exception: status.json must not say that the run goes on.
-    except BaseException as error:
+    except BaseException as raised:
+        error = prefer_stop(raised)
         run.recorder.end(get_failure_state(error), error)
         if pages:
-            # The report of a failed run helps to see why; a full disk must not hide what went wrong first.
-            with contextlib.suppress(OSError, ImagetuneError):
+            # The report of a failed run helps to see why; nothing may hide what went wrong first.
+            with contextlib.suppress(Exception), hold_stops():
                 write_pages(folder)
+        if error is not raised:
+            raise error from raised
         raise
     finally:
         if run.tracker is not None:
             finish_tracking(run.tracker, say)
+    _note_late_stop(folder)
+
+
+def _note_late_stop(folder: RunFolder) -> None:
+    """Say of a stop that was asked for after a run's end that this run is complete.
+
+    Raises:
+        StoppedError: A signal was received.
+    """
+    try:
+        check_stop()
+    except StoppedError as stop:
+        stop.where, stop.hint = str(folder.path), "this run is finished and complete"
+        raise
 
 
 def finish_tracking(tracker: Tracker, say: Say) -> None:
@@ -278,6 +303,9 @@ def write_model(
     )
     # Which layers a stage froze matters to that stage alone: whoever opens the file in Keras can train all of it.
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
+    # Where memory is short Keras writes HDF5 to the disk first, which crashes the process when that becomes full.
+    size = 4 * sum(math.prod(weight.shape) for weight in model.weights)
+    require_free_disk(folder.path, size if psutil.virtual_memory().available > 4 * size else 2 * size)
     # A kill or a full disk must not leave half a file under the name of the model.
     with replace_atomically(folder.keras_file) as temporary:
         model.save(temporary)

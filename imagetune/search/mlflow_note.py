@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import stdev
+from urllib.parse import quote
 
 from imagetune.core import run_files
 from imagetune.core.files import read_json_object
+from imagetune.core.text import escape_markdown, format_code
 from imagetune.recipe.problems import format_path
 from imagetune.search.proposers.finalists import Candidate
 from imagetune.search.records.trial import Trial
@@ -45,7 +47,10 @@ def format_search_note(folder: Path, candidates: Sequence[Candidate], *, trials:
 
 def describe_settings(trial: Trial) -> str:
     """Return the searched settings of a trial as Markdown: ``train.batch_size`` 32, and so on."""
-    return ", ".join(f"`{format_path(path)}` {format_value(value)}" for path, value in trial.values.items())
+    return ", ".join(
+        f"{format_code(format_path(path))} {escape_markdown(format_value(value))}"
+        for path, value in trial.values.items()
+    )
 
 
 def _metric(candidate: Candidate) -> str:
@@ -57,7 +62,10 @@ def _metric(candidate: Candidate) -> str:
 
 
 def _settings(trial: Trial) -> str:
-    rows = [f"| `{format_path(path)}` | {_cell(format_value(value))} |" for path, value in trial.values.items()]
+    rows = [
+        f"| {format_code(format_path(path))} | {escape_markdown(format_value(value))} |"
+        for path, value in trial.values.items()
+    ]
     return "\n".join(["| setting | value |", "| --- | --- |", *rows]) if rows else ""
 
 
@@ -76,7 +84,8 @@ def _test(best: Path) -> str:
     if not tracked.get("run_id"):
         return table
     # The fragment alone stays with the server, under whatever address the page was opened.
-    place = f"#/experiments/{tracked.get('experiment_id')}/runs/{tracked['run_id']}"
+    ids = (quote(str(tracked.get(key)), safe="") for key in ("experiment_id", "run_id"))
+    place = "#/experiments/{}/runs/{}".format(*ids)
     return f"{table}\n\n[Open the winner's run, which has the model]({place})".strip()
 
 
@@ -84,18 +93,16 @@ def _remarks(folder: Path) -> str:
     """Return the remarks of the search's report; empty while the search runs."""
     if read_json_object(folder / run_files.STATUS).get("state") not in _ENDED:
         return ""
-    return "\n\n".join(f"**{remark.title}.** {remark.text}" for remark in list_remarks(read_search(folder)))
+    return "\n\n".join(
+        f"**{escape_markdown(remark.title)}.** {escape_markdown(remark.text)}"
+        for remark in list_remarks(read_search(folder))
+    )
 
 
 def _next(candidates: Sequence[Candidate], objective: str) -> str:
     rows = [
-        f"| {one.trial.trial_id} | {one.mean:.4f} | {len(one.objectives)} | {_cell(describe_settings(one.trial))} |"
+        f"| {one.trial.trial_id} | {one.mean:.4f} | {len(one.objectives)} | {describe_settings(one.trial)} |"
         for one in candidates
     ]
     head = [f"| next best trial | validation {objective} | seeds | settings |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *rows]) if rows else ""
-
-
-def _cell(text: str) -> str:
-    # A bar would end the cell, and a line break the table.
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,15 +11,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from imagetune.core import run_files
+from imagetune.core.documents import read_document
 from imagetune.core.files import convert_disk_errors, write_json
+from imagetune.core.run_documents import LOCK
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.data.splits.splits import format_relative_path, write_splits_csv
-from imagetune.errors import CheckpointError
+from imagetune.data.splits.splits import format_relative_path, read_split_rows, write_splits_csv
+from imagetune.errors import CheckpointError, DataError, ModelFileError
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, compare_recipes
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RUNS, RunFolder, build_lock_document
+from imagetune.run_folder.folder import RUNS, RunFolder, build_lock_document, refuse_links_out
 from imagetune.runs.prepare import Data
 from imagetune.search.records.journal import Event, Proposed
 
@@ -39,12 +40,14 @@ def check_resumable(run_dir: Path | None) -> Path:
 
     Raises:
         CheckpointError: No folder is named, or there is no search in it.
+        ModelFileError: A link leads out of it.
     """
     if run_dir is None:
         raise CheckpointError("--resume needs the run folder of a search", hint=_suggest_run_dir())
     if not (run_dir / run_files.SEARCH).is_file():
         hint = "leave out --resume to start one there" if not run_dir.exists() else "name the folder of a search"
         raise CheckpointError("there is no search to go on with", where=str(run_dir), hint=hint)
+    refuse_links_out(run_dir)
     return run_dir
 
 
@@ -174,18 +177,16 @@ def read_recorded_images(folder: RunFolder) -> dict[str, Image]:
     """
     source = Path(load_recipe(folder.recipe).recipe.data.source)
     try:
-        hashes = json.loads((folder.path / run_files.LOCK).read_text(encoding="utf-8"))["images"]
-        with folder.splits.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        hashes = read_document(folder.lock, LOCK)["images"]
         return {
             row["path"]: Image((row["label"], row["group"]), row["split"], _hash_of(row["path"], source, hashes))
-            for row in rows
+            for row in read_split_rows(folder.splits)
         }
-    except OSError as error:
-        raise CheckpointError(f"{error.strerror}", where=str(error.filename), hint=_LOST_IMAGES) from error
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        what = f"its splits.csv or lock.json can't be read: {error!r}"
-        raise CheckpointError(what, where=str(folder.path), hint=_LOST_IMAGES) from error
+    except KeyError as error:
+        what = "has no images" if folder.lock.exists() else "No such file or directory"
+        raise CheckpointError(what, where=str(folder.lock), hint=_LOST_IMAGES) from error
+    except (DataError, ModelFileError) as error:
+        raise CheckpointError(error.what, where=error.where, hint=_LOST_IMAGES) from error
 
 
 def _hash_of(path: str, source: Path, hashes: Mapping[str, str]) -> str:

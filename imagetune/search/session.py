@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagetune.core import run_files
@@ -15,9 +15,10 @@ from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource
 from imagetune.recipe.printing import format_searchable_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder.folder import RunFolder, check_run_place, create_run_folder, remove_password
+from imagetune.run_folder.folder import RunFolder, create_run_folder
 from imagetune.run_folder.recorder import record_failure
 from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.runs.checks.start import check_start
 from imagetune.runs.prepare import Data, read_data
 from imagetune.runs.run import finish_tracking
 from imagetune.search.block_checks import check_blocks
@@ -123,7 +124,7 @@ def search(
     if resume:
         check_resumable(run_dir)
     else:
-        check_run_place(run_dir)
+        check_start(run_dir, loaded.recipe.tracking)
     # Before the images are read: the forkserver imports Keras meanwhile, and a cluster that isn't there is reported at
     # once.
     prepare_executor(loaded.recipe)
@@ -254,7 +255,7 @@ def _open_records(loaded: LoadedRecipe, data: Data, folder: RunFolder) -> _Recor
     check_journal(folder, past)
     record_images(folder, loaded.recipe, data, begun=bool(past))
     # The recipe of this session replaces the former one: images may lie elsewhere now, more trials may be asked for.
-    write_text(folder.recipe, format_searchable_recipe(replace(loaded, recipe=remove_password(loaded.recipe))))
+    write_text(folder.recipe, format_searchable_recipe(loaded))
     # Written anew: a kill between the journal and the table leaves the table a line short.
     write_table(table, list_results(past))
     return _Records(folder, journal, table, past)

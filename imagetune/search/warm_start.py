@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core import run_files
-from imagetune.core.files import write_json
+from imagetune.core.documents import SURPRISES, read_document
+from imagetune.core.files import read_json, write_json
 from imagetune.core.messages import Say
+from imagetune.core.run_documents import SEARCH
 from imagetune.errors import CheckpointError, RecipeError
 from imagetune.recipe.conditions import is_active, sort_by_conditions
 from imagetune.recipe.document import NodePath, get_value
@@ -161,13 +163,13 @@ def read_warm_start(folder: Path) -> WarmStart:
     if not path.exists():
         return WarmStart()
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         known = [
             Known({tuple(at): value for at, value in each["values"]}, float(each["objective"]), each["source"])
             for each in found["known"]
         ]
         return WarmStart(tuple(found["sources"]), tuple(known))
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, *SURPRISES) as error:
         hint = "search again in another folder with --run-dir"
         raise CheckpointError(f"can't be read: {error!r}", where=str(path), hint=hint) from error
 
@@ -232,14 +234,10 @@ def _journal_hint(source: str) -> str:
 
 def _read_description(source: str, folder: Path) -> dict[str, Any]:
     path = folder / run_files.SEARCH
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         hint = "warm_start names the run folders of earlier searches, or their runs:/ID in MLflow"
-        raise CheckpointError(f"is no search: it has no {run_files.SEARCH}", where=source, hint=hint) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"can't be read: {error}", where=str(path), hint="leave it out of warm_start") from error
-    return found
+        raise CheckpointError(f"is no search: it has no {run_files.SEARCH}", where=source, hint=hint)
+    return read_document(path, SEARCH, error=CheckpointError)
 
 
 def _longest(candidates: Sequence[Candidate]) -> Iterator[Candidate]:

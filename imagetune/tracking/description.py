@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from imagetune.core.text import escape_markdown, format_code
 from imagetune.recipe.metrics import METRICS, fill_in
 from imagetune.tracking.content import Estimate, ImageSet
 
@@ -51,12 +52,12 @@ def read_verdict_title(evaluation: Mapping[str, Any]) -> str:
 def _state(status: Mapping[str, Any]) -> str:
     state = status.get("state")
     if state == "failed":
-        return f"**The run failed:** {status.get('error') or 'see debug.log in the run folder'}"
+        return f"**The run failed:** {escape_markdown(str(status.get('error') or 'see debug.log in the run folder'))}"
     # A search has no stage, nor has a run that was stopped before its first step.
     if state == "killed" and not status.get("stage"):
         return "**The run was stopped.**"
     if state == "killed":
-        return f"**The run was stopped** in stage `{status.get('stage')}`, epoch {status.get('epoch')}."
+        return f"**The run was stopped** in stage {format_code(str(status.get('stage')))}, epoch {status.get('epoch')}."
     return ""
 
 
@@ -81,7 +82,9 @@ def _interval(metric: Estimate) -> str:
 
 def _missed(evaluation: Mapping[str, Any]) -> str:
     missed = [requirement for requirement in evaluation.get("requirements") or () if not requirement.get("met")]
-    return "\n".join(f"**Requirement missed:** {requirement.get('message')}" for requirement in missed)
+    return "\n".join(
+        f"**Requirement missed:** {escape_markdown(str(requirement.get('message')))}" for requirement in missed
+    )
 
 
 def _folds(evaluation: Mapping[str, Any]) -> str:
@@ -97,24 +100,27 @@ def _folds(evaluation: Mapping[str, Any]) -> str:
 
 def _verdict(evaluation: Mapping[str, Any]) -> str:
     title, verdict = read_verdict_title(evaluation), evaluation.get("verdict") or {}
-    return f"**{title}.** {verdict.get('text', '')} {verdict.get('advice', '')}" if title else ""
+    said = escape_markdown(f"{verdict.get('text', '')} {verdict.get('advice', '')}")
+    return f"**{escape_markdown(title)}.** {said}" if title else ""
 
 
 def _model_and_images(recipe: Mapping[str, Any], images: ImageSet | None) -> str:
     model = recipe.get("model") or {}
     lines = []
     if model.get("backbone"):
-        lines.append(f"- Model: **{model['backbone']}**, weights {model.get('weights')}")
+        backbone, weights = escape_markdown(str(model["backbone"])), escape_markdown(str(model.get("weights")))
+        lines.append(f"- Model: **{backbone}**, weights {weights}")
     stages = (recipe.get("train") or {}).get("stages") or []
     lines += [
-        f"- Stage {stage.get('name')}: unfreeze {_plain(stage.get('unfreeze'))}, {_describe_steps(stage)}"
+        f"- Stage {escape_markdown(str(stage.get('name')))}: unfreeze {_plain(stage.get('unfreeze'))}, "
+        f"{escape_markdown(_describe_steps(stage))}"
         for stage in stages
         if isinstance(stage, Mapping)
     ]
     if images:
         counts = ", ".join(f"{images.counts[key]} {name}" for key, name in _SPLITS if images.counts.get(key))
         classes = f", {images.classes} classes" if images.classes else ""
-        lines.append(f"- Images: {images.name}{classes}; {counts}")
+        lines.append(f"- Images: {escape_markdown(images.name)}{classes}; {counts}")
     return "\n".join(lines)
 
 
@@ -125,4 +131,4 @@ def _describe_steps(stage: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+    return escape_markdown(", ".join(str(item) for item in value) if isinstance(value, list) else str(value))

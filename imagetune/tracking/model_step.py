@@ -8,6 +8,7 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.core.files import compute_file_sha256
+from imagetune.tracking.artifacts import open_artifacts
 from imagetune.tracking.content import FINAL_STATES, flatten_recipe, read_metric_lines, read_recipe, read_run_state
 from imagetune.tracking.one_copy import Copy
 from imagetune.tracking.packing import (
@@ -19,6 +20,7 @@ from imagetune.tracking.packing import (
     pack_model,
     read_model_info,
 )
+from imagetune.tracking.store import check_id, create_once
 
 HASH_TAG = "imagetune.sha256"
 """The tag of a logged model that imagetune made, with the SHA-256 of its model.keras."""
@@ -36,7 +38,8 @@ def _log_model(copy: Copy, digest: str) -> None:
     from mlflow.entities import LoggedModelOutput
 
     info = read_model_info(copy.run_dir)
-    model = _find_model(copy, digest) or _create_model(copy, digest)
+    model = create_once(lambda: _find_model(copy, digest), lambda: _create_model(copy, digest))
+    check_id(model.model_id, copy.uri)
     # An interrupted copy has left the model pending: its files are sent again, into the same model.
     if str(model.status) != "READY":
         _upload_model(copy, model, info)
@@ -74,11 +77,12 @@ def _upload_model(copy: Copy, model: Any, info: ModelInfo) -> None:
     with tempfile.TemporaryDirectory(prefix="imagetune-") as temporary:
         folder = Path(temporary) / "model"
         location = str(model.artifact_location)
+        artifacts = open_artifacts(copy.uri, location)
         pack_model(copy.run_dir, folder, info, model_id=model.model_id, run_id=copy.run_id, location=location)
         packed = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
         # MLmodel last: what is there with it is complete.
         for name, path in sorted({**packed, **dict(list_own_files(copy.run_dir))}.items(), reverse=True):
             if not (path.is_relative_to(copy.run_dir) and link_into_store(path, location, name)):
                 # One at a time: MLflow's thread pools would keep the process from ending when a server hangs.
-                copy.client.log_model_artifact(model.model_id, str(path), name.rpartition("/")[0] or None)
+                artifacts.log_artifact(str(path), name.rpartition("/")[0] or None)
             copy.tick()

@@ -19,12 +19,14 @@ class Copy:
 
     Attributes:
         run_dir: The run folder.
+        uri: Complete address of the store, secrets included.
         state: What is in MLflow already; steps change and save it.
         client: The connection.
         tick: Called after everything that came through.
     """
 
     run_dir: Path
+    uri: str
     state: TrackingState
     client: MlflowClient
     tick: Callable[[], None]

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagetune.core import run_files
+from imagetune.core.secrets import redact_uri
 from imagetune.errors import TrackingError
-from imagetune.tracking.address import redact_uri, resolve_uri
+from imagetune.tracking.address import resolve_uri
+from imagetune.tracking.artifacts import fetch_artifacts, open_artifacts
 from imagetune.tracking.model_step import HASH_TAG
 from imagetune.tracking.packing import ARTIFACTS, OWN_FOLDER
-from imagetune.tracking.store import is_absent, open_client, store_errors
+from imagetune.tracking.store import check_id, is_absent, open_client, store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +34,7 @@ _ENDING = "MLmodel"
 class _Place:
     """A logged model in MLflow and the run that it comes from; either may be unknown."""
 
-    run_id: str | None
+    run: Any
     model: Any
 
 
@@ -70,11 +72,11 @@ def resolve_run(run: str, *, uri: str | None = None, cache: Path | None = None) 
     with store_errors(store):
         place = _find(client, run, store)
         # The ids of both, as one run may have several models, and a registered model may have lost its run.
-        name = "-".join(part for part in (place.run_id, place.model and place.model.model_id) if part)
-        folder = (cache or locate_default_cache()) / name
+        ids = (place.run and place.run.info.run_id, place.model and place.model.model_id)
+        folder = (cache or locate_default_cache()) / "-".join(check_id(part, store) for part in ids if part)
         folder.mkdir(parents=True, exist_ok=True)
-        if place.run_id:
-            _fetch_documents(client, place.run_id, folder)
+        if place.run:
+            fetch_artifacts(open_artifacts(store, str(place.run.info.artifact_uri)), folder)
         if place.model:
             _fetch_model(place.model, folder, store, run)
     return folder
@@ -85,8 +87,8 @@ def _find(client: MlflowClient, uri: str, store: str) -> _Place:
 
     try:
         if match := _RUN.fullmatch(uri):
-            run_id = match["run"]
-            return _Place(run_id, _find_model(client, run_id))
+            run = client.get_run(match["run"])
+            return _Place(run, _find_model(client, run))
         if match := _LOGGED.fullmatch(uri):
             return _find_logged(client, match["model"])
         if match := _ALIAS.fullmatch(uri):
@@ -117,34 +119,26 @@ def _find_logged(client: MlflowClient, model_id: str) -> _Place:
         if not is_absent(error):
             raise
         run = None
-    return _Place(run.info.run_id if run else None, model)
+    return _Place(run, model)
 
 
-def _find_model(client: MlflowClient, run_id: str) -> Any:
+def _find_model(client: MlflowClient, run: Any) -> Any:
     """Return the run's latest complete model that imagetune logged, None without one."""
-    outputs = client.get_run(run_id).outputs
+    outputs = run.outputs
     models = [client.get_logged_model(output.model_id) for output in (outputs.model_outputs if outputs else ())]
     # A model without READY is one whose upload broke off.
     ours = [model for model in models if HASH_TAG in model.tags and str(model.status) == "READY"]
     return max(ours, key=lambda model: model.creation_timestamp, default=None)
 
 
-def _fetch_documents(client: MlflowClient, run_id: str, folder: Path) -> None:
-    for item in client.list_artifacts(run_id):
-        client.download_artifacts(run_id, item.path, str(folder))
-
-
 def _fetch_model(model: Any, folder: Path, store: str, uri: str) -> None:
-    from mlflow.artifacts import download_artifacts
-
     # A logged model never changes: what is complete here isn't asked for again.
     if (folder / _ENDING).exists():
         return
     # In the same folder, so that the moves below stay on one file system and are atomic.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as temporary:
-        fetched = Path(
-            download_artifacts(artifact_uri=str(model.artifact_location), dst_path=temporary, tracking_uri=store)
-        )
+        fetched = Path(temporary)
+        fetch_artifacts(open_artifacts(store, str(model.artifact_location)), fetched)
         if not (fetched / OWN_FOLDER / "manifest.json").exists():
             hint = "models that imagetune logs have one; other Keras models open with mlflow.keras.load_model"
             raise TrackingError(f"the model has no {OWN_FOLDER}/manifest.json", where=uri, hint=hint)

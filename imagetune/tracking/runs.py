@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagetune.core import run_files
+from imagetune.core.secrets import redact_uri
 from imagetune.core.version import read_version
 from imagetune.errors import TrackingError
 from imagetune.recipe.metrics import METRICS
-from imagetune.tracking.address import redact_uri
 from imagetune.tracking.content import clean_tags
 from imagetune.tracking.description import read_verdict_title
 from imagetune.tracking.state import TrackingState
-from imagetune.tracking.store import is_absent, locate_artifact_root
+from imagetune.tracking.store import check_id, create_once, is_absent, locate_artifact_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,16 +50,14 @@ def ensure_run(client: MlflowClient, run_dir: Path, uri: str, state: TrackingSta
         TrackingError: The run or the experiment was deleted by its users.
     """
     if state.run_id and (run := _find_run(client, uri, state.run_id)):
-        state.experiment_id = run.info.experiment_id
+        state.experiment_id = check_id(run.info.experiment_id, uri)
         return
     state.forget_run()
-    state.experiment_id = _ensure_experiment(client, uri, state.experiment)
-    # A process that was killed between the creation of the run and its note in tracking.json has left one with this
-    # key.
-    found = client.search_runs(
-        [state.experiment_id], f"tags.`{KEY_TAG}` = '{state.key}'", max_results=1, order_by=["attribute.start_time"]
-    )
-    state.run_id = found[0].info.run_id if found else _create_run(client, run_dir, state)
+    state.experiment_id = check_id(_ensure_experiment(client, uri, state.experiment), uri)
+    # A process that was killed between the creation of the run and its note in tracking.json, or a server whose answer
+    # was lost, has left one with this key.
+    made = create_once(lambda: _find_by_key(client, state), lambda: _create_run(client, run_dir, state))
+    state.run_id = check_id(made, uri)
 
 
 def build_view_page(experiment_id: str) -> str:
@@ -106,6 +104,17 @@ def _find_run(client: MlflowClient, uri: str, run_id: str) -> Run | None:
         hint = "restore it in MLflow, or delete tracking.json in the run folder and sync it as a new run"
         raise TrackingError(f"run {run_id} was deleted in MLflow", where=redact_uri(uri), hint=hint)
     return run
+
+
+def _find_by_key(client: MlflowClient, state: TrackingState) -> str | None:
+    """Return the id of the run that was created for this run folder; None without one."""
+    found = client.search_runs(
+        [state.experiment_id or "0"],
+        f"tags.`{KEY_TAG}` = '{state.key}'",
+        max_results=1,
+        order_by=["attribute.start_time"],
+    )
+    return str(found[0].info.run_id) if found else None
 
 
 def _ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:

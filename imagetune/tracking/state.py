@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from imagetune.core import run_files
+from imagetune.core.documents import read_document
 from imagetune.core.files import convert_disk_errors, write_json
+from imagetune.core.run_documents import TRACKING
 from imagetune.errors import TrackingError
 
 LOCK_NAME = ".tracking.lock"
@@ -75,15 +75,13 @@ def read_state(run_dir: Path) -> TrackingState | None:
     """
     path = run_dir / run_files.TRACKING
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        # Keys of another version are left out, not an error: tracking must not fail over them.
-        known = {item.name for item in fields(TrackingState)}
-        return TrackingState(**{name: value for name, value in values.items() if name in known})
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, AttributeError) as error:
+        values = read_document(path, TRACKING, error=TrackingError)
+    except TrackingError as error:
         hint = "delete it: the run is then found again in MLflow, or logged anew"
-        raise TrackingError(f"is corrupted: {error}", where=str(path), hint=hint) from error
+        raise TrackingError(f"is corrupted: {error.what}", where=str(path), hint=hint) from error
+    # Keys of another version are left out, not an error: tracking must not fail over them.
+    known = {item.name for item in fields(TrackingState)}
+    return TrackingState(**{name: value for name, value in values.items() if name in known}) if values else None
 
 
 def write_state(run_dir: Path, state: TrackingState) -> None:

@@ -6,10 +6,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from imagetune.core import run_files
 from imagetune.core.files import compute_file_sha256, read_json_object
+from imagetune.tracking.artifacts import open_artifacts
 from imagetune.tracking.content import (
     FINAL_STATES,
     MAX_TAG,
@@ -138,12 +140,14 @@ def send_lines(copy: Copy) -> int:
 
 def send_files(copy: Copy) -> int:
     """Send new and changed files of the run folder as artifacts."""
-    count = 0
-    for name, path in list_files(copy.run_dir):
-        folder = name.rpartition("/")[0] or None
-        send = _uploader(copy, path, folder)
-        count += copy.once(f"file {name}", compute_file_sha256(path), send)
-    return count
+    files = {name: (path, compute_file_sha256(path)) for name, path in list_files(copy.run_dir)}
+    new = {name: found for name, found in files.items() if copy.state.sent.get(f"file {name}") != found[1]}
+    if not new:
+        return 0
+    artifacts = open_artifacts(copy.uri, str(copy.client.get_run(copy.run_id).info.artifact_uri))
+    for name, (path, digest) in new.items():
+        copy.once(f"file {name}", digest, partial(artifacts.log_artifact, str(path), name.rpartition("/")[0] or None))
+    return len(new)
 
 
 def send_metrics(copy: Copy) -> int:
@@ -270,10 +274,6 @@ def count_pending(run_dir: Path, state: TrackingState) -> int:
     trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in read_trial_metrics(run_dir))
     rest = ("parameters" not in state.sent) + (state.sent.get("status") != read_run_state(run_dir))
     return lines + trials + files + waits + rest
-
-
-def _uploader(copy: Copy, path: Path, folder: str | None) -> Callable[[], None]:
-    return lambda: copy.client.log_artifact(copy.run_id, str(path), folder)
 
 
 def _mark(value: object) -> str:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from imagetune.core.secrets import redact_text, redact_uri
 from imagetune.errors import ImagetuneError, TrackingError
-from imagetune.tracking.address import is_http, redact_text, redact_uri, sqlite_path
+from imagetune.tracking.address import is_http, sqlite_path
+from imagetune.tracking.bounded_http import bound_requests, request_headers
 from imagetune.tracking.state import hold_file_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_Found = TypeVar("_Found")
 logger = logging.getLogger(__name__)
 
 # MLflow retries for 246 seconds by default. Training never waits for it, and what fails is tried again at the next
@@ -26,12 +30,14 @@ _SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 _NOISY_LOGGERS = ("mlflow", "alembic")
 # To connect and to answer: together below the 14 seconds after which required tracking gives up.
 _PROBE_SECONDS = (4.0, 8.0)
 _FIRST_START_SECONDS = 300.0
+_MAX_READ_TEXT = 10_000
+_ID = re.compile(r"[\w-]{1,128}")
 # A run or experiment that is not there, as MLflow's error codes call it.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
@@ -83,14 +89,17 @@ def open_client(uri: str, *, tick: Callable[[], None] = lambda: None) -> MlflowC
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into a TrackingError that shows no secrets."""
+    """Bound MLflow's requests in the block, and turn whatever it raises into a TrackingError that shows no secrets."""
     try:
-        yield
+        with bound_requests():
+            yield
     except ImagetuneError:
         raise
     # Stores and artifact plugins raise the errors of their own libraries: SQL, HTTP, S3, Azure and others.
     except Exception as error:  # noqa: BLE001
-        text = redact_text(" ".join(str(error).split()), uri)
+        # A server's words may hold whatever a terminal obeys.
+        printable = "".join(letter if letter.isprintable() else " " for letter in str(error)[:_MAX_READ_TEXT])
+        text = redact_text(" ".join(printable.split()), uri)
         logger.debug("MLflow failed: %s: %s", type(error).__name__, text)
         raise TrackingError(_shortened(text) or type(error).__name__, where=redact_uri(uri)) from None
 
@@ -98,6 +107,34 @@ def store_errors(uri: str) -> Iterator[None]:
 def is_absent(error: Exception) -> bool:
     """Return whether an MLflow error says that a run, model or experiment doesn't exist."""
     return getattr(error, "error_code", None) in _ABSENT
+
+
+def check_id(value: object, uri: str) -> str:
+    """Return an id from a store, which names folders and parts of addresses.
+
+    Raises:
+        TrackingError: It has other letters than MLflow's ids.
+    """
+    text = str(value)
+    if not _ID.fullmatch(text):
+        raise TrackingError(
+            f"the store answers with the id {text[:100]!r}", where=redact_uri(uri), hint="check the server"
+        )
+    return text
+
+
+def create_once(find: Callable[[], _Found | None], create: Callable[[], _Found]) -> _Found:
+    """Return what ``find`` finds, or else what ``create`` creates, also where only the answer to that was lost."""
+    found = find()
+    if found is not None:
+        return found
+    try:
+        return create()
+    except Exception:
+        # The server may have done it and died, or the network: a second attempt would make a second one.
+        if (found := find()) is None:
+            raise
+        return found
 
 
 def locate_artifact_root(uri: str) -> str | None:
@@ -117,7 +154,7 @@ def _probe(uri: str) -> None:
     import requests
 
     try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS, stream=True).close()
+        request_headers(f"{uri.rstrip('/')}/health", _PROBE_SECONDS)
     except requests.exceptions.SSLError:
         # MLflow has certificate settings of its own; the server is there.
         return
@@ -125,7 +162,8 @@ def _probe(uri: str) -> None:
         raise TrackingError(
             "the MLflow server does not answer", where=redact_uri(uri), hint="check the address and the server"
         ) from None
-    except requests.exceptions.RequestException as error:
+    # An address that is no host's name, such as one with an empty part, is a mistake of another kind to urllib3.
+    except (requests.exceptions.RequestException, ValueError) as error:
         reason = "refused the connection" if "refused" in str(error).lower() else "can't be reached"
         raise TrackingError(
             f"the MLflow server {reason}", where=redact_uri(uri), hint="check the address and that it runs"

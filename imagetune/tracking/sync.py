@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from imagetune.core import run_files
+from imagetune.core.secrets import redact_uri
 from imagetune.errors import TrackingError
 from imagetune.recipe.sections.tracking import TrackingConfig
-from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
+from imagetune.tracking.address import is_http, resolve_experiment, resolve_uri
 from imagetune.tracking.content import read_metric_lines, read_recipe
 from imagetune.tracking.one_copy import Copy
 from imagetune.tracking.runs import ensure_run
@@ -201,7 +202,7 @@ class Syncer:
             TrackingError: The store can't be reached, or refuses.
         """
         self._note_lines()
-        copy = Copy(self.run_dir, self.state, self.connect(), self.tick)
+        copy = Copy(self.run_dir, self.uri, self.state, self.connect(), self.tick)
         with store_errors(self.uri):
             ensure_run(copy.client, self.run_dir, self.uri, self.state)
             self.ready = True

@@ -7,24 +7,25 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
+from imagetune.core.secrets import redact_uri
 from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.recipe.sections.tracking import TrackingConfig
-from imagetune.tracking.address import redact_uri, resolve_uri
+from imagetune.tracking.address import is_http, resolve_uri
+from imagetune.tracking.bounded_http import BYTES_PER_SECOND, get_traffic
 from imagetune.tracking.plugin_trackers import PluginTrackers
+from imagetune.tracking.required import REQUIRED_WITHIN_SECONDS, build_required_error
 from imagetune.tracking.state import read_state, write_state
 from imagetune.tracking.sync import Children, Syncer, build_first_state, run_lock
 from imagetune.tracking.system import SystemSampler
 
 logger = logging.getLogger("imagetune.tracking")
 
-# The 15 seconds that a required server is given, less the time to report that it didn't answer.
-REQUIRED_WITHIN_SECONDS = 14.0
-"""How long a recipe that requires tracking waits for its server."""
 PATIENCE_SECONDS = 8.0
-"""How long the end of a run waits for a store that doesn't move."""
+"""How long the end of a run waits for a store that doesn't move, and for a server in all."""
 # Between attempts: a server that restarts is found soon, one that is down isn't asked every few seconds.
 _RETRY_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 _LOOK_SECONDS = 0.1
@@ -88,6 +89,15 @@ def _start_copying(
         return None
     write_state(run_dir, state)
     return Syncer(run_dir, uri, state, children=children)
+
+
+class _Progress(NamedTuple):
+    """What the copying thread has done: steps, processor seconds, bytes sent, and whether it waits for a server."""
+
+    steps: int
+    cpu: float
+    sent: int
+    waiting: bool
 
 
 class Tracker:
@@ -165,8 +175,7 @@ class Tracker:
         except TrackingError as error:
             self._closing.set()
             self._poked.set()
-            hint = "start the server, or set tracking.required to false to keep the records in the run folder"
-            raise TrackingError(f"tracking is required, but: {error.what}", where=error.where, hint=hint) from None
+            raise build_required_error(error) from None
 
     def _await_connection(self, timeout_seconds: float) -> None:
         if self._syncer is None:
@@ -183,7 +192,8 @@ class Tracker:
         """Send the remaining records and stop; return what could not be sent.
 
         Args:
-            timeout_seconds: How long to wait without any progress; as long as there is some, it waits on.
+            timeout_seconds: How long to wait without any progress; as long as there is some, it waits on. Of a server
+                only what is sent to it is progress.
 
         Returns:
             What was not sent and how to send it later; None when everything was.
@@ -215,16 +225,25 @@ class Tracker:
             return "records"
 
     def _wait_while_moving(self, thread: threading.Thread, patience_seconds: float) -> None:
-        last, moved_at = self._progress(thread), time.monotonic()
-        while not self._done.wait(_LOOK_SECONDS) and thread.is_alive():
-            steps, cpu = self._progress(thread)
-            if steps != last[0] or cpu - last[1] > _BUSY_CPU_SECONDS:
-                last, moved_at = (steps, cpu), time.monotonic()
-            elif time.monotonic() - moved_at > patience_seconds:
-                return
+        """Wait for the last copy, as long as it moves.
 
-    def _progress(self, thread: threading.Thread) -> tuple[int, float]:
-        return self._steps, _cpu_seconds(thread)
+        A store on this machine is given time again with everything that came through. The waits for a server count
+        together, so that one that answers slowly, or for ever, holds up the end for no longer than a dead one.
+        """
+        waited, last = 0.0, self._progress(thread)
+        remote = self._syncer is not None and is_http(self._syncer.uri)
+        while waited <= patience_seconds and not self._done.wait(_LOOK_SECONDS) and thread.is_alive():
+            now = self._progress(thread)
+            if not remote and now.steps != last.steps:
+                waited = 0.0
+            # Reading an endless answer takes processor time, too.
+            elif now.cpu - last.cpu <= _BUSY_CPU_SECONDS or now.waiting:
+                waited = max(0.0, waited + _LOOK_SECONDS - (now.sent - last.sent) / BYTES_PER_SECOND)
+            last = now
+
+    def _progress(self, thread: threading.Thread) -> _Progress:
+        traffic = get_traffic(thread)
+        return _Progress(self._steps, _cpu_seconds(thread), traffic.sent, traffic.waiting)
 
     def _step(self) -> None:
         self._steps += 1

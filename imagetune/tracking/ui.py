@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO, Any
 
+from imagetune.core.secrets import redact_text, redact_uri
 from imagetune.errors import RecipeError, TrackingError
-from imagetune.tracking.address import is_http, redact_text, redact_uri, resolve_uri, sqlite_path
+from imagetune.tracking.address import is_http, resolve_uri, sqlite_path
 from imagetune.tracking.runs import VIEW_TAG, build_view_page
 from imagetune.tracking.store import locate_artifact_root, prepare_environment
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imagetune.core.csv_tables import write_csv
 from imagetune.core.files import (
     append_json_line,
     compute_file_sha256,
     convert_disk_errors,
+    overwrite_in_place,
     parse_json,
     read_bounded_bytes,
     read_bounded_text,
@@ -17,11 +19,11 @@ from imagetune.core.files import (
     read_json_object,
     read_json_or_empty,
     replace_atomically,
-    write_csv,
     write_json,
     write_text,
 )
 from imagetune.errors import ResourceError
+from tests.conftest import fill_disk
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -177,3 +179,14 @@ def test_only_regular_files_are_documents(tmp_path):
 def test_json_that_would_break_its_reader_is_a_value_error(content, what):
     with pytest.raises(ValueError, match=what):
         parse_json(content)
+
+
+def test_a_file_is_overwritten_in_the_room_that_it_has_or_left_as_it_was(small_disk):
+    path = small_disk / "status.json"
+    path.write_text("old")
+    fill_disk(small_disk)
+    assert overwrite_in_place(path, '{"state": "failed"}')
+    assert path.read_text() == '{"state": "failed"}'
+    assert not overwrite_in_place(path, "x" * 10_000)
+    assert path.read_text() == '{"state": "failed"}'
+    assert not overwrite_in_place(small_disk / "nosuch", "text")

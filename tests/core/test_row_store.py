@@ -4,11 +4,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from imagetune.core.row_store import MemoryRows, compute_row_key, find_cache_root, open_rows
+from imagetune.core.row_store import MemoryRows, compute_row_key, find_cache_root, measure_free_disk, open_rows
+from tests.conftest import fill_disk
 
 ABOUT = {"kind": "images", "size": 4}
 SHAPE = (2, 3)
@@ -225,3 +227,28 @@ def test_other_rows_of_a_table_are_made_meanwhile(table):
 
     with table("a").making(keys("a"), check), table("b").making(keys("b"), check):
         pass
+
+
+def test_a_full_disk_means_no_table(small_disk):
+    fill_disk(small_disk)
+    assert open_rows(ABOUT, keys("a", "b"), SHAPE, "<f4", budget_bytes=MUCH, root=small_disk / "cache") is None
+
+
+def test_rows_that_a_full_disk_does_not_take_can_be_kept_in_memory(small_disk):
+    names = [str(number) for number in range(40)]
+    shape = (1024,)
+    rows = open_rows(ABOUT, keys(*names), shape, "<f4", budget_bytes=MUCH, root=small_disk / "cache")
+    rows.keep_overflow()
+    fill_disk(small_disk, free_bytes=8 * 4096)
+    for position in range(len(names)):
+        rows.put(position, np.full(shape, position, np.float32))
+    assert rows.there().all()
+    assert rows.take(np.arange(40))[:, 0].tolist() == list(range(40))
+    later = open_rows(ABOUT, keys(*names), shape, "<f4", budget_bytes=MUCH, root=small_disk / "cache")
+    assert later is None or not later.there().all()
+
+
+@pytest.mark.parametrize("place", ["/tmp/" + "x" * 300, "/dev/null/cache", "/nonexistent/cache"])
+def test_a_place_that_no_cache_can_be_in_means_no_table(place):
+    assert measure_free_disk(Path(place)) >= 0
+    assert open_rows(ABOUT, keys("a"), SHAPE, "<f4", budget_bytes=MUCH, root=Path(place, "\0")) is None

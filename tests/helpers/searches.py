@@ -176,7 +176,8 @@ def _write_trial(folder, result, rng):
         value = (result.objective or 0.3) * (1 - 0.5 * math.exp(-epoch / 2)) + 0.003 * float(rng.normal())
         metrics = {"loss": 1.5 - value, "f1": value, "accuracy": value}
         stage = "head" if epoch <= EPOCHS // 2 else "top"
-        append_json_line(folder / "metrics.jsonl", {"stage": stage, "epoch": epoch, "train": metrics, "val": metrics})
+        line = {"stage": stage, "epoch": epoch, "step": 10 * epoch, "train": metrics, "val": metrics}
+        append_json_line(folder / "metrics.jsonl", line | {"learning_rate": 1e-3, "images_per_second": 100.0})
 
 
 def _write_best(folder):

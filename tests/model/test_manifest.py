@@ -10,13 +10,14 @@ import pytest
 from tiny_backbones import TINY
 
 from imagetune.core.files import compute_file_sha256
-from imagetune.errors import DivergedError, ModelFileError
+from imagetune.errors import DivergedError, ModelFileError, ResourceError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
 from imagetune.model.manifest import load_model, save_model, update_manifest
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.sections.data import ImageSettings
 from imagetune.recipe.sections.model import HeadConfig, ModelConfig
+from tests.conftest import fill_disk
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -97,6 +98,15 @@ def test_weights_that_are_not_finite_are_never_saved(build, tmp_path):
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("free", [0, 20_000, 60_000])
+def test_a_disk_that_becomes_full_is_an_error_and_leaves_nothing(build, small_disk, free):
+    fill_disk(small_disk, free_bytes=free)
+    with pytest.raises(ResourceError, match="No space left on device"):
+        write(build(TINY, 32), small_disk / "run" / "model")
+    assert set(names_in(small_disk)) <= {"filling", "run"}
+    assert not (small_disk / "run").exists() or not list((small_disk / "run").iterdir())
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, tiny):
     place = tmp_path_factory.mktemp("saved") / "model"
@@ -143,6 +153,9 @@ def test_corrupted_folders_are_refused(folder):
         ({"config": {"backbone": "vgg16", "weights": "random", "evil": 1}}, "config.evil"),
         ({"config": {"backbone": "os.system"}}, "unknown backbone 'os.system'"),
         ({"config": {"backbone": "vgg16"}}, "layers of imagetune are in the file"),
+        ({"config": {"backbone": "vgg16", "head": {"hidden": [8] * 200_000}}}, "config.head.hidden"),
+        ({"config": {"backbone": "vgg16", "head": {"hidden": [10**9]}}}, "config.head.hidden.0"),
+        ({"max_pixels": 10**18}, "max_pixels"),
         ({"image": {"height": 8, "width": 8, "resize": "pad", "background": [0, 0, 0]}}, "takes images of at least 32"),
     ],
 )
@@ -181,7 +194,7 @@ def test_text_is_not_a_manifest(folder):
 
 
 def test_a_head_that_the_weights_are_too_few_for_takes_no_memory(folder):
-    change(folder, config={"backbone": TINY, "head": {"hidden": [2_000_000_000, 2_000_000_000]}})
+    change(folder, config={"backbone": TINY, "head": {"hidden": [16_384, 16_384]}})
     refused(folder, "its head is larger than")
 
 

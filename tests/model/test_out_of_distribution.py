@@ -3,6 +3,7 @@ import pytest
 from scipy.special import logsumexp
 from sklearn.covariance import LedoitWolf
 
+from imagetune.core.files import compute_file_sha256
 from imagetune.errors import ModelFileError
 from imagetune.model.out_of_distribution import (
     STATISTICS,
@@ -73,14 +74,14 @@ def test_statistics_come_back_as_they_were_written(tmp_path):
     features = np.random.default_rng(0).normal(size=(30, 8))
     statistics = feature_statistics(features, np.arange(30) % 2)
     digest = write_statistics(statistics, tmp_path)
-    detector = read_detector(tmp_path, _rule(statistics_sha256=digest))
+    detector = read_detector(tmp_path, _rule(statistics_sha256=digest), width=8, outputs=2)
     scores = detector.scores(features, "single_label")
     assert (scores == statistics.distances(features)).all()
     assert (detector.flagged(scores) == (scores > 4)).all()
 
 
 def test_energy_needs_no_file(tmp_path):
-    detector = read_detector(tmp_path, _rule(score="energy", threshold=-1.0))
+    detector = read_detector(tmp_path, _rule(score="energy", threshold=-1.0), width=8, outputs=2)
     assert detector == Detector(_rule(score="energy", threshold=-1.0))
     assert detector.flagged(detector.scores(np.array([[0.0, 0.0], [3.0, 0.0]]), "single_label")).tolist() == [
         True,
@@ -90,10 +91,45 @@ def test_energy_needs_no_file(tmp_path):
 
 def test_missing_and_replaced_statistics_are_refused(tmp_path):
     with pytest.raises(ModelFileError, match="missing"):
-        read_detector(tmp_path, _rule(statistics_sha256="0" * 64))
+        read_detector(tmp_path, _rule(statistics_sha256="0" * 64), width=2, outputs=1)
     statistics = FeatureStatistics(np.zeros((1, 2), "f4"), np.eye(2, dtype="f4"), np.ones(2, "f4"), 1.0)
     digest = write_statistics(statistics, tmp_path)
     path = tmp_path / STATISTICS
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(ModelFileError, match="replaced"):
-        read_detector(tmp_path, _rule(statistics_sha256=digest))
+        read_detector(tmp_path, _rule(statistics_sha256=digest), width=2, outputs=1)
+
+
+GOOD = {
+    "means": np.zeros((3, 4), "f4"),
+    "directions": np.eye(4, dtype="f4"),
+    "variances": np.ones(4, "f4"),
+    "rest": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"means": np.zeros((3, 5), "f4")}, "the model has 4 features"),
+        ({"means": np.zeros(4, "f4")}, "the model has 4 features"),
+        ({"variances": np.ones(3, "f4")}, "4 directions with 3 variances"),
+        ({"variances": np.zeros(4, "f4")}, "not above 0"),
+        ({"rest": np.inf}, "not above 0"),
+        ({"directions": np.full((4, 4), np.nan, "f4")}, "not finite"),
+        ({"means": np.array([["a"] * 4])}, "no numbers"),
+        ({"means": np.array([[None] * 4])}, "states an array that it doesn't hold"),
+    ],
+)
+def test_statistics_that_do_not_fit_are_refused(tmp_path, changed, message):
+    np.savez(tmp_path / STATISTICS, **GOOD | changed)
+    digest = compute_file_sha256(tmp_path / STATISTICS)
+    with pytest.raises(ModelFileError, match=message):
+        read_detector(tmp_path, _rule(statistics_sha256=digest), width=4, outputs=3)
+
+
+def test_statistics_larger_than_the_model_has_room_for_are_refused(tmp_path):
+    np.savez(tmp_path / STATISTICS, **GOOD | {"means": np.zeros((100_000, 4), "f4")})
+    digest = compute_file_sha256(tmp_path / STATISTICS)
+    with pytest.raises(ModelFileError, match="replaced"):
+        read_detector(tmp_path, _rule(statistics_sha256=digest), width=4, outputs=3)

@@ -128,11 +128,33 @@ def test_a_condition_may_name_a_wide_range_of_whole_numbers(tmp_path):
     text = (
         "data: {{source: x, cache_gib: {{search: choice, values: [8.0, 9.0], when: {{train.batch_size: {value}}}}}}}\n"
     )
-    space = "train: {batch_size: {search: int, low: 1, high: 1000000000000}}\n"
+    space = "train: {batch_size: {search: int, low: 1, high: 1000000000}}\n"
     path.write_text(text.format(value=1000) + space)
     assert len(load_recipe(path).spaces) == 2
     path.write_text(text.format(value=0) + space)
     with pytest.raises(
         RecipeError, match=r"0 is not among the values of train.batch_size; available: 1, 2, 3, .*\.\.\."
     ):
+        load_recipe(path)
+
+
+def test_conditions_of_conditions_are_followed_once_each(tmp_path):
+    def when(index):
+        return "".join(f"train.class_weights.c{above}: 1.0, " for above in range(max(0, index - 20), index))
+
+    spaces = ", ".join(
+        f"c{index}: {{search: choice, values: [1.0, 2.0], when: {{{when(index)}}}}}" for index in range(60)
+    )
+    path = tmp_path / "r.yaml"
+    path.write_text(f"data: {{source: x}}\ntrain: {{class_weights: {{{spaces}}}}}\n")
+    last = ("train", "class_weights", "c59")
+    # Along every way through them there are some 2 ** 60 of them.
+    assert len(find_activating_values(load_recipe(path).spaces, last, 1.0)) == 60
+
+
+def test_more_spaces_than_anybody_searches_are_refused(tmp_path):
+    spaces = ", ".join(f"c{index}: {{search: uniform, low: 1.0, high: 2.0}}" for index in range(65))
+    path = tmp_path / "r.yaml"
+    path.write_text(f"data: {{source: x}}\ntrain: {{class_weights: {{{spaces}}}}}\n")
+    with pytest.raises(RecipeError, match="c64: 65 search spaces, and the most is 64"):
         load_recipe(path)

@@ -88,11 +88,43 @@ def test_anchors_and_aliases_work():
         "".join(f"{' ' * depth}k:\n" for depth in range(2000)),
         "a: &a [*a]",
         "x: '" + "a" * 2_000_000 + "'",
+        f"a0: &a0 {'[' * 30}x{']' * 30}\n"
+        + "".join(f"a{i}: &a{i} {'[' * 30}*a{i - 1}{']' * 30}\n" for i in range(1, 30)),
     ],
-    ids=["aliases", "flow", "block", "self", "long"],
+    ids=["aliases", "flow", "block", "self", "long", "aliases that nest"],
 )
 def test_a_bomb_is_refused_at_once(bomb):
     began = time.perf_counter()
     with pytest.raises(RecipeError):
         parse_document(bomb, name="r")
     assert time.perf_counter() - began < 2
+
+
+def test_a_value_at_an_alias_is_one_of_its_own():
+    root = parse_document("a: &x {k: [1]}\nb: *x\n", name="r").root
+    root["b"]["k"].append(2)
+    assert root["a"] == {"k": [1]}
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ('a: 1\nb: "x\\0y"', "r:2:4", r"'x\x00y' has '\x00'"),
+        ('a: 1\n"b\\0": 1', "r:2:1", r"'b\x00' has '\x00'"),
+        ("a: 1\nb: x\0y", "r:2:5", r"has '\x00'"),
+        ("a: 1\nb: x\ud800y", "r:2:5", r"has '\ud800'"),
+        ("a: 1\n  # \x1b[31m\n", "r:2:5", r"the character '\x1b' can't stand in YAML"),
+    ],
+)
+def test_a_text_that_no_file_can_hold_is_refused_with_its_place(text, where, what):
+    with pytest.raises(RecipeError) as caught:
+        parse_document(text, name="r")
+    assert caught.value.where == where
+    assert what in caught.value.what
+
+
+@pytest.mark.parametrize("text", ["0x" + "f" * 5000, "0o" + "7" * 5000])
+def test_a_number_of_5000_digits_stays_text(text):
+    # Python refuses to write such a number out, so that even a message about it failed.
+    assert resolve_scalar(text) == text
+    assert resolve_scalar("1" * 5000) == math.inf

@@ -1,4 +1,7 @@
 import json
+import os
+import re
+import traceback
 import unicodedata
 from pathlib import Path
 
@@ -6,7 +9,7 @@ import pytest
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import format_recipe
+from imagetune.recipe.printing import format_recipe, json_schema
 from imagetune.recipe.sections.search import LogUniformSpace
 
 MINIMAL = "data: {source: images}\n"
@@ -335,3 +338,205 @@ def test_names_in_both_normal_forms_are_the_same_and_paths_are_those_of_the_file
     data = load_recipe(tmp_path / "r.yaml").recipe.data
     assert data.classes == (composed, "brot")
     assert Path(data.source).is_dir()
+
+
+def test_a_recipe_is_measured_before_it_is_read(write, tmp_path):
+    path = write(MINIMAL)
+    os.truncate(path, 3 << 30)
+    (line,) = errors_of(path)
+    assert "can't be read: it has 3,221,225,472 bytes, and the most is 1,000,000" in line
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (line,) = errors_of(tmp_path / "pipe.yaml")
+    assert "can't be read: it is a pipe, not a regular file" in line
+    (line,) = errors_of(Path("/dev/zero"))
+    assert "can't be read: it is a device, not a regular file" in line
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("data: {source: NAME}", "1:8 data.source"),
+        ("data: {source: x}\nmodel: {weights: NAME.h5}", "2:9 model.weights"),
+        ("data: {source: x}\ntrain: {teacher: NAME}", "2:9 train.teacher"),
+        ("data: {source: x}\nsearch: {warm_start: [NAME]}", "2:10 search.warm_start"),
+    ],
+)
+@pytest.mark.parametrize(("name", "what"), [("ä" * 150, "has 30"), ("a/" * 3000, "the path has 6,")])
+def test_a_path_that_no_file_system_has_is_a_mistake_of_the_recipe(write, section, key, name, what):
+    (line,) = errors_of(write(section.replace("NAME", name)))
+    assert key in line
+    assert what in line
+
+
+def test_the_recipe_itself_may_be_no_such_path_either():
+    for path in (Path("a" * 300), Path("a/" * 3000), "a\0b", "a\ud800b"):
+        (line,) = errors_of(path)
+        assert line.startswith("error[recipe] recipe: ")
+
+
+def test_an_unknown_users_home_is_no_mistake_of_the_recipes_form(write):
+    assert load_recipe(write("data: {source: ~nobody-at-all/images}\n")).recipe.data.source.endswith("/images")
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        (".".join(["a"] * 50) + "=1", "the key has 50 parts"),
+        ("data.source=a\ud800b", "which no file or name of ours can hold"),
+        ("a\ud800b=1", "which no file or name of ours can hold"),
+        ("data.source=" + "a" * 300, "a name in the path has 300 bytes"),
+        ("seed=0x" + "f" * 5000, "expected a whole number"),
+    ],
+)
+def test_a_strange_override_is_a_mistake_with_its_place(write, override, what):
+    (line,) = errors_of(write(MINIMAL), override)
+    assert line.startswith("error[recipe] -o ")
+    assert what in line
+
+
+@pytest.mark.parametrize(
+    ("index", "what"), [("1" * 5000, "train.stages has items 0 to 1, not '1111"), ("²", "did you mean 'stages'")]
+)
+def test_an_index_that_is_no_number_is_no_index(write, index, what):
+    (line,) = errors_of(write(MINIMAL), f"train.stages[{index}].epochs=3")
+    assert what in line
+
+
+def test_an_override_changes_only_its_own_key(write):
+    path = write(
+        "data: {source: x}\ntrain:\n  stages:\n"
+        "    - {name: a, epochs: 1, learning_rate: 1e-3, early_stopping: &stop {patience: 1}}\n"
+        "    - {name: b, epochs: 1, learning_rate: 1e-3, early_stopping: *stop}\n"
+    )
+    stages = load_recipe(path, ["train.stages[1].early_stopping.patience=7"]).recipe.train.stages
+    assert [stage.early_stopping.patience for stage in stages] == [1, 7]
+
+
+def test_a_class_whose_name_is_a_number_with_zeros_keeps_it(write):
+    recipe = load_recipe(write(MINIMAL), ["train.class_weights.007=2.0"]).recipe
+    assert recipe.train.class_weights == {"007": 2.0}
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_python_values_that_no_file_can_hold_are_refused_too(name):
+    for values in ({"data": {"source": name}}, {"data": {"source": "x"}, "tracking": {"tags": {name: "y"}}}):
+        with pytest.raises(RecipeError, match="which no file or name of ours can hold"):
+            load_recipe(values)
+    with pytest.raises(RecipeError, match="which no file or name of ours can hold"):
+        load_recipe({"data": {"source": "x"}}, {"card.license": name})
+    with pytest.raises(RecipeError, match="expected at most"):
+        load_recipe({"data": {"source": "x"}}, {"data.max_pixels": 10**5000})
+
+
+def test_every_number_of_a_recipe_has_an_upper_limit():
+    def numbers(node, at=""):
+        if isinstance(node, list):
+            for inner in node:
+                yield from numbers(inner, at)
+        elif isinstance(node, dict):
+            if node.get("type") in ("integer", "number"):
+                yield at, node
+            for key, inner in node.items():
+                yield from numbers(inner, f"{at}.{key}")
+
+    schema = json_schema()
+    assert [at for at, node in numbers(schema) if not {"maximum", "exclusiveMaximum"} & set(node)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "limit"),
+    [
+        ("train: {epochs: 1000000000000000}", "train.epochs", "at most 100,000"),
+        ("train: {batch_size: 10000000}", "train.batch_size", "at most 65,536 or 'auto'"),
+        ("model: {head: {hidden: [100000]}}", "model.head.hidden[0]", "at most 16,384"),
+        (f"model: {{head: {{hidden: [{'8,' * 40}]}}}}", "model.head.hidden", "a list of at most 32"),
+        ("search: {trials: 10000000}", "search.trials", "at most 100,000"),
+        ("train: {augmented_copies: 10000}", "train.augmented_copies", "at most 1,000 or 'auto'"),
+    ],
+)
+def test_a_number_beyond_its_limit_is_refused_with_the_limit(write, text, key, limit):
+    lines = errors_of(write(f"{MINIMAL}{text}\n"))
+    assert key in lines[0]
+    assert limit in lines[0]
+
+
+def test_of_thousands_of_mistakes_fifty_are_shown(write):
+    lines = errors_of(write(MINIMAL + "".join(f"k{index}: 1\n" for index in range(3000))))
+    assert len(lines) == 51
+    assert lines[-1] == "error[recipe] 2,950 more mistakes"
+
+
+def test_a_line_about_an_endless_name_keeps_its_end(write):
+    (line,) = errors_of(write(MINIMAL + f'? "{"a" * 500_000}"\n: 1\n'))
+    assert len(line) < 4000
+    assert line.endswith("tracking, train")
+
+
+CANARY = "CANARY-pw-7"
+
+
+@pytest.mark.parametrize(
+    ("uri", "what"),
+    [
+        ("ftp://x", "'ftp://x' is no store that MLflow has: expected an address such as http://HOST:5000"),
+        ("mlruns", "'mlruns' has no `://`"),
+        ("http:host:5000", "'http:host:5000' has no `://`"),
+        ("http://", "names no server"),
+        ("http://host:5000x", "names no server"),
+        ("http://a b", "has blanks"),
+        ('"http://a\\nb"', "has blanks or control characters"),
+    ],
+)
+def test_an_address_of_no_store_is_found_when_the_recipe_is_read(write, uri, what):
+    path = write(f"{MINIMAL}tracking:\n  uri: {uri}\n")
+    (line,) = errors_of(path)
+    assert f"{path}:3:3 tracking.uri: " in line
+    assert re.search(what, line)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("http://ann:pw@host:5000", "https://host/mlflow", "http://***@host:5000", "http://[::1]:5000"),
+        *("sqlite:///runs of mine/a@b.db", "postgresql+psycopg2://ann:p/w@db/mlflow", "mysql://db/m?ssl=1"),
+        *("databricks", "databricks://profile", "file:///mlruns"),
+    ],
+)
+def test_an_address_of_a_store_is_taken_as_it_is(uri):
+    assert load_recipe({"data": {"source": "x"}}, {"tracking.uri": uri}).recipe.tracking.uri == uri
+
+
+@pytest.mark.parametrize(
+    "address", ["http:ann:PW@host", "http://ann:PW@host:x", "ftp://ann:PW@host", "ann:PW@host", "http://host/?token=PW"]
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tracking: {uri: 'ADDRESS', experiment: 7}",
+        "tracking: {uri: ['ADDRESS'], experiment: 7}",
+        "tracking: {url: 'ADDRESS', uri: 7}",
+        "tracking: 'ADDRESS'",
+        "tracking: ['ADDRESS']",
+        "tracking: {tags: 'ADDRESS'}",
+        "tracking: {tracker: 'ADDRESS'}",
+    ],
+)
+def test_no_mistake_in_a_recipe_shows_a_password(write, address, text):
+    path = write(f"{MINIMAL}{text.replace('ADDRESS', address.replace('PW', CANARY))}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("tracking.uri=ADDRESS", "tracking.uri:ADDRESS", "tracking.url=ADDRESS", "tracking=ADDRESS", "ADDRESS"),
+        *("tracking.uri=[ADDRESS", "tracking.uri.x=ADDRESS", "tracking.tags=ADDRESS", "tracking.uri='ADDRESS"),
+    ],
+)
+@pytest.mark.parametrize("address", ["http:ann:PW@host", "ftp://ann:PW@host", "http://ann:PW@host:x"])
+def test_no_mistake_in_an_override_shows_a_password(write, override, address):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(MINIMAL), [override.replace("ADDRESS", address.replace("PW", CANARY))])
+    assert CANARY not in "".join(traceback.format_exception(caught.value))

@@ -4,7 +4,13 @@ import yaml
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import compare_recipes, flatten_values, format_searchable_recipe, json_schema
+from imagetune.recipe.printing import (
+    compare_recipes,
+    flatten_values,
+    format_recipe,
+    format_searchable_recipe,
+    json_schema,
+)
 
 
 def test_every_key_of_the_schema_is_described():
@@ -112,3 +118,15 @@ def test_a_searched_preset_keeps_what_else_its_section_says(tmp_path):
     again = load_recipe(tmp_path / "again" / "recipe.yaml")
     assert again.recipe.train.teacher.run == str(tmp_path / "runs" / "bigger")
     assert (again.spaces, again.recipe) == (loaded.spaces, loaded.recipe)
+
+
+def test_nothing_that_is_shown_of_a_recipe_has_its_password(tmp_path):
+    path = tmp_path / "r.yaml"
+    address = "http://ann:CANARY@host:5000/?token=CANARY"
+    path.write_text(f"data: {{source: x}}\ntracking: {{uri: '{address}', tags: {{server: '{address}'}}}}\n")
+    loaded = load_recipe(path)
+    other = load_recipe(path, ["tracking.uri=http://bob:CANARY2@host"]).recipe
+    assert loaded.recipe.tracking.uri == address
+    shown = [format_recipe(loaded.recipe), format_searchable_recipe(loaded), str(compare_recipes(loaded.recipe, other))]
+    assert "CANARY" not in "".join(shown)
+    assert all("http://***@host" in text for text in shown)

@@ -53,3 +53,23 @@ def test_another_folder_is_no_run_folder(tmp_path):
     for trained in (True, False):
         with pytest.raises(ModelFileError, match="it is no run folder"):
             open_run_folder(tmp_path, trained=trained)
+
+
+@pytest.mark.parametrize("name", ["report.html", "plots", "predictions/test.csv"])
+def test_a_link_out_of_the_run_is_refused_as_writing_would_follow_it(tmp_path, name):
+    run = RunFolder(tmp_path / "run")
+    (run.path / "predictions").mkdir(parents=True)
+    run.write_status("finished")
+    (run.path / "model_card.md").symlink_to(run.path / "status.json")
+    open_run_folder(run.path, trained=False)
+    (run.path / name).symlink_to(tmp_path)
+    with pytest.raises(ModelFileError, match="is a link out of the run folder") as caught:
+        open_run_folder(run.path, trained=False)
+    assert caught.value.where == str(run.path / name)
+
+
+def test_a_status_that_is_not_ours_is_none(tmp_path):
+    run = RunFolder(tmp_path)
+    for content in ("[]", '{"state": 3}', '{"state": "running", "pid": 1e400}', "{" * 9):
+        run.status.write_text(content)
+        assert run.read_status() == {}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
 from imagetune.core.files import write_json
+from imagetune.core.leftovers import name_temporary
 from imagetune.errors import ModelFileError
-from imagetune.run_folder.folder import RunFolder
+from imagetune.run_folder.folder import RunFolder, find_leftovers, open_run_folder
 from imagetune.run_folder.prune import compute_freed_bytes, find_removals, remove
 
 MB = 1_000_000
+# Above the largest id that Linux gives.
+DEAD = 2**22 + 1
 
 
 def make_run(folder, state="finished", *, model=True, checkpoints=2, pid=None):
@@ -103,3 +107,40 @@ def test_links_and_folders_that_are_no_runs_are_not_touched(tmp_path):
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(ModelFileError, match="there is no such folder"):
         find_removals(tmp_path / "nowhere")
+
+
+def leave(folder, name, *, age=0.0):
+    path = folder / name
+    path.write_text("torn")
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+def test_temporary_files_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
+    run = make_run(tmp_path / "a", state="killed", checkpoints=1)
+    ours = name_temporary()
+    dead = ours.replace(str(os.getpid()), str(DEAD))
+    host = ours.split("-")[1]
+    other = dead.replace(host, "0" * 6 if host != "0" * 6 else "1" * 6)
+    gone = [leave(run.path, f"{dead}x.json"), leave(run.checkpoints, f"{dead}y"), leave(run.path, f"{other}z", age=1e6)]
+    kept = [leave(run.path, f"{ours}x"), leave(run.path, f"{other}x"), leave(run.path, ".tmp-notes", age=1e6)]
+    found = find_removals(run.path)
+    assert {path for removal in found if removal.what == "leftovers" for path in removal.paths} == set(gone)
+    open_run_folder(run.path)
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in kept)
+
+
+def test_temporary_files_stay_in_a_run_that_is_being_written_and_in_what_is_no_run(tmp_path):
+    dead = name_temporary().replace(str(os.getpid()), str(DEAD))
+    run = make_run(tmp_path / "a", state="running", checkpoints=0, pid=os.getpid())
+    images = tmp_path / "images"
+    images.mkdir()
+    run.predictions("val").parent.symlink_to(images)
+    kept = [leave(run.path, f"{dead}x"), leave(images, f"{dead}x")]
+    open_run_folder(run.path)
+    write_json(run.status, {"state": "finished"})
+    assert find_leftovers(run) == [kept[0]]
+    run.status.unlink()
+    assert find_leftovers(run) == []
+    assert all(path.exists() for path in kept)

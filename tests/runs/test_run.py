@@ -8,11 +8,13 @@ import pytest
 
 from imagetune.core.files import read_json_lines
 from imagetune.core.messages import say_nothing
+from imagetune.core.stopping import check_stop
 from imagetune.errors import CheckpointError, DivergedError, ResourceError, StoppedError, TrackingError
 from imagetune.recipe.schema import Recipe
 from imagetune.runs import run as lives
 from imagetune.runs.run import start_run
 from imagetune.training.setup.events import EpochRecord, SilentListener
+from imagetune.training.setup.stopping import listen_for_stop
 
 EPOCH = EpochRecord("head", 1, 3, {"loss": 0.5}, {"loss": 0.6}, 1e-3, 10.0)
 
@@ -99,6 +101,60 @@ def test_a_page_that_cannot_be_drawn_does_not_hide_why_the_run_failed(recipe, tm
     with pytest.raises(ResourceError), start_run(recipe, tmp_path / "other", say=say_nothing) as run:
         pass
     assert run.folder.read_status()["state"] == "failed"
+
+
+def test_a_signal_that_nothing_has_asked_for_kills_the_run_before_it_is_finished(recipe, tmp_path, drawn, tracker):
+    with (
+        pytest.raises(StoppedError) as caught,
+        listen_for_stop(),
+        start_run(recipe, tmp_path / "run", say=say_nothing) as run,
+    ):
+        run.track()
+        signal.raise_signal(signal.SIGTERM)
+    assert (caught.value.exit_code, run.folder.read_status()["state"]) == (143, "killed")
+    assert (drawn, tracker.finished) == (["killed"], 1)
+
+
+def test_a_signal_while_the_pages_are_drawn_leaves_a_finished_run_and_stops_the_command(recipe, tmp_path, monkeypatch):
+    def draw(_folder):
+        signal.raise_signal(signal.SIGINT)
+        check_stop()
+
+    monkeypatch.setattr(lives, "write_pages", draw)
+    with (
+        pytest.raises(StoppedError, match="this run is finished") as caught,
+        listen_for_stop(),
+        start_run(recipe, tmp_path / "run", say=say_nothing) as run,
+    ):
+        pass
+    assert (caught.value.exit_code, run.folder.read_status()["state"]) == (130, "finished")
+
+
+def test_an_error_that_a_signal_has_caused_is_reported_as_the_signal(recipe, tmp_path, drawn):
+    with (
+        pytest.raises(StoppedError),
+        listen_for_stop(),
+        start_run(recipe, tmp_path / "run", say=say_nothing) as run,
+    ):
+        signal.raise_signal(signal.SIGTERM)
+        raise ResourceError("a worker process died")
+    assert run.folder.read_status()["state"] == "killed"
+    assert "a worker process died" in run.folder.debug_log.read_text()
+
+
+def test_on_a_full_disk_the_first_error_stays_the_first_and_the_status_is_right(recipe, small_disk, monkeypatch):
+    monkeypatch.setattr(lives, "write_pages", lambda _: (_ for _ in ()).throw(OSError("no room for pages")))
+    with (
+        pytest.raises(DivergedError, match="the loss is NaN"),
+        start_run(recipe, small_disk / "run", say=say_nothing) as run,
+    ):
+        with pytest.raises(OSError, match="No space"), (small_disk / "other").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        raise DivergedError("the loss is NaN")
+    status = run.folder.read_status()
+    assert (status["state"], status["error"]) == ("failed", "the loss is NaN")
+    assert not list(run.folder.path.glob(".tmp-*"))
 
 
 def test_a_trial_has_no_pages_and_no_copy_of_its_own(recipe, tmp_path, drawn):

@@ -9,6 +9,8 @@ from textwrap import wrap
 
 import click
 
+from imagetune.core.text import escape_controls
+
 # Columns of a label such as "verdict", with the blank after it.
 LABEL_WIDTH = 12
 _MIN_WIDTH = 20
@@ -26,7 +28,28 @@ def format_line(label: str, text: str) -> str:
 
 def print_progress(topic: str, text: str, /) -> None:
     """Print a progress message to standard error; standard output stays free for results."""
-    click.echo(format_line(topic, text), err=True)
+    echo(format_line(topic, text), err=True)
+
+
+def echo(*lines: object, err: bool = False) -> None:
+    """Print lines as they are: the one way out to the screen, on which data must not move the cursor.
+
+    Args:
+        lines: The lines; a line break within one is shown as an escape, as are all control characters but tabs.
+        err: Whether they go to standard error.
+    """
+    for line in lines:
+        click.echo(make_visible(str(line)), err=err)
+
+
+def echo_text(text: str) -> None:
+    """Print a text of several lines, whose line breaks are its own, such as YAML or JSON."""
+    echo(*text.removesuffix("\n").split("\n"))
+
+
+def make_visible(line: str) -> str:
+    """Return a line with its control characters as visible escapes, but for tabs, which separate columns."""
+    return "\t".join(map(escape_controls, line.split("\t")))
 
 
 def screen_width() -> int | None:
@@ -39,7 +62,7 @@ def echo_lines(lines: Iterable[str]) -> None:
     """Print lines to standard output, wrapped to the width of the terminal if it is one."""
     width = screen_width()
     for line in lines:
-        click.echo(wrap_line(line, width))
+        click.echo(wrap_line(make_visible(line), width))
 
 
 def wrap_line(line: str, width: int | None) -> str:

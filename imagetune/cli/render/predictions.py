@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from imagetune.core.files import format_path
+from imagetune.core.text import escape_controls
 
 if TYPE_CHECKING:
     from imagetune.commands.explain import Explanation
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 def format_prediction(prediction: ImagePrediction) -> str:
     """Return path, label, probability, runner-up, margin, prediction set or interval, out-of-distribution flag."""
     if prediction.error is not None:
-        return f"{format_path(prediction.path)}\terror: {prediction.error}"
+        return _join([format_path(prediction.path), f"error: {prediction.error}"])
     fields = [format_path(prediction.path), prediction.label or ""]
     probability = prediction.probabilities.get(prediction.label or "")
     if probability is not None:  # the joined labels of multi_label, and numbers, have none
@@ -26,7 +28,12 @@ def format_prediction(prediction: ImagePrediction) -> str:
         fields.append(f"{{{', '.join(prediction.predictions)}}}")
     if prediction.out_of_distribution:
         fields.append("out-of-distribution")
-    return "\t".join(fields)
+    return _join(fields)
+
+
+def _join(fields: Iterable[str]) -> str:
+    # A tab in a name would be one field more.
+    return "\t".join(map(escape_controls, fields))
 
 
 def _format_runner_up(prediction: ImagePrediction) -> list[str]:
@@ -42,8 +49,9 @@ def _format_runner_up(prediction: ImagePrediction) -> list[str]:
 def format_explanation(explanation: Explanation) -> str:
     """Return path, class, its probability or the number, the agreement of both saliency maps, and the written file."""
     if explanation.error is not None:
-        return f"{format_path(explanation.path)}\terror: {explanation.error}"
+        return _join([format_path(explanation.path), f"error: {explanation.error}"])
     agreement = "-" if explanation.agreement is None else f"{explanation.agreement:+.2f}"
     # A probability is shown with three decimals, the number of a regression with its significant digits.
     number = f"{explanation.value:.6g}" if explanation.probability is None else f"{explanation.probability:.3f}"
-    return f"{format_path(explanation.path)}\t{explanation.target}\t{number}\tagreement {agreement}\t{explanation.file}"
+    fields = (format_path(explanation.path), explanation.target, number, f"agreement {agreement}", explanation.file)
+    return _join(map(str, fields))

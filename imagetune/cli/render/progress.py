@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from imagetune.cli.render.lines import LABEL_WIDTH, format_line, wrap_line
+from imagetune.cli.render.console import keep_going_without_output
+from imagetune.cli.render.lines import LABEL_WIDTH, format_line, make_visible, wrap_line
 from imagetune.core.text import format_count
 from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageJudged, StageStarted, StepDone
 
@@ -36,15 +37,15 @@ class Screen:
 
     @contextmanager
     def shown(self) -> Iterator[Screen]:
-        """Show the progress bar during the block."""
-        with self._progress:
+        """Show the progress bar during the block, which goes on whether or not its words can be shown."""
+        with keep_going_without_output(), self._progress:
             yield self
 
     def say(self, topic: str, text: str, /) -> None:
         """Print a message above the progress bar."""
         width = self.console.width if self.console.is_terminal else None
         # rich would break paths, and would take brackets in them for markup.
-        self.console.print(wrap_line(format_line(topic, text), width), soft_wrap=True, markup=False)
+        self.console.print(wrap_line(make_visible(format_line(topic, text)), width), soft_wrap=True, markup=False)
 
     def stage_started(self, event: StageStarted) -> None:
         """Print the stage and start its progress bar."""

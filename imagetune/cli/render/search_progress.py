@@ -12,6 +12,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from imagetune.cli.render.console import keep_going_without_output
+from imagetune.cli.render.lines import make_visible
 from imagetune.cli.render.search import (
     STATUS_WORDS,
     format_metric,
@@ -70,7 +72,7 @@ class SearchScreen:
     @contextmanager
     def shown(self) -> Iterator[SearchScreen]:
         """Show the live table during the block, and restore the terminal, however it ends."""
-        with self._stack:
+        with keep_going_without_output(), self._stack:
             yield self
 
     def say(self, topic: str, text: str, /) -> None:
@@ -153,8 +155,8 @@ class SearchScreen:
             lines = lay_out_rows(rows, heads, list(names.values()), width=width) if rows else []
             if len(lines) <= room:
                 break
-        shown = [Text(line, style, overflow="ellipsis", no_wrap=True) for line, style in lines[: max(0, room)]]
-        footer = [Text(line, "bold", overflow="ellipsis", no_wrap=True) for line in summary]
+        shown = [_cut(line, style) for line, style in lines[: max(0, room)]]
+        footer = [_cut(line, "bold") for line in summary]
         self._live.update(Group(Text(""), *shown, Text(""), *footer), refresh=True)
 
     def _running_row(self, running: _Running, names: Mapping[NodePath, str]) -> Row:
@@ -194,6 +196,10 @@ class SearchScreen:
         if budget is not None:
             parts.append(f"budget {format_duration(budget)}" if budget > 0 else "budget used up")
         return parts
+
+
+def _cut(line: str, style: str) -> Text:
+    return Text(make_visible(line), style, overflow="ellipsis", no_wrap=True)
 
 
 def _build_best_row(result: TrialResult, names: Mapping[NodePath, str]) -> Row:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.core.files import write_csv
+from imagetune.core.csv_tables import write_csv
 from imagetune.core.text import format_count
 from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
 from imagetune.errors import DataError

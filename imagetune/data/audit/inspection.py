@@ -19,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from imagetune.core.processes import count_usable_cores, hide_main_module, prepare_worker
+from imagetune.core.stopping import ask_before_each
 from imagetune.data.audit.appearance import measure_appearance
 from imagetune.data.audit.image_statistics import ImageStatistics, Inspection
 from imagetune.data.audit.statistics_cache import StatisticsCache, read_file_stamp
@@ -147,13 +148,13 @@ def _may_be_cached(one: Inspection) -> bool:
 def _inspect_all(paths: Sequence[str], inspect: Callable[[str], Inspection]) -> list[Inspection]:
     cores = count_usable_cores()
     if cores == 1 or (len(paths) < _ALONE_COUNT and _sum_file_sizes(paths) < _ALONE_BYTES):
-        return [inspect(path) for path in paths]
+        return [inspect(path) for path in ask_before_each(paths)]
     pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=prepare_worker)
     try:
         # Processes start when work is submitted, so only this call has to hide the main module.
         with hide_main_module():
             found = pool.map(inspect, paths, chunksize=_CHUNK)
-        return list(found)
+        return list(ask_before_each(found))
     except BrokenProcessPool as error:
         hint = "audit one folder at a time, or lower data.max_pixels"
         raise ResourceError("a worker process of the audit died", hint=hint) from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imagetune.core.plugins import AUGMENTATIONS, convert_plugin_errors, list_plugin_names, load_plugin
+from imagetune.data.loading.augmentation_limits import find_excess, find_large_numbers
 from imagetune.data.loading.augmentation_presets import PRESETS
 from imagetune.errors import RecipeError
 
@@ -173,6 +174,8 @@ def find_augmentation_problems(
         if spec not in (plugins := list_plugin_names(AUGMENTATIONS)):
             return (Problem((), f"unknown preset {spec!r}; {suggest_known_word(spec, (*PRESETS, *plugins))}"),)
         return tuple(_find_plugin_problems(spec, size))
+    if what := find_excess(spec):
+        return (Problem((), what),)
     found = tuple(_find_list_problems(spec, (), size))
     return found or tuple(_find_chain_problems(spec, size))
 
@@ -235,6 +238,12 @@ def _find_entry_problems(
         what = f"{name} has no argument {argument!r}; {suggest_known_word(str(argument), known)}"
         yield Problem((*place, str(argument)), what)
     if unknown:
+        return
+    too_large = {} if name in _COMPOSITIONS else find_large_numbers(arguments)
+    for argument, limit in too_large.items():
+        what = f"{_shorten(arguments[argument])} is wrong: expected numbers from -{limit:,} to {limit:,}"
+        yield Problem((*place, argument), what)
+    if too_large:
         return
     if name in _COMPOSITIONS:
         yield from _find_composition_problems(name, arguments, place, size)

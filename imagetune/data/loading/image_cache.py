@@ -241,4 +241,9 @@ def _get_shape(image: ImageSettings) -> tuple[int, int, int]:
 def _measure_disk_room(root: Path) -> int:
     """Return the bytes available for tables: the free space, and what existing tables take up."""
     # Tables count as room, because old ones give way; and by their blocks, because they are sparse until rows come.
-    return measure_free_disk(root) + sum(file.stat().st_blocks * 512 for file in root.glob("*/*/*") if file.is_file())
+    try:
+        taken = sum(file.stat().st_blocks * 512 for file in root.glob("*/*/*") if file.is_file())
+    # Another process removes a table meanwhile, or there can be no folder of this name.
+    except OSError:
+        taken = 0
+    return measure_free_disk(root) + taken

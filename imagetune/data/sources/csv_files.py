@@ -17,6 +17,7 @@ from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from imagetune.core.csv_cells import unquote_cell
 from imagetune.core.text import format_count
 from imagetune.data.findings import CODES, Finding
 from imagetune.data.sources.image_files import is_image
@@ -113,7 +114,9 @@ def read_csv_columns(table: Path, wanted: dict[str, int], names: Sequence[str], 
                 ends, rows = _choose_rows(rows, ends, names, commented, left_out, where=str(table), before=before)
             lines += (before + line for line in ends)
             for name, place in wanted.items():
-                cells, known = [row[place] for row in rows], shared[name]
+                # A table of ours may be a source: what kept its cells from being formulas is taken away again.
+                cells = [unquote_cell(cell) if cell[:1] == "'" else cell for cell in (row[place] for row in rows)]
+                known = shared[name]
                 columns[name] += map(known.setdefault, cells, cells) if len(known) < _MAX_SHARED else cells
     return CsvColumns(columns, lines, tuple(_describe_left_out(left_out)))
 

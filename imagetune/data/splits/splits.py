@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagetune.core.files import find_spelling, write_csv
+from imagetune.core.csv_tables import read_csv_rows, write_csv
+from imagetune.core.files import find_spelling
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
 from imagetune.data.sources.catalog import Catalog
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from imagetune.recipe.sections.data import DataConfig
 
 _COLUMNS = ("path", "label", "split", "group")
+# More than ImageNet has; as text of so many columns they take half a gigabyte.
+MAX_IMAGES = 1_500_000
+MAX_COLUMNS = 64
 _DAMAGE_HINT = "copy the run folder again, or pass labelled images with imagetune evaluate RUN --data"
 # Regression is stratified by quantile bins: at most this many bins, of at least so many images.
 _MAX_BINS = 10
@@ -124,21 +127,35 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
         DataError: The file is missing or corrupted.
     """
     sides: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
+    for row in read_split_rows(path):
+        absolute, split = find_spelling(str(root / row["path"])), row["split"]
+        slices = tuple((name, value) for name, value in row.items() if name not in _COLUMNS)
+        sides[split].append(Record(absolute, row["label"], split, row["group"] or None, slices))
+    return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
+
+
+def read_split_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a splits.csv by column: path, label, split (train, val or test), group and the slice columns.
+
+    Raises:
+        DataError: The file is missing, or isn't what `write_splits_csv` writes.
+    """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            table = csv.DictReader(file)
-            if not set(_COLUMNS) <= set(table.fieldnames or ()):
-                raise KeyError(_COLUMNS)
-            for row in table:
-                absolute, split = find_spelling(str(root / row["path"])), row["split"]
-                slices = tuple((name, value) for name, value in row.items() if name not in _COLUMNS)
-                sides[split].append(Record(absolute, row["label"], split, row["group"] or None, slices))
+        table = read_csv_rows(path, max_rows=MAX_IMAGES)
+        heading = next(table, [])
+        if not set(_COLUMNS) <= set(heading) or not len(set(heading)) == len(heading) <= MAX_COLUMNS:
+            raise ValueError(f"expected the columns {', '.join(_COLUMNS)}, each once")
+        for number, cells in enumerate(table, start=1):
+            if len(cells) != len(heading):
+                raise ValueError(f"row {number} has {len(cells)} cells, the heading {len(heading)}")
+            row = dict(zip(heading, cells, strict=True))
+            if row["split"] not in ("train", "val", "test") or "\0" in row["path"]:
+                raise ValueError(f"row {number} has the split {row['split'][:40]!r} of the path {row['path'][:80]!r}")
+            yield row
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror}", where=str(path), hint=_DAMAGE_HINT) from error
-    except (KeyError, csv.Error, UnicodeDecodeError) as error:
-        what = f"is not a table of splits, expected the columns {', '.join(_COLUMNS)}"
-        raise DataError(what, where=str(path), hint=_DAMAGE_HINT) from error
-    return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
+    except ValueError as error:
+        raise DataError(f"is not a table of splits: {error}", where=str(path), hint=_DAMAGE_HINT) from error
 
 
 def _select_side(side: str, splits: Sequence[str | None], good: Iterable[int], catalog: Catalog) -> Iterator[Record]:

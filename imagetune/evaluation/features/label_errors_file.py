@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from imagetune.core import run_files
-from imagetune.core.files import write_csv
+from imagetune.core.csv_tables import write_csv
 from imagetune.evaluation.features.out_of_fold import Pool
 
 # evaluation.json lists at most this many, which the report can show; the CSV file lists all.

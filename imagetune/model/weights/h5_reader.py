@@ -1,16 +1,15 @@
 """Reader of Keras's weight files (``.weights.h5``, ``.h5`` and ``.keras``) that is safe with hostile files.
 
 Only groups, names and numbers are read; nothing is deserialised, so no file can run code. Links out of the file,
-numbers kept elsewhere, shapes that the file is too small for, and archives that would inflate are refused before
-memory is allocated for them.
+numbers kept elsewhere or compressed, shapes that the file is too small for, texts of megabytes, and archives that would
+inflate are refused before memory is allocated for them.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,22 @@ from typing import IO, Any
 import h5py
 import numpy as np
 
+from imagetune.core.archives import BROKEN, open_stored_archive
+from imagetune.core.files import open_regular_file
 from imagetune.errors import ModelFileError
 
-MAX_OBJECTS = 200_000
+# The largest networks of Keras have 3,000 arrays and layers.
+MAX_OBJECTS = 20_000
 DEEPEST_GROUP = 32
-LARGEST_ATTRIBUTE_BYTES = 16 << 20
-# Trained weights hardly compress: what inflates by more than this factor isn't weights.
-MAX_INFLATION = 4
+# HDF5 itself keeps attributes below 64 KB.
+LARGEST_ATTRIBUTE_BYTES = 1 << 20
+# A text of variable length is kept apart, and only HDF5 learns its size: so what it may read at once is limited.
+LARGEST_TEXT_BYTES = 64 << 10
+MAX_VARIABLE_TEXTS = 1000
+MAX_TEXT_BYTES = 16 << 20
 CHUNK_SLACK_BYTES = 1 << 20
 ARCHIVED_WEIGHTS = "model.weights.h5"
+_ZIP_MAGIC = b"PK\3\4"
 
 
 @dataclass(frozen=True)
@@ -102,12 +108,13 @@ def open_weights(path: Path) -> Iterator[StoredWeights]:
     """
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(_open_source(path))
+            source = _Source(stack.enter_context(_open_source(path)))
             file = stack.enter_context(h5py.File(source, "r"))
-            stored = _read_stored(file)
+            stored = _read_stored(file, _Budget(source))
+            source.largest = None
         except ModelFileError as error:
             raise _add_path(error, path) from error
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        except (*BROKEN, RuntimeError, TypeError) as error:
             what = f"corrupted or not a weight file: {error}"
             raise ModelFileError(what, where=str(path), hint="copy the file again, or give another one") from error
         try:
@@ -122,42 +129,80 @@ def _add_path(error: ModelFileError, path: Path) -> ModelFileError:
 
 
 @contextmanager
-def _open_source(path: Path) -> Iterator[Path | IO[bytes]]:
+def _open_source(path: Path) -> Iterator[IO[bytes]]:
     """Yield the HDF5 file; inside a ``.keras`` archive it is read in place, without unpacking."""
-    if not zipfile.is_zipfile(path):
-        yield path
-        return
-    with zipfile.ZipFile(path) as archive:
+    with open_regular_file(path) as file:
+        if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+            yield file
+            return
+    with open_stored_archive(path) as archive:
         if ARCHIVED_WEIGHTS not in archive.namelist():
             raise ModelFileError(f"an archive without {ARCHIVED_WEIGHTS}: not a .keras file")
-        member = archive.getinfo(ARCHIVED_WEIGHTS)
-        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-            what = f"{ARCHIVED_WEIGHTS} is compressed, which Keras never does: refused, it could inflate without end"
-            raise ModelFileError(what, hint=f"unzip it yourself and give {ARCHIVED_WEIGHTS}")
-        with archive.open(member) as weights:
+        with archive.open(ARCHIVED_WEIGHTS) as weights:
             yield weights
 
 
-def _read_stored(file: h5py.File) -> StoredWeights:
-    root = _find_member(file, "model_weights") if "model_weights" in file else file
+class _Source:
+    """The file as HDF5 reads it: with a limit on what is read at once, which is what HDF5 has allocated for it.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.largest: int | None = LARGEST_ATTRIBUTE_BYTES
+        self.seek, self.tell, self.read = file.seek, file.tell, file.read
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer from the file, and return how much of it."""
+        if self.largest is not None and len(buffer) > self.largest:
+            raise OSError(f"it has a text or a table of {len(buffer)} bytes where names are expected")
+        return self._file.readinto(buffer)  # type: ignore[attr-defined,no-any-return]  # buffered files have it
+
+
+def _read_stored(file: h5py.File, budget: _Budget) -> StoredWeights:
+    root = _find_member(file, "model_weights") if _get_link(file, "model_weights") is not None else file
     if isinstance(root, h5py.Group) and _has_attribute(root, "layer_names"):
-        groups = tuple(_read_legacy_groups(root))
+        groups = tuple(_read_legacy_groups(root, budget))
         return StoredWeights(
             tuple(layer for group in groups for layer in _split_group(group)), ordered=True, groups=groups
         )
-    layers = tuple(_walk_layers(file, (), _Budget()))
+    layers = tuple(_walk_layers(file, (), budget))
     if not layers:
         raise ModelFileError("it holds no layers in any of Keras's layouts")
     return StoredWeights(layers, ordered=False)
 
 
 class _Budget:
-    """Budget of objects and depth of a file, so that loops of links and endless trees end."""
+    """Budget of objects, depth and text of a file, so that loops of links and endless trees end.
 
-    def __init__(self) -> None:
+    Args:
+        source: The file, whose reads are limited further while a text of unknown size is read.
+    """
+
+    def __init__(self, source: _Source) -> None:
         self.left = MAX_OBJECTS
+        self.text_left = MAX_TEXT_BYTES
+        self._source = source
 
-    def spend(self, depth: int) -> None:
+    @contextmanager
+    def limit_text(self) -> Iterator[None]:
+        """Let HDF5 read no text of more than `LARGEST_TEXT_BYTES` in the block."""
+        before, self._source.largest = self._source.largest, LARGEST_TEXT_BYTES
+        try:
+            yield
+        finally:
+            self._source.largest = before
+
+    def spend_text(self, texts: Sequence[str]) -> None:
+        """Count texts that were read."""
+        self.text_left -= sum(map(len, texts))
+        if self.text_left < 0:
+            raise ModelFileError(f"its names have more than {MAX_TEXT_BYTES} characters")
+
+    def spend(self, depth: int = 0) -> None:
+        """Count an object that lies so many groups deep."""
         self.left -= 1
         if self.left < 0 or depth > DEEPEST_GROUP:
             raise ModelFileError(f"more than {MAX_OBJECTS} objects, or deeper than {DEEPEST_GROUP} groups")
@@ -177,19 +222,29 @@ def _walk_layers(group: h5py.Group, path: tuple[str, ...], budget: _Budget) -> I
             yield from _walk_layers(member, (*path, name), budget)
             continue
         # As numbers: as text, 10 would come before 2.
-        keys = sorted((key for key in member if key.isdecimal()), key=int)
-        if arrays := tuple(_check_array(member, key) for key in keys):
-            yield StoredLayer(path, _read_text(member, "name"), arrays)
+        keys = []
+        for key in member:
+            budget.spend(len(path))
+            if key.isdecimal():
+                keys.append(key)
+        if arrays := tuple(_check_array(member, key) for key in sorted(keys, key=int)):
+            yield StoredLayer(path, _read_text(member, "name", budget), arrays)
 
 
-def _read_legacy_groups(root: h5py.Group) -> Iterator[StoredLayer]:
+def _read_legacy_groups(root: h5py.Group, budget: _Budget) -> Iterator[StoredLayer]:
     """Yield the top layers with weights of a Keras 2 file, in its order; ``path`` also has the paths of the arrays."""
-    for name in _read_names(root, "layer_names"):
+    for name in _read_names(root, "layer_names", budget):
+        budget.spend()
         group = _find_member(root, name)
         if not isinstance(group, h5py.Group):
             raise ModelFileError(f"{name!r} is not a group")
-        if weights := _read_names(group, "weight_names"):
-            yield StoredLayer((name, *weights), name, tuple(_check_array(group, weight) for weight in weights))
+        weights = _read_names(group, "weight_names", budget)
+        arrays = []
+        for weight in weights:
+            budget.spend()
+            arrays.append(_check_array(group, weight))
+        if arrays:
+            yield StoredLayer((name, *weights), name, tuple(arrays))
 
 
 def _split_group(group: StoredLayer) -> Iterator[StoredLayer]:
@@ -208,13 +263,22 @@ def _find_member(group: h5py.Group, name: str) -> Any:
     """Return a member of a group; links that lead elsewhere are refused on every part of the path."""
     current: Any = group
     for part in filter(None, name.split("/")):
-        if not isinstance(current, h5py.Group) or part not in current:
+        link = _get_link(current, part) if isinstance(current, h5py.Group) else None
+        if link is None:
             raise ModelFileError(f"{name!r} is named but missing")
-        # h5py follows soft and external links without a word, and an external one opens another file.
-        if not isinstance(current.get(part, getlink=True), h5py.HardLink):
+        if not isinstance(link, h5py.HardLink):
             raise ModelFileError(f"{part!r} is a link to somewhere else: refused")
         current = current[part]
     return current
+
+
+def _get_link(group: h5py.Group, name: str) -> Any:
+    """Return what a name in a group stands for; None where there is none.
+
+    h5py follows soft and external links without a word, even to see whether they exist, and an external one opens
+    another file.
+    """
+    return group.get(name, getlink=True)
 
 
 def _check_array(group: h5py.Group, name: str) -> StoredArray:
@@ -225,9 +289,13 @@ def _check_array(group: h5py.Group, name: str) -> StoredArray:
         raise ModelFileError(f"{dataset.name} keeps its numbers in another file: refused")
     if dataset.dtype.kind not in "fiu" or dataset.shape is None:
         raise ModelFileError(f"{dataset.name} doesn't hold numbers")
+    # HDF5 gives a filter, such as deflate, all memory that its output takes, and may load it from a library.
+    if dataset.id.get_create_plist().get_nfilters():
+        what = f"{dataset.name} is compressed, which Keras never does: refused, it could inflate without end"
+        raise ModelFileError(what, hint="write the file again without compression, such as by h5repack -f NONE")
     stated = math.prod(dataset.shape) * dataset.dtype.itemsize
     chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
-    if stated > MAX_INFLATION * dataset.id.get_storage_size() or chunk > MAX_INFLATION * stated + CHUNK_SLACK_BYTES:
+    if stated > dataset.id.get_storage_size() or chunk > stated + CHUNK_SLACK_BYTES:
         raise ModelFileError(f"{dataset.name} states {stated} bytes that the file doesn't hold: refused")
     return StoredArray(tuple(dataset.shape), dataset)
 
@@ -236,26 +304,33 @@ def _has_attribute(group: h5py.Group, name: str) -> bool:
     return name in group.attrs or f"{name}0" in group.attrs
 
 
-def _read_names(group: h5py.Group, name: str) -> list[str]:
+def _read_names(group: h5py.Group, name: str, budget: _Budget) -> list[str]:
     """Return an attribute that is a list of names; Keras splits a long one over ``name0``, ``name1``, ..."""
     if name in group.attrs:
-        return _decode_texts(_read_attribute(group, name))
+        return _read_texts(group, name, budget)
     parts = itertools.takewhile(lambda part: part in group.attrs, (f"{name}{index}" for index in itertools.count()))
-    return [text for part in parts for text in _decode_texts(_read_attribute(group, part))]
+    return [text for part in parts for text in _read_texts(group, part, budget)]
 
 
-def _read_text(group: h5py.Group, name: str) -> str:
-    return next(iter(_decode_texts(_read_attribute(group, name))), "") if name in group.attrs else ""
+def _read_text(group: h5py.Group, name: str, budget: _Budget) -> str:
+    return next(iter(_read_texts(group, name, budget)), "") if name in group.attrs else ""
 
 
-def _read_attribute(group: h5py.Group, name: str) -> Any:
+def _read_texts(group: h5py.Group, name: str, budget: _Budget) -> list[str]:
+    """Return the texts of an attribute."""
     attribute = group.attrs.get_id(name)
-    stated = attribute.get_space().get_simple_extent_npoints() * attribute.get_type().get_size()
-    if stated > LARGEST_ATTRIBUTE_BYTES:
-        raise ModelFileError(f"attribute {name!r} of {group.name} is larger than {LARGEST_ATTRIBUTE_BYTES} bytes")
-    return group.attrs[name]
-
-
-def _decode_texts(value: Any) -> list[str]:
+    kind, count = attribute.get_type(), attribute.get_space().get_simple_extent_npoints()
+    # Keras writes an empty list as one of numbers.
+    if not count:
+        return []
+    if not isinstance(kind, h5py.h5t.TypeStringID):
+        raise ModelFileError(f"attribute {name!r} of {group.name} is not text")
+    if (kind.is_variable_str() and count > MAX_VARIABLE_TEXTS) or count * kind.get_size() > LARGEST_ATTRIBUTE_BYTES:
+        what = f"attribute {name!r} of {group.name} is larger than {LARGEST_ATTRIBUTE_BYTES} bytes"
+        raise ModelFileError(f"{what}, or has more than {MAX_VARIABLE_TEXTS} texts of variable length")
+    with budget.limit_text():
+        value = group.attrs[name]
     items = [value] if isinstance(value, (str, bytes)) else list(np.asarray(value).ravel())
-    return [item.decode() if isinstance(item, bytes) else str(item) for item in items]
+    texts = [item.decode() if isinstance(item, bytes) else str(item) for item in items]
+    budget.spend_text(texts)
+    return texts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from imagetune.core.files import open_regular_file, read_json
 from imagetune.errors import WeightsError
 from imagetune.model.backbones.architectures import TransformerArchitecture
 from imagetune.model.backbones.vision_transformer import (
@@ -24,7 +24,9 @@ from imagetune.model.backbones.vision_transformer import (
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 SUFFIX = ".safetensors"
-LARGEST_CONFIG_BYTES = 4 << 20
+LARGEST_CONFIG_BYTES = 1 << 20
+# A large vision transformer has 400 tensors, which take 120 bytes each.
+LARGEST_HEADER_BYTES = 1 << 20
 LARGEST_CARD_HEAD = 1 << 16
 _CLASS_TOKEN = "embeddings.cls_token"  # noqa: S105 - the name of a tensor
 # Tensors of relatives that these networks don't have: their tokens would be missing.
@@ -41,16 +43,32 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     Raises:
         WeightsError: The file is corrupted, or holds numbers that NumPy can't read or that are not finite.
     """
+    tensors: dict[str, np.ndarray] = {}
     try:
+        _check_header(path)
         with safe_open(path, framework="np") as file:
-            tensors = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - no mapping
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                # One at a time: a file of half-precision numbers would else be in memory twice.
+                tensors[name] = np.asarray(file.get_tensor(name)).astype(np.float32)
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         what = f"corrupted, or not a safetensors file of float32 or float16 numbers: {error}"
         raise WeightsError(what, where=str(path), hint="copy the file again, or convert its numbers") from error
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise WeightsError(f"{name} holds numbers that are not finite", where=str(path))
-    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    return tensors
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a file whose header is larger than a network's: its entries take many times as much memory.
+
+    That each tensor lies in the file, and none in another, safetensors checks itself.
+    """
+    with open_regular_file(path) as file:
+        head = file.read(8)
+    size = int.from_bytes(head, "little")
+    if len(head) < 8 or size > LARGEST_HEADER_BYTES:
+        raise ValueError(f"a header of {size:,} bytes is stated, and the most is {LARGEST_HEADER_BYTES:,}")
 
 
 def check_config(architecture: TransformerArchitecture, path: Path) -> None:
@@ -72,10 +90,8 @@ def check_config(architecture: TransformerArchitecture, path: Path) -> None:
         "use_swiglu_ffn": False,
     }
     try:
-        if path.stat().st_size > LARGEST_CONFIG_BYTES:
-            raise WeightsError(f"larger than {LARGEST_CONFIG_BYTES} bytes", where=str(path))
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = read_json(path, max_bytes=LARGEST_CONFIG_BYTES)
+    except (OSError, ValueError) as error:
         raise WeightsError(f"can't be read as JSON: {error}", where=str(path)) from error
     if not isinstance(config, dict):
         raise WeightsError("doesn't describe a network", where=str(path))
@@ -91,8 +107,8 @@ def check_config(architecture: TransformerArchitecture, path: Path) -> None:
 def read_license(folder: Path) -> str | None:
     """Return the licence that the model card README.md of a folder states, as Hugging Face spells it; None without."""
     try:
-        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
-            head = file.read(LARGEST_CARD_HEAD)
+        with open_regular_file(folder / "README.md") as file:
+            head = file.read(LARGEST_CARD_HEAD).decode("utf-8", "replace")
     except OSError:
         return None
     # Only in the metadata at its head: further down the word may stand for anything.

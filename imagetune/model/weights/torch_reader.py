@@ -77,8 +77,12 @@ def _read_tensors(file: BinaryIO) -> dict[str, np.ndarray]:
     return {name: _build_view(tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-class _Reader(pickle.Unpickler):
-    """Unpickler that allows four names and calls nothing else."""
+class _Reader(pickle._Unpickler):
+    """Unpickler that allows four names and calls nothing else.
+
+    It is the one written in Python: that in C allocates a table as long as the largest number that the file gives an
+    object, which eight bytes can make 32 GB.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):

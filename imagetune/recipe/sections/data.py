@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
 from imagetune.core.plugins import AUGMENTATIONS
+from imagetune.core.text import format_list
 from imagetune.recipe.plugin_names import NameOf
-from imagetune.recipe.sections.base import Fraction, NonNegativeInt, Positive, PositiveInt, Section, Sequence
+from imagetune.recipe.sections.base import Fraction, Positive, Section, Sequence
 from imagetune.recipe.tasks import Task
 
 Resize = Literal["pad", "crop", "squash"]
 AugmentationPreset = Annotated[str, NameOf(AUGMENTATIONS, ("none", "light", "medium", "strong", "randaugment"))]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
+# So many pixels take 1.2 GB; what a stranger's model states must not switch the limit off.
+MaxPixels = Annotated[int, Field(ge=1, le=400_000_000)]
 # Not strict, which would refuse a list for a tuple, and YAML has only lists.
 ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 BitDepth = Annotated[int, Field(ge=8, le=32)]
@@ -70,10 +74,10 @@ class AuditConfig(Section):
     """What to do about leakage: the same or nearly the same image in two splits that the source gave."""
     on_conflict: Literal["error", "warn", "ignore"] = "warn"
     """What to do about the same image under two labels."""
-    fail_on: Sequence[str] = ()
+    fail_on: Annotated[Sequence[str], Field(max_length=200)] = ()
     """Codes of findings that stop the run with exit code 3, beside those that on_leak and on_conflict make errors.
     `imagetune data check --codes` lists the codes."""
-    allow: Sequence[str] = ()
+    allow: Annotated[Sequence[str], Field(max_length=200)] = ()
     """Codes of findings that are neither reported nor stop the run, because someone has reviewed them."""
     near_duplicates: bool = True
     """Whether near-duplicate images are looked for, and each group of them kept in one split."""
@@ -132,11 +136,11 @@ class DataConfig(Section):
     on_bad_image: Literal["skip", "error"] = "skip"
     """What to do about an image that can't be decoded: `skip` leaves it out and counts it, `error` stops the run."""
     # A PNG of 109 KB can hold 900 million pixels, which took 22 s and 5.7 GB to decode.
-    max_pixels: PositiveInt = 100_000_000
-    """Largest number of pixels of an image; larger ones are refused by their header, before they are decoded. So are
-    images whose decoding would take more than five bytes of memory, or 50 nanoseconds, for each pixel that is allowed:
-    500 MB and 5 s by default, which is 38 million pixels of 16 bits and three channels."""
-    workers: NonNegativeInt | Literal["auto"] = "auto"
+    max_pixels: MaxPixels = 100_000_000
+    """Largest number of pixels of an image, at most 400 million; larger ones are refused by their header,
+    before they are decoded. So are images whose decoding would take more than five bytes of memory, or 50 nanoseconds,
+    for each pixel that is allowed: 500 MB and 5 s by default, which is 38 million pixels of 16 bits and three channels."""
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Number of processes that decode and augment images; 0 uses threads of the main process, and `auto` measures which
     is faster."""
     cache: Literal["auto", "ram", "disk", "off"] = "auto"
@@ -168,7 +172,6 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _distinct_classes(self) -> Self:
-        if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
-            raise ValueError(f"classes names {twice} more than once")
+        if twice := sorted(name for name, count in Counter(self.classes).items() if count > 1):
+            raise ValueError(f"classes names more than once: {format_list(map(repr, twice))}")
         return self

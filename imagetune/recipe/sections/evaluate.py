@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from imagetune.recipe.metrics import TestMetric, is_lower_better
-from imagetune.recipe.sections.base import NonNegative, PositiveInt, Section, Sequence
+from imagetune.recipe.sections.base import BatchSize, Finite, NonNegative, Section, Sequence
 
 Corruption = Literal[
     "gaussian_noise",
@@ -37,11 +37,11 @@ class Requirement(Section):
 
     metric: TestMetric
     """Name of a test metric; data.task decides which there are."""
-    lower_bound: float | None = None
+    lower_bound: Finite | None = None
     """Least value of the lower end of the metric's confidence interval, for metrics that are better when higher."""
-    upper_bound: float | None = None
+    upper_bound: Finite | None = None
     """Greatest value of the upper end of the metric's confidence interval, for metrics that are better when lower."""
-    value: float | None = None
+    value: Finite | None = None
     """Threshold of the metric itself: its least value, or its greatest where lower is better."""
 
     @model_validator(mode="after")
@@ -73,7 +73,7 @@ class RobustnessConfig(Section):
     and `resolution`; `all` means these 18."""
     severities: Sequence[Annotated[int, Field(ge=1, le=5)]] = (1, 3, 5)
     """Severities of each corruption, 1 (slight) to 5 (strong), as in the paper."""
-    images: PositiveInt = 200
+    images: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     """Largest number of test images used; they are drawn at random with equal shares of every class."""
 
 
@@ -105,7 +105,7 @@ class EvaluateConfig(Section):
     """Number of bootstrap resamples, and most images or groups that the jackknife leaves out in turn, 100 to 100000."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Coverage of the confidence intervals, between 0.5 and 1."""
-    batch_size: PositiveInt | None = None
+    batch_size: BatchSize | None = None
     """Images in a forward pass; by default the training batch size."""
     # A flip doubles the forward passes, and had no clear effect on small image sets (docs/strategies.md).
     tta: Sequence[TTATransform] = ()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from imagetune.core.plugins import BACKBONES, list_plugin_names
-from imagetune.recipe.sections.base import Fraction, NonNegative, PositiveInt, Section, Sequence
+from imagetune.recipe.sections.base import Fraction, NonNegative, Section, Sequence
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 
@@ -26,8 +26,9 @@ class HeadConfig(Section):
     pooling: Literal["avg", "max", "flatten", "token"] = "avg"
     """How the feature map (height, width, channels) becomes a vector: its mean or maximum by channel, or all its
     values; of a vision transformer also its class token instead."""
-    hidden: Sequence[PositiveInt] = ()
-    """Number of units of each hidden layer between pooling and output; by default there is no hidden layer."""
+    hidden: Annotated[Sequence[Annotated[int, Field(ge=1, le=16_384)]], Field(max_length=32)] = ()
+    """Number of units of each hidden layer between pooling and output, up to 16384; by default there is no hidden
+    layer."""
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
     """Activation function of the hidden layers."""
     dropout: Fraction = 0.2

@@ -11,19 +11,24 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from imagetune.recipe.metrics import EpochMetric
 from imagetune.recipe.problems import format_value
-from imagetune.recipe.sections.base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Sequence
+from imagetune.recipe.sections.base import LARGEST, Epochs, Finite, Positive, PositiveInt, Section, Sequence
 
+WholeNumber = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 # A value that a space stands for: a scalar, a list or a whole section.
 Value = JsonValue
+
+
+Trials = Annotated[int, Field(ge=1, le=100_000)]
+Repeats = Annotated[int, Field(ge=0, le=1_000)]
 
 
 class BudgetConfig(Section):
     """The most that a search may cost; trials that are running when it is used up still finish."""
 
-    trials: PositiveInt | None = None
+    trials: Trials | None = None
     """Largest number of trials, repeats of finalists not counted; it also limits hyperband and sweep. By default there
     is no limit."""
-    hours: Positive | None = None
+    hours: Annotated[float, Field(gt=0.0, le=100_000.0, allow_inf_nan=False)] | None = None
     """Largest time of all trials in hours, over all sessions of a resumed search; then no trial starts any more. A
     bakeoff keeps enough of it for the refit. By default there is no limit."""
 
@@ -34,11 +39,11 @@ class RayConfig(Section):
     address: str = "auto"
     """Address of the cluster as host:port; `auto` finds the one that this machine belongs to or that RAY_ADDRESS names,
     `local` starts one that ends with the search."""
-    cpus: PositiveInt = 2
+    cpus: Annotated[int, Field(ge=1, le=1_024)] = 2
     """Number of CPUs reserved for each trial."""
-    gpus: NonNegative = 0
+    gpus: Annotated[float, Field(ge=0.0, le=1_024.0, allow_inf_nan=False)] = 0
     """Number of GPUs reserved for each trial; a fraction such as 0.5 shares a GPU, and 0 trains on CPUs."""
-    retries: NonNegativeInt = 2
+    retries: Repeats = 2
     """Number of times that a trial is started again after its process or machine was lost."""
 
     @field_validator("address")
@@ -68,27 +73,27 @@ class SearchConfig(Section):
     features, and fine-tunes the best few."""
     objective: EpochMetric = "f1"
     """Validation metric to optimise, in the epoch whose weights a run keeps (see train.early_stopping.metric)."""
-    trials: PositiveInt = 20
+    trials: Trials = 20
     """Number of trials that random and bayesian search propose, and the largest number of points of a grid; the other
     algorithms decide by themselves."""
     budget: BudgetConfig = BudgetConfig()
     """Limits of trials and time, at which the search stops earlier."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     """Random seed of the proposals; by default the recipe's."""
-    max_epochs: PositiveInt | None = None
+    max_epochs: Epochs | None = None
     """Number of epochs of hyperband's longest trials; by default the epochs of all stages of the recipe."""
-    factor: Annotated[int, Field(ge=2)] = 3
+    factor: Annotated[int, Field(ge=2, le=100)] = 3
     """Reduction factor of hyperband, 2 or more: one trial in this many goes on to the next rung."""
     early_stop: Literal["median", "none"] = "median"
     """Early stopping of trials. `median` ends a trial whose best metric so far is worse than the median of the running
     averages of earlier trials at the same epoch (Golovin et al. 2017); hyperband and sweep never use it."""
-    folds: Annotated[int, Field(ge=2)] | None = None
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
     """Number of folds, 2 or more: a trial is then judged by its mean over the folds of the training and validation
     images. By default it is judged on the validation split; the linear probes of a bakeoff then have 5 folds."""
-    finalists: NonNegativeInt = 3
+    finalists: Repeats = 3
     """Number of the best settings that are trained again with other seeds, so that the winner isn't luck; for bakeoff,
     the number of backbones that are fine-tuned."""
-    repeats: PositiveInt = 3
+    repeats: Annotated[int, Field(ge=1, le=1_000)] = 3
     """Number of trainings of each finalist in all, each with another seed; for sweep, of every setting."""
     prefer: Literal["accuracy", "speed", "size"] = "accuracy"
     """Which finalists a bakeoff takes: those with the best probes, or of the backbones within one standard error of the
@@ -102,7 +107,7 @@ class SearchConfig(Section):
     warm_start: Sequence[str] = ()
     """Earlier searches on the same images, by run folder or runs:/ address: their trials are known from the beginning,
     and only the best of them is tried again, first. By default there are none."""
-    parallel: PositiveInt | Literal["auto"] = "auto"
+    parallel: Annotated[int, Field(ge=1, le=1_024)] | Literal["auto"] = "auto"
     """Number of trials at a time; `auto` is one for each GPU, else one for each core where only heads are trained and
     one for four cores where the backbone is trained, as far as memory allows."""
     executor: Literal["local", "ray"] = "local"
@@ -135,11 +140,11 @@ class LogUniformSpace(_Conditional):
     """A search space of numbers whose logarithm is uniform between low and high."""
 
     search: Literal["log_uniform"]
-    low: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    low: Positive
     """Smallest value."""
-    high: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    high: Positive
     """Largest value."""
-    default: float | None = None
+    default: Finite | None = None
     """Value that `fit` uses; by default the geometric mean of low and high."""
 
     @model_validator(mode="after")
@@ -158,11 +163,11 @@ class UniformSpace(_Conditional):
     """A search space of numbers, uniform between low and high."""
 
     search: Literal["uniform"]
-    low: Annotated[float, Field(allow_inf_nan=False)]
+    low: Finite
     """Smallest value."""
-    high: Annotated[float, Field(allow_inf_nan=False)]
+    high: Finite
     """Largest value."""
-    default: float | None = None
+    default: Finite | None = None
     """Value that `fit` uses; by default the mean of low and high."""
 
     @model_validator(mode="after")
@@ -180,13 +185,13 @@ class IntSpace(_Conditional):
     """A search space of whole numbers from low to high, both included."""
 
     search: Literal["int"]
-    low: int
+    low: WholeNumber
     """Smallest value."""
-    high: int
+    high: WholeNumber
     """Largest value, if the steps reach it."""
     step: PositiveInt = 1
     """Distance between two neighbouring values."""
-    default: int | None = None
+    default: WholeNumber | None = None
     """Value that `fit` uses; by default low."""
 
     @model_validator(mode="after")
@@ -228,9 +233,11 @@ class ChoiceSpace(_Conditional):
 
     @model_validator(mode="after")
     def _distinct_values(self) -> Self:
-        for index, value in enumerate(self.values):
-            if find_index(self.values, value) != index:
+        seen: set[str] = set()
+        for value in self.values:
+            if (text := _as_text(value)) in seen:
                 raise ValueError(f"{format_value(value)} appears twice among the values")
+            seen.add(text)
         return self
 
     @property

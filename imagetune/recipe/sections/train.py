@@ -9,11 +9,13 @@ from pydantic import Field, field_validator, model_validator
 from imagetune.recipe.metrics import EpochMetric
 from imagetune.recipe.presets import HEAD_RATE, expand_stages
 from imagetune.recipe.sections.base import (
+    AugmentedCopies,
+    BatchSize,
+    Epochs,
     Fraction,
     NonNegative,
-    NonNegativeInt,
+    Patience,
     Positive,
-    PositiveInt,
     Section,
     Sequence,
 )
@@ -70,7 +72,7 @@ class ScheduleConfig(Section):
     """Epochs between two reductions of step, fractions allowed."""
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
     """Factor that plateau and step multiply the learning rate by, between 0 and 1."""
-    patience: NonNegativeInt = 2
+    patience: Patience = 2
     """Epochs without improvement before plateau lowers the learning rate."""
 
 
@@ -79,7 +81,7 @@ class EarlyStoppingConfig(Section):
 
     metric: EpochMetric = "loss"
     """Validation metric to watch; it also decides which epoch's weights are the best."""
-    patience: NonNegativeInt | None = None
+    patience: Patience | None = None
     """Epochs without improvement before the stage ends; by default it has all its epochs."""
     min_delta: NonNegative = 0.0
     """Smallest change of the metric that counts as an improvement, in the metric's units."""
@@ -95,7 +97,7 @@ class StageConfig(Section):
     unfreeze: str | Sequence[str] = "none"
     """Trainable part of the backbone: `none`, `all`, `last 3 blocks`, `last 30%`, or names or patterns of blocks or
     layers, as `imagetune model layers BACKBONE` lists them."""
-    epochs: PositiveInt
+    epochs: Epochs
     """Number of passes over the training images."""
     learning_rate: Positive | Literal["auto"]
     """Peak learning rate, above 0; `auto` finds one by a range test at the start of the stage, as `imagetune
@@ -133,7 +135,7 @@ class StageConfig(Section):
     cache: str | None = None
     """Feature cache of this stage: `auto`, `off`, or the name of the frozen block whose output is kept. By default
     train.cache."""
-    augmented_copies: PositiveInt | Literal["auto"] | None = None
+    augmented_copies: AugmentedCopies | Literal["auto"] | None = None
     """Augmented copies of this stage; by default train.augmented_copies."""
 
     @property
@@ -181,14 +183,14 @@ class StageConfig(Section):
 class TrainConfig(Section):
     """How the model is trained: stages, batch size, optimizer, loss and early stopping."""
 
-    stages: Sequence[StageConfig] = ()
+    stages: Annotated[Sequence[StageConfig], Field(max_length=100)] = ()
     """Stages in their order, or a preset: auto (the default), linear_probe, head_then_top, lp_ft, gradual or full.
     Beside a preset, `epochs` sets the epochs of each of its stages and `learning_rate` that of a trained head. Heads on
     a frozen backbone are solved instead, unless there is a `learning_rate` or `solve: false`."""
-    batch_size: PositiveInt | Literal["auto"] = DEFAULT_BATCH
+    batch_size: BatchSize | Literal["auto"] = DEFAULT_BATCH
     """Images that go through the model at a time; `auto` finds the largest that fits in memory: a whole step, or a
     power of two that divides it."""
-    effective_batch: PositiveInt | None = None
+    effective_batch: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Images in an optimizer step, a multiple of batch_size; gradients are accumulated to reach it. By default
     batch_size, or 32 where that is `auto`."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -224,7 +226,7 @@ class TrainConfig(Section):
     cache: Literal["auto", "off"] = "auto"
     """Feature cache: whether the features of frozen layers are computed once and kept, instead of in every epoch.
     `auto` keeps them where that saves time and changes little, and says so."""
-    augmented_copies: PositiveInt | Literal["auto"] = "auto"
+    augmented_copies: AugmentedCopies | Literal["auto"] = "auto"
     """Number of augmented copies of each image that a stage with cached features takes in turn, one in each epoch;
     `auto` is 4. More come nearer to augmentation that never repeats, and take longer."""
     refit: Literal["auto", "off"] = "auto"

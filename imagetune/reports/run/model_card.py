@@ -12,14 +12,14 @@ from pathlib import Path
 from jinja2 import Environment
 
 from imagetune.core import run_files
-from imagetune.core.text import format_count
+from imagetune.core.text import escape_markdown, format_count
 from imagetune.recipe.metrics import METRICS
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.run.model_card_sentences import measured_sentences
 from imagetune.reports.run.overview import count_images_per_split, describe_problem, list_run_facts, view_metric
 from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
-UNSAID = "Not stated in the `card` section of the recipe."
+UNSAID = "Not stated in the section card of the recipe."
 # With fewer images, a 95% interval of an accuracy is wider than 0.3.
 FEW = 30
 
@@ -43,8 +43,8 @@ def write_model_card(run_dir: Path) -> Path:
 
 @cache
 def _markdown_environment() -> Environment:
-    # Markdown knows no escaping of Jinja: _plain escapes what a class or a file may be named.
-    return html_environment().overlay(autoescape=False, finalize=_plain)
+    # Jinja knows no escaping of Markdown; every text that comes into the page goes through ours.
+    return html_environment().overlay(autoescape=False, finalize=_escape)
 
 
 def render_model_card(run: RunFiles) -> str:
@@ -92,9 +92,5 @@ def _list_limits(run: RunFiles) -> Iterator[str]:
     yield from (f"{note}." for note in tested.get("notes", []))
 
 
-def _plain(value: object) -> object:
-    """Escape a text for Markdown and HTML, so that names of classes and files stay text; line breaks become spaces."""
-    if not isinstance(value, str):
-        return value
-    # A vertical bar would end the cell of a table, a line break its row.
-    return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split("\n"))
+def _escape(value: object) -> object:
+    return escape_markdown(value) if isinstance(value, str) else value

@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 
 from imagetune.core import run_files
+from imagetune.core.documents import HINT
+from imagetune.core.files import read_bounded_text
+from imagetune.errors import ModelFileError
 from imagetune.evaluation.errors.mistakes import find_mistakes
 from imagetune.recipe.metrics import (
     METRICS,
@@ -94,6 +97,7 @@ _UNFOLDED = (
     ),
 )
 MAX_CONFUSIONS = 6
+MAX_SCRIPT_BYTES = 1 << 20
 MAX_PATHS = 5
 
 
@@ -141,9 +145,7 @@ def render_report(run: RunFiles) -> str:
             residuals=view_residuals(run),
             balance=_compute_balance(run),
             mistakes=_view_mistakes(run),
-            sections=[
-                (f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None
-            ],
+            sections=list(_view_sections(run)),
             images=count_images_per_split(run),
             findings=[_view_finding(found) for found in run.audit.get("findings", [])],
             stages=[_view_stage(run, stage) for stage in run.recipe.train.stages],
@@ -153,6 +155,17 @@ def render_report(run: RunFiles) -> str:
         )
     )
     return fold_sections(page, unfolded=_UNFOLDED)
+
+
+def _view_sections(run: RunFiles) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, part in SECTIONS.items():
+        try:
+            found = part(run)
+        except Exception as error:
+            error.add_note(f"in the section {name!r} of the report, which shows {run_files.EVALUATION}")
+            raise
+        if found is not None:
+            yield f"{name}.html.jinja", found
 
 
 def _draw_confusion(run: RunFiles) -> dict[str, Any] | None:
@@ -278,7 +291,12 @@ def _format_learning_rate(run: RunFiles, stage: StageConfig) -> str:
 def _read_script(run: RunFiles) -> str:
     """Return the text of the run's predict.py; empty where the run ended before it had a model."""
     path = run.folder / run_files.PREDICT_SCRIPT
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    try:
+        return read_bounded_text(path, max_bytes=MAX_SCRIPT_BYTES)
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"can't be read: {error}", where=str(path), hint=HINT) from error
 
 
 def _list_environment(run: RunFiles) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,10 @@ _FIXED_DATA = (
     *("source", "split", "columns", "classes", "audit", "task", "label_separator"),
     *("on_bad_image", "max_pixels"),
 )
+# Values to try, times the values of the recipe that each is tried in: this takes five seconds. What each costs besides
+# is counted in the same units; an ordinary recipe may list some 3,000 values.
+_MAX_COST = 4_000_000
+_COST_OF_A_CHECK = 1_000
 # A range of whole numbers with more points is checked at its ends.
 _MAX_POINTS = 32
 
@@ -34,6 +38,11 @@ def find_space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], obje
     if misplaced := [path for path in loaded.spaces if _is_fixed(path)]:
         what = "can't be searched: it would change what trials are compared by"
         return [loaded.error(path, what, hint="give it a value") for path in misplaced]
+    count = sum(1 for space in loaded.spaces.values() for _ in _values(space))
+    if count * (_count_values(loaded.document.root) + _COST_OF_A_CHECK) > _MAX_COST:
+        path = max(loaded.spaces, key=lambda at: sum(1 for _ in _values(loaded.spaces[at])))
+        what = f"the search spaces list {count:,} values, too many to check each in this recipe"
+        return [loaded.error(path, what, hint="list fewer, or give a range")]
     found: dict[str, RecipeError] = {}
     for path, settings in list_tried_settings(loaded):
         for error in _errors(loaded, settings, path, check):
@@ -78,6 +87,11 @@ def explain_error(error: RecipeError, settings: dict[NodePath, Value], path: Nod
 def _is_fixed(path: NodePath) -> bool:
     # A space of the whole section would offer other images as well.
     return path[0] in _FIXED_SECTIONS or path == ("data",) or (path[0] == "data" and path[1] in _FIXED_DATA)
+
+
+def _count_values(node: Value) -> int:
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return 1 + sum(map(_count_values, inner))
 
 
 def _values(space: Space) -> Iterator[Value]:

@@ -8,7 +8,6 @@ has open moves along. All but its checkpoints is kept in the search's ``interrup
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imagetune.core import run_files
-from imagetune.core.files import write_json
+from imagetune.core.files import read_json_or_empty, write_json
 
 _LOOK_SECONDS = 1.0
 # Time for an earlier attempt to read the claim twice.
@@ -125,8 +124,7 @@ def _keep(aside: Path, folder: Path) -> None:
     status = aside / run_files.STATUS
     if status.exists():
         # MLflow takes the state of the attempt's run from here, and `running` would never end there.
-        with contextlib.suppress(ValueError):
-            write_json(status, {**json.loads(status.read_text(encoding="utf-8")), "state": "killed"})
+        write_json(status, {**read_json_or_empty(status), "state": "killed"})
     place = _interrupted(folder)
     place.mkdir(exist_ok=True)
     aside.rename(run_files.next_numbered(place / folder.name))

@@ -6,15 +6,24 @@ KerasTuner's own files are never read back. A last line that a crash has cut sho
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from imagetune.core.files import append_json_line
+from pydantic import TypeAdapter, ValidationError
+
+from imagetune.core.documents import SURPRISES
+from imagetune.core.files import (
+    MAX_JSON_BYTES,
+    append_json_line,
+    parse_json_object,
+    read_bounded_bytes,
+    split_json_lines,
+)
 from imagetune.errors import CheckpointError
-from imagetune.recipe.document import NodePath
 from imagetune.search.records.trial import Trial, TrialResult
 
 
@@ -33,6 +42,9 @@ class Ended:
 
 
 Event = Proposed | Ended
+# Dataclasses believe what they are given; these hold the values of a line to their types.
+_TRIAL, _RESULT = TypeAdapter(Trial), TypeAdapter(TrialResult)
+_NAME = re.compile(r"\w[\w-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -66,24 +78,30 @@ class Journal:
         """
         if not self.path.exists():
             return []
-        data = self.path.read_bytes()
+        trials: dict[str, Trial] = {}
+        events: list[Event] = []
+        read = 1
+        try:
+            for read, line in split_json_lines(self._read_complete(repair=repair)):  # noqa: B007 - named in the error
+                event = _event(parse_json_object(line), trials)
+                if isinstance(event, Proposed):
+                    trials[event.trial.trial_id] = event.trial
+                events.append(event)
+        # Not left out like a torn last line: a search without one of its results would propose other trials.
+        except (OSError, *SURPRISES) as error:
+            hint = "repair the line, or search again in another folder with --run-dir"
+            what = f"can't be read: {_describe(error)}"
+            raise CheckpointError(what, where=f"{self.path}:{read}", hint=hint) from error
+        return events
+
+    def _read_complete(self, *, repair: bool) -> bytes:
+        """Return the text up to the last line break."""
+        data = read_bounded_bytes(self.path, max_bytes=MAX_JSON_BYTES)
         complete = data[: data.rfind(b"\n") + 1]
         if repair and len(complete) < len(data):
             # Otherwise the next event would be appended to the torn line, and both would be lost.
             self.path.write_bytes(complete)
-        trials: dict[str, Trial] = {}
-        events: list[Event] = []
-        for number, line in enumerate(complete.splitlines(), start=1):
-            try:
-                event = _event(json.loads(line), trials)
-            # Not left out like a torn last line: a search without one of its results would propose other trials.
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                hint = "repair the line, or search again in another folder with --run-dir"
-                raise CheckpointError(f"can't be read: {error!r}", where=f"{self.path}:{number}", hint=hint) from error
-            if isinstance(event, Proposed):
-                trials[event.trial.trial_id] = event.trial
-            events.append(event)
-        return events
+        return complete
 
 
 def list_results(events: Sequence[Event]) -> list[TrialResult]:
@@ -108,6 +126,22 @@ def _trial_line(trial: Trial) -> dict[str, Any]:
 def _event(line: dict[str, Any], trials: dict[str, Trial]) -> Event:
     kind = line.pop("event")
     if kind == "proposed":
-        values: dict[NodePath, Any] = {tuple(path): value for path, value in line.pop("values")}
-        return Proposed(Trial(values=values, **line))
-    return Ended(TrialResult(trial=trials[line.pop("trial_id")], **line))
+        values = {tuple(path): value for path, value in line.pop("values")}
+        trial = _TRIAL.validate_python({**line, "values": values})
+        # Its folder has this name.
+        if not all(_NAME.fullmatch(name) for name in (trial.trial_id, trial.continues, trial.repeats) if name):
+            raise ValueError(f"{trial.trial_id!r} is no name of a trial")
+        return Proposed(trial)
+    if kind != "ended":
+        raise ValueError(f"{kind!r} is no event")
+    result = _RESULT.validate_python({**line, "trial": trials[line.pop("trial_id")]})
+    if not all(map(math.isfinite, (result.objective or 0.0, result.began, result.seconds))):
+        raise ValueError("a number that is not finite")
+    return Ended(result)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"field {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error) if type(error) in (OSError, ValueError) else repr(error)

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core import run_files
-from imagetune.core.files import convert_disk_errors, write_csv, write_json
+from imagetune.core.csv_cells import quote_row
+from imagetune.core.csv_tables import write_csv
+from imagetune.core.documents import SURPRISES
+from imagetune.core.files import convert_disk_errors, read_json, write_json
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import format_path
@@ -98,7 +101,7 @@ def write_table(table: Table, results: Sequence[TrialResult]) -> None:
 def append_result(table: Table, result: TrialResult) -> None:
     """Append an ended trial to the table, and flush it to the disk."""
     with convert_disk_errors(table.path), table.path.open("a", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow(_row(table, result))
+        csv.writer(file, lineterminator="\n").writerow(quote_row(table.columns, _row(table, result)))
         file.flush()
         os.fsync(file.fileno())
 
@@ -159,10 +162,10 @@ def _blank(value: object) -> object:
 
 def _check_unchanged(path: Path, now: Mapping[str, Any]) -> None:
     try:
-        then = json.loads(path.read_text(encoding="utf-8"))
+        then = read_json(path)
         # Each space beside the other settings, so that the error names the one that changed.
         before, after = ({**about, **about["spaces"]} for about in (then, now))
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, *SURPRISES) as error:
         raise CheckpointError(
             f"can't be read: {error}", where=str(path), hint="search again in another folder"
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from imagetune.core import run_files
-from imagetune.core.files import write_csv
+from imagetune.core.csv_tables import write_csv
 from imagetune.errors import RecipeError
 from imagetune.evaluation.cross_validation import estimate_fold_mean
 from imagetune.recipe.loading import LoadedRecipe

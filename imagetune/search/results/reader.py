@@ -8,14 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_documents as shapes
 from imagetune.core import run_files
+from imagetune.core.documents import read_document
 from imagetune.errors import ModelFileError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.search import Value
-from imagetune.run_folder.reader import read_epochs, read_json
+from imagetune.run_folder.folder import refuse_links_out
+from imagetune.run_folder.reader import read_epochs, read_evaluation
 from imagetune.search.proposers.bakeoff import select_compared
 from imagetune.search.proposers.finalists import Candidate, Direction, get_direction, rank_candidates
 from imagetune.search.records.journal import Event, Journal, Proposed, find_unfinished, list_results
@@ -174,15 +177,16 @@ def read_search(folder: Path) -> SearchFiles:
         raise ModelFileError(
             f"is not the folder of a search: it has no {run_files.SEARCH}", where=str(folder), hint=hint
         )
+    refuse_links_out(folder)
     best = folder / run_files.BEST_RECIPE
     return SearchFiles(
         folder=folder,
         recipe=load_recipe(folder / run_files.RECIPE).recipe,
-        description=read_json(folder / run_files.SEARCH),
-        status=read_json(folder / run_files.STATUS),
-        tracking=read_json(folder / run_files.TRACKING),
+        description=read_document(folder / run_files.SEARCH, shapes.SEARCH),
+        status=read_document(folder / run_files.STATUS, shapes.STATUS),
+        tracking=read_document(folder / run_files.TRACKING, shapes.TRACKING),
         # Without repair: the search may be running, and its next event belongs behind the bytes that are there.
         events=tuple(Journal(folder / run_files.JOURNAL).read(repair=False)),
         best_text=best.read_text(encoding="utf-8") if best.is_file() else "",
-        evaluation=read_json(folder / run_files.BEST / run_files.EVALUATION),
+        evaluation=read_evaluation(folder / run_files.BEST / run_files.EVALUATION),
     )

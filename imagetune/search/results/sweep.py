@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import stdev
 
 from imagetune.core import run_files
-from imagetune.core.files import write_csv
+from imagetune.core.csv_tables import write_csv
 from imagetune.recipe.problems import format_path
 from imagetune.search.proposers.finalists import Direction
 from imagetune.search.proposers.sweep import CONFIDENCE, Effect, combine_better_values

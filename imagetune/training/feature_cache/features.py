@@ -266,6 +266,8 @@ def _load_or_compute(
     if in_memory or stored is None:
         rows: Rows = MemoryRows(len(keys), shape, FEATURE_TYPE)
     else:
+        # The disk may become full meanwhile; the training needs every row.
+        stored.keep_overflow()
         rows = stored
     first = 0
     for one in versions:

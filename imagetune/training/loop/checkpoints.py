@@ -21,9 +21,19 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from imagetune.core.files import compute_file_sha256, convert_disk_errors, link_or_copy, write_json
+from imagetune.core.archives import BROKEN, open_arrays
+from imagetune.core.documents import SURPRISES
+from imagetune.core.files import (
+    compute_file_sha256,
+    convert_disk_errors,
+    link_or_copy,
+    read_json,
+    write_json,
+)
+from imagetune.core.leftovers import name_temporary
 from imagetune.errors import CheckpointError
 from imagetune.training.loop.state import TrainingState
 
@@ -87,8 +97,10 @@ def copy_checkpoint(path: Path, folder: Path) -> Path:
     if not (path / STATE).is_file():
         raise CheckpointError("there is no checkpoint", where=str(path))
     with _commit_folder(folder / path.name) as temporary:
-        for file in path.iterdir():
-            link_or_copy(file, temporary / file.name)
+        for name in (INITIAL, CHANGED, ARRAYS, STATE):
+            # A link would bring a file from elsewhere, and a pipe would never end.
+            if (path / name).is_file() and not (path / name).is_symlink():
+                link_or_copy(path / name, temporary / name)
     return folder / path.name
 
 
@@ -136,8 +148,7 @@ def reopen_checkpoint(path: Path, model: keras.Model) -> tuple[TrainingState, In
         raise CheckpointError(
             "training can't be resumed from here: it was not made at the end of an epoch", where=str(path)
         )
-    # Said outright wherever arrays are read: a pickle could run code.
-    with np.load(path / ARRAYS, allow_pickle=False) as stored:
+    with _open_arrays(path / ARRAYS) as stored:
         state = replace(state, arrays={name: stored[name] for name in stored.files})
     _load_initial(path, model, None)
     # Between the two loads, while the model has the initial weights, of which it computes the digests.
@@ -166,7 +177,7 @@ def _commit_folder(target: Path) -> Iterator[Path]:
     folder = target.parent
     with convert_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".tmp-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=name_temporary()))
         try:
             yield temporary
             # A rename can't replace a folder that isn't empty.
@@ -209,12 +220,12 @@ def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
 def _verify(path: Path) -> tuple[TrainingState, bool]:
     """Return the state of training, and whether it can be resumed, after checking the files' hashes."""
     try:
-        content = json.loads((path / STATE).read_text(encoding="utf-8"))
+        content = read_json(path / STATE)
         expected = {INITIAL: content["start_sha256"], CHANGED: content["changed_sha256"]}
         if resumable := "resume_sha256" in content:
             expected[ARRAYS] = content["resume_sha256"]
         state = TrainingState.from_json(content, path.parent)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *SURPRISES) as error:
         raise CheckpointError(f"{STATE} can't be read: {error}", where=str(path)) from error
     for name, digest in expected.items():
         if not (path / name).is_file() or compute_file_sha256(path / name) != digest:
@@ -223,7 +234,7 @@ def _verify(path: Path) -> tuple[TrainingState, bool]:
 
 
 def _load_initial(path: Path, model: keras.Model, positions: Collection[int] | None) -> None:
-    with np.load(path / INITIAL, allow_pickle=False) as stored:
+    with _open_arrays(path / INITIAL) as stored:
         if len(stored.files) != len(model.weights):
             what = f"holds {len(stored.files)} weights, the model has {len(model.weights)}"
             raise CheckpointError(what, where=str(path / INITIAL))
@@ -232,9 +243,19 @@ def _load_initial(path: Path, model: keras.Model, positions: Collection[int] | N
 
 
 def _load_changed(path: Path, model: keras.Model) -> None:
-    with np.load(path / CHANGED, allow_pickle=False) as changed:
+    with _open_arrays(path / CHANGED) as changed:
         for position in changed.files:
             model.weights[int(position)].assign(changed[position])
+
+
+@contextmanager
+def _open_arrays(path: Path) -> Iterator[NpzFile]:
+    """Yield the arrays of a file; what they can't be, or can't be assigned to, is the checkpoint's mistake."""
+    try:
+        with open_arrays(path) as arrays:
+            yield arrays
+    except BROKEN as error:
+        raise CheckpointError(f"its arrays can't be used: {error}", where=str(path)) from error
 
 
 def _read_value(weight: keras.Variable) -> NDArray[Any]:

@@ -6,6 +6,7 @@ it begins, replaces the state after every step and epoch, and removes its own wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from imagetune.recipe.sections.train import EarlyStoppingConfig
 from imagetune.training.optimization.optimizer import Slots
 from imagetune.training.optimization.schedules import PlateauState
 from imagetune.training.setup.events import EpochRecord
+
+_CHECKPOINT = re.compile(r"step-\d{8,12}")
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,15 @@ class TrainingState:
 
         Raises:
             KeyError: A value is missing.
-            TypeError: A value is of another type, or unknown.
+            TypeError, ValueError: A value is of another type or unknown, or names no checkpoint.
         """
         best, stage = values["best"], values["stage"]
+        for count in (values["epoch"], values["step"], *values["learned"]):
+            if not isinstance(count, int) or not 0 <= count < 2**53:
+                raise TypeError(f"{count!r} is no number of epochs, steps or weights")
+        # A name such as ../../ would read and link files of another folder.
+        if best is not None and not _CHECKPOINT.fullmatch(best["checkpoint"]):
+            raise ValueError(f"{best['checkpoint']!r} is no checkpoint")
         return cls(
             epoch=values["epoch"],
             step=values["step"],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 
@@ -125,6 +126,12 @@ class EpochRecord:
     def metric(self, metric: str) -> float:
         """Return the value of a metric for model selection: on validation, or on training images without validation."""
         return (self.val or self.train)[metric]
+
+
+def build_epoch_record(values: Mapping[str, Any]) -> EpochRecord:
+    """Return the record of a line of metrics.jsonl, without what another version has added to it."""
+    known = {each.name for each in fields(EpochRecord)}
+    return EpochRecord(**{name: value for name, value in values.items() if name in known})
 
 
 class Listener(Protocol):

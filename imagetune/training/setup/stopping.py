@@ -1,4 +1,7 @@
-"""Stop requests by SIGINT and SIGTERM: finish the step, commit a checkpoint, end; a second signal ends at once."""
+"""Stop requests by SIGINT and SIGTERM: finish the step, commit a checkpoint, end; a second signal ends at once.
+
+Handlers note the signal and raise nothing; the work asks for it at its boundaries, and `listen_for_stop` at its end.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import psutil
 
+from imagetune.core.stopping import answer_stop_checks
 from imagetune.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -40,9 +44,18 @@ class StopRequest:
         if self.signal_number is not None:
             raise StoppedError(self.signal_number)
 
+    def ask(self) -> None:
+        """Return if the work may go on; within ``deferred`` it always may.
+
+        Raises:
+            StoppedError: A signal was received.
+        """
+        if not self._deferred:
+            self.check()
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let signals wait for the next ``check`` during the block, instead of interrupting it."""
+        """Let signals wait for the next ``check`` during the block, which no other boundary interrupts."""
         self._deferred = True
         try:
             yield
@@ -50,11 +63,7 @@ class StopRequest:
             self._deferred = False
 
     def receive(self, signal_number: int, _frame: FrameType | None = None) -> None:
-        """Record a signal; a second one ends the process.
-
-        Raises:
-            StoppedError: Signals aren't deferred now.
-        """
+        """Note a signal; a second one ends the process."""
         now = time.monotonic()
         if self.signal_number is not None:
             # `timeout` and job schedulers send one to the process and another to its group: they mean the same.
@@ -62,8 +71,6 @@ class StopRequest:
                 return
             _exit_now(signal_number)
         self.signal_number, self._received = signal_number, now
-        if not self._deferred:
-            raise StoppedError(signal_number)
 
 
 class StopWhen(StopRequest):
@@ -89,12 +96,15 @@ class StopWhen(StopRequest):
 
 @contextmanager
 def listen_for_stop(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[StopRequest]:
-    """Yield a stop request that receives SIGINT and SIGTERM during the block.
+    """Yield a stop request that receives SIGINT and SIGTERM during the block, and answers `check_stop`.
 
     Outside the main thread, where Python can't set handlers, signals stay as they are.
 
     Args:
         signals: Signals to receive; a trial leaves Ctrl-C, which a terminal sends to all processes, to the search.
+
+    Raises:
+        StoppedError: A signal was received that nothing in the block has asked for.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -102,16 +112,22 @@ def listen_for_stop(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Sto
         return
     before = {number: signal.signal(number, request.receive) for number in signals}
     try:
-        yield request
+        with answer_stop_checks(request.ask):
+            yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    # After the last boundary: the work is done, and still the process was asked to stop.
+    request.check()
 
 
 def _exit_now(signal_number: int) -> None:
     """End the process without unwinding: checkpoints are complete or absent at any moment."""
     # Workers ignore Ctrl-C, and os._exit runs nothing that would stop them.
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
+    with suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            # One may end meanwhile; an exception would leave this handler and keep the process alive.
+            with suppress(psutil.Error):
+                child.kill()
     # The code that a shell reports for a process that this signal has ended.
     os._exit(128 + signal_number)

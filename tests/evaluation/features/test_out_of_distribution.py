@@ -79,8 +79,9 @@ def _evidence(score, model, seen):
 def test_noise_and_photographs_are_flagged_among_the_shipped_images(run, features, model, score):
     examined = run(score, 0.05 if score == "mahalanobis" else 0.1)
     analyse_out_of_distribution(examined)
-    detector = read_detector(examined.folder / "model", read_manifest(examined.folder / "model").out_of_distribution)
     seen, _ = features
+    rule = read_manifest(examined.folder / "model").out_of_distribution
+    detector = read_detector(examined.folder / "model", rule, width=seen["test"].shape[1], outputs=5)
     known = detector.scores(_evidence(score, model, seen["test"]), "single_label")
     least = {"energy": {"noise": 0.9, "photographs": 0.85}, "mahalanobis": {"noise": 0.99, "photographs": 0.98}}
     for name in ("noise", "photographs"):

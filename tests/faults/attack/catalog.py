@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import re
-import shutil
+import subprocess
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from tests.faults.attack.case import Case
 
-MODULES: tuple[str, ...] = ("command_lines", "images", "folders", "tables")
+MODULES: tuple[str, ...] = (
+    *("command_lines", "environments", "folders", "images", "recipes", "run_folders", "search_folders", "servers"),
+    *("tables", "weights"),
+)
 """Modules of this package, each with a function ``cases()``."""
 QUICK_SHARE = 10
 """One case of so many is run by `make test`, too."""
@@ -67,9 +69,9 @@ def make_shared(folder: Path) -> None:
 
 
 def empty_folder(path: Path) -> Path:
-    """Return a folder without anything in it, whatever was there."""
-    # A case may leave folders that only their mode protects.
-    for parent, _, _ in os.walk(path):
-        Path(parent).chmod(0o755)
-    shutil.rmtree(path, ignore_errors=True)
+    """Return a path at which nothing is any more, whatever was there."""
+    # A case may leave folders that only their mode protects, and more of them in each other than Python's own functions
+    # can go down.
+    subprocess.run(["chmod", "-R", "u+rwx", path], check=False, stderr=subprocess.DEVNULL)
+    subprocess.run(["rm", "-rf", path], check=True)
     return path

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _import_program() -> None:
-    from tiny_backbones import tiny_backbones
+    import tiny_backbones  # noqa: F401
 
     from imagetune.core.environment import settle_process_environment
     from imagetune.core.quiet import import_keras_quietly
@@ -46,7 +46,6 @@ def _import_program() -> None:
         import imagetune.commands.fit
         import imagetune.commands.predict
         import imagetune.tracking.tracker  # noqa: F401
-    tiny_backbones().__enter__()
 
 
 def watch(request: dict[str, Any]) -> dict[str, Any]:
@@ -113,11 +112,15 @@ def _prepare(request: dict[str, Any]) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    from tiny_backbones import tiny_backbones
+
     from imagetune.cli.main import main
 
     sys.argv = ["imagetune", *arguments]
     try:
-        main()
+        # Only here: what starts TensorFlow's threads before the fork leaves it without them, and waiting for them.
+        with tiny_backbones():
+            main()
     except SystemExit as end:
         code = end.code
     finally:

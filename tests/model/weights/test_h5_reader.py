@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
@@ -80,17 +81,63 @@ def test_numbers_kept_in_another_file_are_refused(tmp_path):
 
 def test_a_shape_that_the_file_does_not_hold_is_refused_without_taking_memory(tmp_path):
     def fill(group):
-        group.create_dataset("0", (1 << 20, 1 << 20), "f4", chunks=(1024, 1024), compression="gzip")
+        group.create_dataset("0", (1 << 20, 1 << 20), "f4", chunks=(1024, 1024))
 
     refused(write(tmp_path / "a.h5", fill), "states 4398046511104 bytes that the file doesn't hold")
 
 
 def test_a_huge_chunk_is_refused(tmp_path):
     def fill(group):
-        data = group.create_dataset("0", (4,), "f4", maxshape=(None,), chunks=(1 << 24,), compression="gzip")
+        data = group.create_dataset("0", (4,), "f4", maxshape=(None,), chunks=(1 << 24,))
         data[:] = 1
 
     refused(write(tmp_path / "a.h5", fill), "that the file doesn't hold")
+
+
+def test_compressed_numbers_are_refused_as_a_chunk_may_inflate_to_any_size(tmp_path):
+    def fill(group):
+        group.create_dataset("0", data=np.zeros((64, 64), "f4"), chunks=(64, 64), compression="gzip")
+        # What inflates to 64 MB stands where 16 KB are stated.
+        group["0"].id.write_direct_chunk((0, 0), zlib.compress(bytes(64 << 20)))
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(write(tmp_path / "a.h5", fill), "compressed, which Keras never does")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 << 10
+
+
+def test_a_text_of_megabytes_where_a_name_belongs_is_refused_before_it_is_read(tmp_path):
+    def fill(group):
+        group["0"] = np.ones(3, "f4")
+        group.attrs["name"] = "x" * (8 << 20)
+
+    path = write(tmp_path / "a.h5", fill)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(path, "a text or a table of 8[0-9]{6} bytes where names are expected")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 << 10
+
+
+def test_names_of_variable_length_are_limited_in_number_and_all_together(tmp_path):
+    with h5py.File(tmp_path / "many.h5", "w") as file:
+        file.attrs.create("layer_names", ["a"] * 1001, dtype=h5py.string_dtype())
+    refused(tmp_path / "many.h5", "more than 1000 texts of variable length")
+    with h5py.File(tmp_path / "long.h5", "w") as file:
+        for layer in range(3):
+            group = file.create_group(f"layers/dense_{layer}/vars")
+            group["0"] = np.ones(1, "f4")
+            group.attrs.create("name", np.array([b"x" * 30000]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("imagetune.model.weights.h5_reader.MAX_TEXT_BYTES", 50_000)
+            file.flush()
+            refused(tmp_path / "long.h5", "its names have more than 50000 characters")
+
+
+def test_endless_links_to_one_array_end(tmp_path):
+    def fill(group):
+        group["0"] = np.ones(1, "f4")
+        for number in range(1, 20_001):
+            group[str(number)] = group["0"]
+
+    refused(write(tmp_path / "a.h5", fill), "more than 20000 objects")
 
 
 def test_loops_of_groups_end(tmp_path):
@@ -132,7 +179,7 @@ def test_an_archive_that_would_inflate_is_refused(tmp_path):
     path = archive(tmp_path / "bomb.keras", bytes(100 << 20), zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 1 << 20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    refused(path, "compressed, which Keras never does")
+    refused(path, "is compressed: refused, it could inflate without end")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from imagetune.reports.run.model_card import UNSAID, write_model_card
 
@@ -107,3 +109,17 @@ def test_a_smaller_error_is_a_gain(run_folder):
         },
     )
     assert "this model gains -3.000 (-5.000 to -1.000)" in card_of(run_folder)
+
+
+def test_a_class_or_a_card_text_is_no_link_image_or_heading(run_folder):
+    hostile = "![x](http://evil.example/p.png) [log in](http://evil.example)\n# heading"
+    path = run_folder / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["card"] = dict.fromkeys(("intended_use", "out_of_scope", "limitations", "data_origin", "license"), hostile)
+    path.write_text(yaml.safe_dump(recipe))
+    document = json.loads((run_folder / "evaluation.json").read_text())
+    document["splits"]["test"]["per_class"][0]["class"] = hostile
+    rewrite(run_folder / "evaluation.json", **{**document, "class_names": [hostile, "b"]})
+    page = MarkdownIt("commonmark").enable("table").render(card_of(run_folder))
+    assert "evil.example" in page
+    assert not re.search("<a|<img|<h1>heading", page)

@@ -6,7 +6,8 @@ import pytest
 from browser import browse, needs_browser, sort_by_keyboard, window
 from words import Page
 
-from imagetune.core.files import append_json_line
+from imagetune.core.documents import name_foreign_document
+from imagetune.core.files import append_json_line, write_json
 from imagetune.errors import ModelFileError
 from imagetune.reports.run.report import write_report
 
@@ -220,9 +221,16 @@ def test_another_folder_is_refused(tmp_path):
 
 def test_a_corrupted_file_is_named(run_folder):
     (run_folder / "evaluation.json").write_text('{"cut')
-    with pytest.raises(ModelFileError, match="is not JSON") as caught:
+    with pytest.raises(ModelFileError, match="can't be read: Unterminated string") as caught:
         write_report(run_folder)
     assert caught.value.where.endswith("evaluation.json")
+
+
+def test_a_value_that_the_page_does_not_expect_is_named_with_its_section(run_folder, evaluation):
+    write_json(run_folder / "evaluation.json", evaluation | {"calibration": {"splits": {"test": []}}})
+    refused = pytest.raises(ModelFileError, match=r"a file .* isn't what imagetune writes: .* section 'calibration'")
+    with refused, name_foreign_document(run_folder, "a file of the run"):
+        write_report(run_folder)
 
 
 def rewrite_recipe(folder, old, new):

@@ -2,27 +2,58 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+from imagetune.core.stopping import ask_before_each, check_stop
 from imagetune.errors import StoppedError
 from imagetune.training.setup.stopping import listen_for_stop
 
 
-def test_a_signal_interrupts_ordinary_work():
+def test_a_signal_raises_nothing_where_it_comes_and_stops_the_work_at_its_next_boundary():
+    done = []
     with pytest.raises(StoppedError) as caught, listen_for_stop():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+        signal.raise_signal(signal.SIGTERM)
+        done.append("the rest of this step")
+        check_stop()
+        done.append("the next step")
     assert caught.value.exit_code == 143
+    assert done == ["the rest of this step"]
+
+
+def test_a_signal_inside_a_destructor_is_not_lost():
+    class Model:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(StoppedError) as caught, listen_for_stop():
+        model = Model()
+        del model
+    assert caught.value.exit_code == 130
+
+
+def test_a_signal_after_the_last_boundary_still_decides_how_the_command_ends():
+    finished = False
+    with pytest.raises(StoppedError), listen_for_stop():
+        finished = True
+        signal.raise_signal(signal.SIGTERM)
+    assert finished
+
+
+def test_no_boundary_of_a_deferring_block_stops_it():
+    with pytest.raises(StoppedError), listen_for_stop() as stop:
+        with stop.deferred():
+            signal.raise_signal(signal.SIGINT)
+            assert list(ask_before_each("ab")) == ["a", "b"]
+        list(ask_before_each("ab"))
+        pytest.fail("the boundary must stop the work")
 
 
 def test_a_signal_waits_for_the_end_of_a_step():
-    with listen_for_stop() as stop, stop.deferred():
+    with pytest.raises(StoppedError), listen_for_stop() as stop, stop.deferred():
         os.kill(os.getpid(), signal.SIGINT)
         finished = sum(range(1000))
-        with pytest.raises(StoppedError):
-            stop.check()
+        stop.check()
     assert finished == 499500
 
 
@@ -57,11 +88,10 @@ def test_a_signal_that_comes_twice_at_the_same_moment_is_one():
 def test_a_signal_that_is_not_listened_for_stays_as_it_was():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with listen_for_stop((signal.SIGTERM,)) as stop:
+        with pytest.raises(StoppedError), listen_for_stop((signal.SIGTERM,)) as stop:
             signal.raise_signal(signal.SIGINT)
             stop.check()
             assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-            with pytest.raises(StoppedError):
-                signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGINT, before)
