@@ -139,7 +139,8 @@ class DataConfig(Section):
     max_pixels: MaxPixels = 100_000_000
     """Largest number of pixels of an image, at most 400 million; larger ones are refused by their header,
     before they are decoded. So are images whose decoding would take more than five bytes of memory, or 50 nanoseconds,
-    for each pixel that is allowed: 500 MB and 5 s by default, which is 38 million pixels of 16 bits and three channels."""
+    for each pixel that is allowed: 500 MB and 5 s by default, which is 38 million pixels of 16 bits and three
+    channels."""
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Number of processes that decode and augment images; 0 uses threads of the main process, and `auto` measures which
     is faster."""
