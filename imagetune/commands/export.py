@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.files import convert_disk_errors, read_json_or_empty, write_json
+from imagetune.core.files import convert_disk_errors, write_json
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count, format_list
 from imagetune.data.loading.pipeline import load_evaluation_batches
@@ -28,6 +28,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports.parity import write_parity_page
 from imagetune.run_folder.folder import RunFolder
+from imagetune.run_folder.reader import read_evaluation
 from imagetune.runs.open import open_run, read_run_splits
 from imagetune.runs.pages import send_changes
 
@@ -103,7 +104,7 @@ def _choose_images(folder: RunFolder, splits: Splits) -> tuple[str, Sequence[Rec
     Raises:
         DataError: There are no such images.
     """
-    refit = bool(read_json_or_empty(folder.evaluation).get("refit"))
+    refit = bool(read_evaluation(folder.evaluation).get("refit"))
     name, records = ("test", tuple(open_holdout(splits))) if refit else ("validation", splits.val)
     if not records:
         raise DataError(f"has no {name} images to compare the export on", where=str(folder.path))
