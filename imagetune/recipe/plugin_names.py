@@ -41,7 +41,9 @@ class NameOf:
     def _check(self, value: Any) -> str:
         if not isinstance(value, str) or value not in self.names:
             quoted = [repr(name) for name in self.names]
-            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(quoted[:-1])} or {quoted[-1]}"})
+            raise PydanticKnownError(
+                "literal_error", {"expected": " or ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))}
+            )
         if clash := find_name_clash(self.kind, value, self.built_in):
             raise ValueError(clash)
         return value

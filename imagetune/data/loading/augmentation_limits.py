@@ -33,10 +33,12 @@ def find_large_numbers(arguments: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _count_transforms(node: Any) -> int:
-    # Each transform is a mapping of one key.
+    """Return the number of mappings in lists, also in those of compositions: each is a transform."""
     if isinstance(node, Mapping):
-        return (len(node) == 1) + sum(map(_count_transforms, node.values()))
-    return sum(map(_count_transforms, node)) if isinstance(node, (list, tuple)) else 0
+        return sum(map(_count_transforms, node.values()))
+    return (
+        sum(isinstance(one, Mapping) + _count_transforms(one) for one in node) if isinstance(node, (list, tuple)) else 0
+    )
 
 
 def _list_numbers(value: Any) -> Iterator[float]:

@@ -143,7 +143,7 @@ def _validate(text: str, command: str | Room, room: Room | None = None) -> list[
         command, room = "validate", command
     path = room.input / "r.yaml"
     path.write_text(text.replace("CANARY]", f"{room.canary}]"), encoding="utf-8")
-    return ["recipe", str(command), path, "--debug"]
+    return ["recipe", str(command), path]
 
 
 def _override(override: str, room: Room) -> list[str | Path]:
@@ -153,7 +153,7 @@ def _override(override: str, room: Room) -> list[str | Path]:
 
 
 def _fit(override: str, room: Room) -> list[str | Path]:
-    return ["fit", room.shared / "recipe.yaml", "--run-dir", "run", "-o", override, "--debug"]
+    return ["fit", room.shared / "recipe.yaml", "--run-dir", "run", "-o", override]
 
 
 def _odd_file(kind: str, room: Room) -> list[str | Path]:
