@@ -345,8 +345,9 @@ def read_manifest(folder: Path) -> Manifest:
         what = f"not a manifest that imagetune {read_version()} can read: {field}: {first['msg']}"
         raise ModelFileError(what, where=str(path), hint="copy the folder again, or train again") from error
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or f"not a manifest: {error}"
-        raise ModelFileError(f"can't be read: {reason}", where=str(path), hint="copy the folder again") from error
+        unread = f"not a manifest that imagetune {read_version()} can read: {error}"
+        what = f"can't be read: {error.strerror}" if isinstance(error, OSError) else unread
+        raise ModelFileError(what, where=str(path), hint="copy the folder again") from error
 
 
 def verify_weights(folder: Path, manifest: Manifest) -> Path:

@@ -12,7 +12,8 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.core.csv_tables import write_csv
-from imagetune.core.files import convert_disk_errors
+from imagetune.core.documents import SURPRISES
+from imagetune.core.files import convert_disk_errors, read_json_object
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
 from imagetune.data.sources.records import Record
@@ -25,7 +26,6 @@ from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.data import ColumnsConfig
 from imagetune.recipe.sections.train import EarlyStoppingConfig, StageConfig
 from imagetune.run_folder.folder import RunFolder, write_recipe
-from imagetune.run_folder.reader import read_evaluation
 from imagetune.runs.pages import send_changes, write_pages
 from imagetune.runs.prepare import Data, read_data
 from imagetune.runs.run import run_recipe
@@ -92,8 +92,8 @@ def find_finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
     if best.read_status().get("state") != "finished" or not best.evaluation.is_file():
         return None
     # A run that can't be read is trained again: `make_room` moves it aside and loses nothing.
-    with contextlib.suppress(ImagetuneError, OSError):
-        evaluation = read_evaluation(best.evaluation)
+    with contextlib.suppress(ImagetuneError, OSError, *SURPRISES):
+        evaluation = read_json_object(best.evaluation)
         if _trained_with(best, recipe):
             return Refit(folder, evaluation, list_failed_requirements(evaluation, recipe.evaluate.require), fresh=False)
     return None

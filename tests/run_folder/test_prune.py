@@ -136,9 +136,9 @@ def test_temporary_files_stay_in_a_run_that_is_being_written_and_in_what_is_no_r
     run = make_run(tmp_path / "a", state="running", checkpoints=0, pid=os.getpid())
     images = tmp_path / "images"
     images.mkdir()
-    run.predictions("val").parent.symlink_to(images)
     kept = [leave(run.path, f"{dead}x"), leave(images, f"{dead}x")]
     open_run_folder(run.path)
+    run.predictions("val").parent.symlink_to(images)
     write_json(run.status, {"state": "finished"})
     assert find_leftovers(run) == [kept[0]]
     run.status.unlink()
