@@ -108,7 +108,7 @@ def cases() -> Iterator[Case]:
     for key in TEXTS:
         for name, value in ODD_TEXTS.items():
             yield Case(f"recipes/text-{key}-{name}", partial(_override, f"{key}={value}"), codes=frozenset({0, 2}))
-    for name in ("pipe", "zero", "sparse", "folder", "socket"):
+    for name in ("pipe", "zero", "sparse", "socket"):
         yield Case(f"recipes/file-{name}", partial(_odd_file, name), codes=WRONG, says="error")
     yield from _secrets()
 
@@ -165,8 +165,6 @@ def _odd_file(kind: str, room: Room) -> list[str | Path]:
     elif kind == "sparse":
         path.touch()
         os.truncate(path, 40 << 30)
-    elif kind == "folder":
-        path.mkdir()
     else:
         import socket
 
