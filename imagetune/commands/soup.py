@@ -22,7 +22,8 @@ from imagetune.model.manifest import Manifest, load_model
 from imagetune.model.soup import Rank, SoupStep, Weights, average_weights, choose_greedy_soup
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RunFolder, build_lock_document
+from imagetune.run_folder.folder import RunFolder
+from imagetune.run_folder.lock import build_lock_document
 from imagetune.run_folder.reader import read_evaluation
 from imagetune.runs.checks.start import check_start
 from imagetune.runs.lineage import Member, count_different_images, open_members

