@@ -33,8 +33,8 @@ from benchmarks.side_by_side import (
     save_json,
     show,
 )
-from imagetune.cli.quiet import quiet_start
 from imagetune.core.messages import say_nothing
+from imagetune.core.quiet import quiet_start
 from imagetune.recipe.schema import Recipe
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.side_by_side import Comparison, Measure, machine_line, markdown_table, measure_in_turn, save_json
-from imagetune.cli.quiet import quiet_start
 from imagetune.core.messages import say_nothing
+from imagetune.core.quiet import quiet_start
 
 REQUIRED_RATIO = 0.97
 # An epoch of each takes some seconds: what begins and ends an epoch must not count for more than in a real one.

@@ -244,6 +244,10 @@ def test_a_search_tells_of_each_trial_and_of_the_last_training(images, tmp_path,
     assert len(found.best.predict(images / "red")) == 10
 
 
+# Examples that take over ten seconds.
+LONG = ("export", "search")
+
+
 # The examples are of these, on two of the shipped classes in small.
 
 
@@ -263,7 +267,11 @@ def workplace(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["compare", "evaluate", "fit", "load", "predict", pytest.param("search", marks=pytest.mark.slow)]
+    "name",
+    [
+        *("compare", "evaluate", "fit", "load", "predict"),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in LONG),
+    ],
 )
 def test_the_example_of_a_function_holds(name, workplace, monkeypatch):
     monkeypatch.chdir(workplace)

@@ -27,9 +27,9 @@ import psutil
 from benchmarks.strategies.results import Outcome, Task
 from benchmarks.strategies.rows import ROWS
 from benchmarks.strategies.sets import data_section
-from imagetune.cli.quiet import quiet_start
 from imagetune.core.messages import say_nothing
 from imagetune.core.processes import prepare_worker
+from imagetune.core.quiet import quiet_start
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option
+from imagetune.cli.options import OutputFile, json_option
 from imagetune.cli.render.lines import echo
 
 
@@ -24,7 +24,7 @@ from imagetune.cli.render.lines import echo
     help="The metric that decides, such as balanced_accuracy; by default the task's main one.",
 )
 @json_option
-@click.option("--page", type=click.Path(path_type=Path), help="Also write a self-contained HTML page.")
+@click.option("--page", type=OutputFile(".html", ".htm"), help="Also write a self-contained HTML page.")
 def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bool, page: Path | None) -> None:
     """Compare RUNs on the same test images, and test whether their difference is significant.
 

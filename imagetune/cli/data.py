@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option, overrides_option, recipe_argument
+from imagetune.cli.options import OutputFile, json_option, overrides_option, recipe_argument
 from imagetune.cli.render.lines import echo, echo_lines, echo_text
 
 
@@ -38,7 +38,7 @@ def command() -> None:
     callback=_list_codes,
     help="List the codes of findings, for data.audit.fail_on and data.audit.allow, and exit.",
 )
-@click.option("--page", type=click.Path(path_type=Path), help="Also write an HTML page that shows the images.")
+@click.option("--page", type=OutputFile(".html", ".htm"), help="Also write an HTML page that shows the images.")
 @click.option(
     "--fix",
     type=click.Path(path_type=Path),
@@ -72,7 +72,7 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
 @command.command("preview", epilog="Example: imagetune data preview recipe.yaml --out sheet.png")
 @recipe_argument
 @overrides_option
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The PNG file to write.")
+@click.option("--out", required=True, type=OutputFile(".png"), help="The PNG file to write.")
 @click.option("--images", default=16, show_default=True, type=click.IntRange(1, 64), help="Number of images.")
 @click.option(
     "--copies", default=5, show_default=True, type=click.IntRange(1, 16), help="Augmented copies of each image."

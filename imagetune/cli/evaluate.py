@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from imagetune.cli.options import json_option, run_argument, with_option
-from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import echo, print_progress
+from imagetune.core.quiet import quiet_start
 
 if TYPE_CHECKING:
     from imagetune.runs.lineage import SeenPolicy

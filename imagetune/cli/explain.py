@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import json_option, run_argument
-from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import echo, print_progress
 from imagetune.cli.render.predictions import format_explanation
+from imagetune.core.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune explain runs/clipart-20261121-101500-3f2a holiday/ --out explained/")

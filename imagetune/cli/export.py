@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from imagetune.cli.options import json_option, run_argument
-from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import echo_lines, print_progress
+from imagetune.cli.render.lines import echo, echo_lines, print_progress
 from imagetune.core.messages import say_nothing
+from imagetune.core.quiet import quiet_start
 
 if TYPE_CHECKING:
     from imagetune.export.formats import Format, Quantization
@@ -35,15 +35,16 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 100),
     default=1.0,
     show_default=True,
-    help="The drop of accuracy, in percentage points, that the validation images must rule out.",
+    help="The drop of accuracy, in percentage points, that the compared images must rule out.",
 )
 @json_option
 def command(run: str, format: Format, quantize: Quantization, out: Path, max_drop: float, as_json: bool) -> None:
     """Export the model of RUN to a folder with the model, example.py, manifest.json and README.md.
 
-    The export predicts the validation images by its own runtime and example.py, and is compared with the Keras model:
-    parity.html and parity.json say how. It is accepted where no probability differs by more than 0.02, or where the
-    95% interval of the accuracy's difference rules out a drop by --max-drop. Else it is refused (exit code 9), and lies
+    The export predicts images that the model has not learned from (validation, or test after a refit) by its own
+    runtime and example.py, and is compared with the Keras model: parity.html and parity.json say how. It is accepted
+    where the predictions hardly differ, or where the 95% interval of the accuracy's difference rules out a drop by
+    --max-drop. Else it is refused (exit code 9), also where there are too few images to rule that out, and lies
     in the folder refused/ of --out.
     """
     with quiet_start():
@@ -53,6 +54,6 @@ def command(run: str, format: Format, quantize: Quantization, out: Path, max_dro
     say = say_nothing if as_json else print_progress
     document = export(run, format=format, quantize=quantize, out=out, max_drop=max_drop, say=say)
     if as_json:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        echo(json.dumps(document, ensure_ascii=False))
     else:
         echo_lines(format_parity(document, out))

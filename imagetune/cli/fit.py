@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
-from imagetune.cli.quiet import quiet_start
+from imagetune.core.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune fit recipes/quickstart.yaml -o train.batch_size=16")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import overrides_option, recipe_argument
-from imagetune.cli.quiet import quiet_start
+from imagetune.cli.options import OutputFile, overrides_option, recipe_argument
 from imagetune.cli.render.lines import echo, print_progress
 from imagetune.cli.render.lr_find import format_learning_rates
+from imagetune.core.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune lr-find recipe.yaml --stage top --out top.png")
@@ -18,7 +18,7 @@ from imagetune.cli.render.lr_find import format_learning_rates
 @click.option("--stage", metavar="NAME", help="The stage whose learning rates are tested; the first one by default.")
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFile(".png"),
     help="Also write a plot, a PNG file.",
 )
 def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Path | None) -> None:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import click
 
 from imagetune.cli.options import json_option
-from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import echo
+from imagetune.core.quiet import quiet_start
 
 
 @click.group(epilog="Example: imagetune model layers resnet50 --unfreeze 'last 2 blocks'")

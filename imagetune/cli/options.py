@@ -2,9 +2,48 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
+
+from imagetune.core import run_files
+from imagetune.core.text import format_list
+
+
+class OutputFile(click.Path):
+    """A path to write to: one that is there is replaced only if it is a file of the same kind, and none of a run's."""
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(path_type=Path)
+        self._suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path.
+
+        Raises:
+            click.BadParameter: A file of another kind, of a run or of an export is there.
+        """
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.is_file():
+            return path
+        if path.suffix.lower() not in self._suffixes:
+            what = f"{path} is there already and is no {format_list(self._suffixes)} file"
+            self.fail(f"{what}; choose another path, or remove it", param, ctx)
+        if any((path.parent / first).is_file() and (path.parent / second).is_file() for first, second in _OWNERS):
+            self.fail(f"{path} belongs to a run or an export; choose another path", param, ctx)
+        return path
+
+
+# Files that stand together in the folder of a run, of a search and of an export.
+_OWNERS = (
+    (run_files.RECIPE, run_files.STATUS),
+    (run_files.SEARCH, run_files.JOURNAL),
+    ("manifest.json", "example.py"),
+    # From the folders of predictions and of the model.
+    (f"../{run_files.RECIPE}", f"../{run_files.STATUS}"),
+)
 
 # Without `exists=True`: loading reports a missing file as it reports every other error of a recipe.
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import run_argument, with_option
-from imagetune.cli.quiet import quiet_start
+from imagetune.cli.options import OutputFile, run_argument, with_option
 from imagetune.cli.render.lines import echo, print_progress
 from imagetune.cli.render.predictions import format_prediction
+from imagetune.core.quiet import quiet_start
 
 
 @click.command(
@@ -23,7 +23,7 @@ from imagetune.cli.render.predictions import format_prediction
 @click.option(
     "--csv",
     "csv_file",
-    type=click.Path(path_type=Path),
+    type=OutputFile(".csv"),
     help="Write a CSV file with a row for each image and a column for each class.",
 )
 @click.option("--calibrated", is_flag=True, help="Print probabilities calibrated by temperature scaling.")

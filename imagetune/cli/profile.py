@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import json_option, overrides_option, recipe_argument
-from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import echo, echo_text, print_progress
+from imagetune.core.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune profile recipe.yaml -o data.workers=4")

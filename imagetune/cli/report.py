@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from imagetune.cli.options import run_argument
-from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import echo, print_progress
+from imagetune.core.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune report runs/clipart-20261121-101500-3f2a")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
-from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import echo
 from imagetune.core import run_files
+from imagetune.core.quiet import quiet_start
 
 if TYPE_CHECKING:
     from imagetune.recipe.loading import RecipeSource

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import print_progress
+from imagetune.core.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune soup runs/clipart-a runs/clipart-b runs/clipart-c --run-dir runs/soup")

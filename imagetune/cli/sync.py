@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import echo
+from imagetune.core.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune sync runs/clipart-20261121-101500-3f2a")

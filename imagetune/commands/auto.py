@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from imagetune.core.files import expand_home
+from imagetune.core.path_names import expand_home
 from imagetune.errors import CheckpointError, WeightsError
 from imagetune.model.backbones.table import Backbone, list_backbones
 from imagetune.model.weights.imagenet import weights_state

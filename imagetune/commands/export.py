@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -201,6 +202,12 @@ def _compare_encoded(reference: Predictions, measured: Measurement, max_drop: fl
     return found
 
 
+def _advise(document: dict[str, Any]) -> str:
+    """Return what else to do about a refusal: only doubt can be tolerated, and a larger drop is a choice."""
+    tolerated = f", or tolerate that by --max-drop {math.ceil(-100 * document['accuracy']['low'])}"
+    return tolerated if document["verdict"] == "unproven" else ", or choose another --quantize"
+
+
 def _deliver(
     place: Path, out: Path, folder: RunFolder, target: Target, document: dict[str, Any], *, say: Say
 ) -> dict[str, Any]:
@@ -220,6 +227,6 @@ def _deliver(
     place.replace(goal)
     send_changes(folder, say=say)
     if refused:
-        hint = f"look at {goal / PAGE}; choose another --quantize, or tolerate more by --max-drop"
+        hint = f"look at {goal / PAGE}{_advise(document)}"
         raise ModelFileError(f"refused: {'; '.join(document['reasons'])}", where=target.name, hint=hint)
     return document

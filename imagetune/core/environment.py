@@ -32,6 +32,9 @@ def settle_process_environment() -> None:
     # Debugging aids of Keras: both would end every training early without a word.
     for name in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
         os.environ.pop(name, None)
+    # Otherwise children look for modules in the working folder first, where a checkout of ours may lie: a folder of the
+    # same name, which they would take for the package.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # Another kind of layers, which needs flax; keras.json may ask for it as well.
     os.environ["KERAS_NNX_ENABLED"] = "false"
 

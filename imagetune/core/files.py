@@ -9,13 +9,13 @@ import os
 import shutil
 import stat
 import tempfile
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from imagetune.core.leftovers import name_temporary
+from imagetune.core.path_names import is_utf8
 from imagetune.core.text import shorten_middle
 from imagetune.errors import ResourceError
 
@@ -23,7 +23,7 @@ HASH_CHUNK_BYTES = 1 << 20
 # A JSON document of ours takes kilobytes, lock.json of 100,000 images 12 MB. Its values take more memory than its text:
 # an empty list of two characters takes 64 bytes, a mapping of one key 200. So they are counted before they are made.
 MAX_JSON_BYTES = 64 << 20
-MAX_JSON_VALUES = 3_000_000
+MAX_JSON_VALUES = 5_000_000
 _JSON_MARKS = (b",", b"[", b"{")
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 _FULL = "free some space, or choose another path"
@@ -37,6 +37,7 @@ _HINTS = {
     errno.EACCES: _REFUSED,
     errno.EPERM: _REFUSED,
     errno.EROFS: _REFUSED,
+    errno.ENOENT: "the folder is gone, or no file can be made in it, so choose another path",
     errno.EEXIST: _IN_THE_WAY,
     errno.EISDIR: _IN_THE_WAY,
     errno.ENOTDIR: _IN_THE_WAY,
@@ -332,6 +333,8 @@ def parse_json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
         ValueError: A line is no JSON object; the message begins with its number.
     """
     for number, line in split_json_lines(content):
+        if not line:
+            continue
         try:
             yield number, parse_json_object(line)
         except ValueError as error:
@@ -339,7 +342,7 @@ def parse_json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def split_json_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the number (from 1) and the text of each complete line that isn't empty, as `parse_json_lines`.
+    """Yield the number (from 1) and the text of each complete line, as `parse_json_lines`.
 
     Raises:
         ValueError: All together have millions of values.
@@ -347,7 +350,7 @@ def split_json_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
     if (count := sum(map(content.count, _JSON_MARKS))) > MAX_JSON_VALUES:
         raise ValueError(f"it has about {count:,} values, and the most is {MAX_JSON_VALUES:,}")
     # Not splitlines, which also splits at other characters, and JSON strings may contain those.
-    return ((number, line) for number, line in enumerate(content.split(b"\n")[:-1], start=1) if line)
+    return enumerate(content.split(b"\n")[:-1], start=1)
 
 
 def parse_json_object(content: bytes) -> dict[str, Any]:
@@ -360,44 +363,6 @@ def parse_json_object(content: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is no object in braces")
     return value
-
-
-def is_utf8(path: str) -> bool:
-    """Return whether a path can be written as UTF-8: one that can't has surrogates for the bytes that aren't."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def format_path(path: str) -> str:
-    r"""Return a path as text that screens, JSON and CSV files can hold: ``caf\xe9.png`` for a name in Latin-1."""
-    return path if is_utf8(path) else os.fsencode(path).decode(errors="backslashreplace")
-
-
-def find_spelling(path: str) -> str:
-    """Return the path of an existing file whose names differ from a path's only in Unicode's normal form.
-
-    macOS writes ä as two code points and other systems as one, so an archive or a table from there names the same file
-    in other bytes. A path that exists, or has no such file, comes back as it is.
-    """
-    if path.isascii() or os.path.lexists(path):
-        return path
-    found = Path(path).anchor
-    for part in Path(path).parts[1 if found else 0 :]:
-        spellings = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
-        existing = (name for name in spellings if os.path.lexists(Path(found, name)))
-        found = str(Path(found, next(existing, part)))
-    return found if os.path.lexists(found) else path
-
-
-def expand_home(path: str | Path) -> Path:
-    """Return a path with ``~`` or ``~name`` replaced by that user's home; as it is where there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def compute_file_sha256(path: Path) -> str:

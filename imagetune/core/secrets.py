@@ -14,9 +14,7 @@ _LOCAL_SCHEMES = ("sqlite:", "file:")
 # scheme with them, may have been forgotten.
 _USER_INFO = re.compile(r"(?s)^((?:[A-Za-z][\w.+-]*:)?//+|https?:/?|)(.*)@")
 # In the middle of a text: up to the last @ before a space, which no address has.
-_USER_INFO_IN_TEXT = re.compile(
-    r"(?<![\w.+-])(?!sqlite:|file:)([a-z][\w.+-]*://+|https?:/?)([^\s/]\S*)@", re.IGNORECASE
-)
+_USER_INFO_IN_TEXT = re.compile(r"(?<![\w.+-])(?!sqlite:|file:)([a-z][\w.+-]+:/+|https?:/?)([^\s/]\S*)@", re.IGNORECASE)
 _WORDS = r"(?:pass|pwd|token|secret|key|sig|cred|auth)"
 _SECRET_QUERY = re.compile(rf"([?&][^=&#\s]*{_WORDS}[^=&#\s]*=)([^&#\s'\"]+)", re.IGNORECASE)
 _SECRET_HEADER = re.compile(r"(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:basic|bearer)\s+)?)[^\s'\",]+", re.IGNORECASE)

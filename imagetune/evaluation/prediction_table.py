@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core.csv_cells import quote_cell, quote_row
-from imagetune.core.files import format_path, replace_atomically
+from imagetune.core.files import replace_atomically
+from imagetune.core.path_names import format_path
 from imagetune.data.sources.labels import name_class_column
 from imagetune.evaluation.predict import ImagePrediction
 

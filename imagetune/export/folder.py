@@ -181,6 +181,6 @@ or in Python, in this folder:
     print(example.name_label(outputs, labels), outputs.max())
 {encoded}{tta}
 `manifest.json` has the labels, how images are read, thresholds, the temperature of the calibration and the hashes.
-`parity.html` and `parity.json` say how its predictions differ from those of the Keras model on validation images. The
+`parity.html` and `parity.json` say how its predictions differ from those of the Keras model on the same images. The
 licence of the weights that training started from: {manifest.weights_license or "unknown"}.
 """

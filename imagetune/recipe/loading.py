@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from imagetune.core import run_files
-from imagetune.core.files import expand_home, find_spelling, read_bounded_text
-from imagetune.core.path_names import find_path_problem
+from imagetune.core.files import read_bounded_text
+from imagetune.core.path_names import expand_home, find_path_problem, find_spelling
 from imagetune.core.secrets import HIDDEN, redact_text, redact_uri
 from imagetune.errors import RecipeError
 from imagetune.recipe.conditions import check_conditions, settle_conditions

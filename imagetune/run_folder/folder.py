@@ -258,7 +258,8 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
         hint = "give a run folder such as runs/NAME-TIME-ID, or runs:/ID or models:/NAME/VERSION"
         raise ModelFileError("no such run folder", where=str(path), hint=hint)
     # A model's folder appears only when it is complete: with its manifest all of it is there.
-    if not (folder.model / "manifest.json").is_file() and (trained or not folder.read_status()):
+    begun = bool(folder.read_status()) or folder.recipe.is_file()
+    if not (folder.model / "manifest.json").is_file() and (trained or not begun):
         hint = f"train it again in a new folder: imagetune fit {folder.recipe}" if folder.recipe.is_file() else ""
         raise ModelFileError(f"has no trained model ({describe_state(folder)})", where=str(path), hint=hint)
     refuse_links_out(path)

@@ -8,6 +8,7 @@ that is asked for.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from imagetune.core.files import convert_disk_errors
 from imagetune.errors import ModelFileError
 from imagetune.run_folder.folder import RunFolder, find_leftovers, is_in_progress, remove_path
 
+_CHECKPOINT_FILE = re.compile(r"step-\d{8,12}|[\w-]+\.npz|\.tmp-.*")
 What = Literal["checkpoints", "interrupted attempts", "leftovers", "model", "whole run"]
 
 
@@ -147,15 +149,27 @@ def _look_at(run: RunFolder, state: str, *, models: bool, inside: str | None) ->
     """Yield what can be removed of one run that has ended."""
     # A trial failed or not: what resumes it, if anything does, is its search.
     ended = state == "finished" if inside is None else inside == "finished"
-    for path, what in ((run.checkpoints, "checkpoints"), (run.path / run_files.INTERRUPTED, "interrupted attempts")):
-        if ended and path.is_dir() and not path.is_symlink():
-            yield Removal(run.path, what, (path,))  # type: ignore[arg-type]  # both are texts of What
+    if ended and _is_own_folder(run.checkpoints) and (ours := _list_own_checkpoints(run.checkpoints)):
+        yield Removal(run.path, "checkpoints", ours)
+    if ended and _is_own_folder(interrupted := run.path / run_files.INTERRUPTED):
+        yield Removal(run.path, "interrupted attempts", (interrupted,))
     # Those in folders that go as a whole go with them.
     going = {run.checkpoints} if ended else set()
     if left := [path for path in find_leftovers(run) if path.parent not in going]:
         yield Removal(run.path, "leftovers", tuple(left))
     if models and state == "finished" and (held := [path for path in (run.keras_file, run.model) if path.exists()]):
         yield Removal(run.path, "model", tuple(held))
+
+
+def _is_own_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _list_own_checkpoints(folder: Path) -> tuple[Path, ...]:
+    """Return a folder of checkpoints, or what in it has names that a training gives: files of others stay."""
+    entries = sorted(folder.iterdir())
+    ours = tuple(path for path in entries if _CHECKPOINT_FILE.fullmatch(path.name))
+    return (folder,) if len(ours) == len(entries) else ours
 
 
 def _is_worthless(run: RunFolder, state: str) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from imagetune.core import run_files
 from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.recipe.document import parse_document
 from imagetune.recipe.metrics import METRICS, is_lower_better
+from imagetune.recipe.printing import list_recipe_values
+from imagetune.recipe.schema import Recipe
 
 # MLflow refuses longer names and parameters; its database holds 5000 characters of a tag.
 MAX_KEY = 250
 MAX_PARAMETER = 6000
 MAX_TAG = 5000
 
+_STAGE = re.compile(r"train\.stages\.\d+\.(.+)")
 # These sections don't change what is trained: they would only crowd MLflow's comparison of runs.
 _LEFT_OUT = ("tracking", "search", "card")
 # One value each: a nested list spread over dozens of numbered parameters says nothing.
@@ -260,3 +264,22 @@ def _metric(name: str, entry: Any) -> Estimate | None:
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def sort_parameters(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return a run's parameters with those that differ from the defaults first, both in the recipe's order."""
+    return dict(sorted(parameters.items(), key=lambda item: _read_default(item[0]) == item[1]))
+
+
+def _read_default(name: str) -> str | None:
+    """Return the default of a parameter, for each stage that of any stage; None for what has to be set."""
+    stage = _STAGE.fullmatch(name)
+    key = f"train.stages.0.{stage[1]}" if stage else name
+    return None if stage and stage[1] in ("name", "epochs", "learning_rate") else _list_defaults().get(key)
+
+
+@cache
+def _list_defaults() -> dict[str, str]:
+    stage = {"name": "stage", "epochs": 1, "learning_rate": "auto"}
+    recipe = Recipe.model_validate({"data": {"source": "images"}, "train": {"stages": [stage]}})
+    return {name: value for name, value in flatten_recipe(list_recipe_values(recipe)).items() if name != "data.source"}

@@ -25,12 +25,12 @@ from imagetune.tracking.content import (
     read_recipe,
     read_run_state,
     read_trial_metrics,
+    sort_parameters,
 )
 from imagetune.tracking.description import describe_run
 from imagetune.tracking.model_step import send_model
 from imagetune.tracking.one_copy import Copy
 from imagetune.tracking.packing import has_model
-from imagetune.tracking.parameters import sort_parameters
 from imagetune.tracking.runs import build_run_tags
 from imagetune.tracking.state import TrackingState
 from imagetune.tracking.system import list_samples

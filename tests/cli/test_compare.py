@@ -191,7 +191,7 @@ def test_groups_of_the_splits_are_kept_together(make, imagetune):
     ("words", "code", "message"),
     [
         (("one",), 2, "from 2 to 26 runs"),
-        (("one", "nowhere"), 9, "no recipe.yaml"),
+        (("one", "nowhere"), 9, "no such run folder"),
         (("one", "two", "--metric", "speed"), 2, "none of accuracy"),
     ],
 )

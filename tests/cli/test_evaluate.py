@@ -128,5 +128,5 @@ def test_corrupted_files_of_a_run_are_named(fitted, workplace, imagetune):
     (run / "splits.csv").write_text("nonsense\n")
     report, test = imagetune("report", run), imagetune("evaluate", run)
     assert (report.code, test.code) == (9, 3)
-    assert "metrics.jsonl: has a line that is not JSON" in report.err
-    assert "splits.csv: is not a table of splits, expected the columns path, label, split, group" in test.err
+    assert "metrics.jsonl: can't be read: line 1" in report.err
+    assert "splits.csv: is not a table of splits: expected the columns path, label, split, group" in test.err

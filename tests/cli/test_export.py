@@ -1,12 +1,20 @@
 """`imagetune export`, as a user would call it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 ACCEPTED = ("litert", "none"), ("litert", "fp16"), ("onnx", "none"), ("saved_model", "none")
+
+
+@pytest.fixture
+def run(fitted, workplace):
+    """A finished run of this test alone: an export notes in it how it was compared."""
+    _, finished = fitted
+    return shutil.copytree(finished, workplace / "run")
 
 
 def call_example(folder, images):
@@ -18,8 +26,7 @@ def call_example(folder, images):
 @pytest.mark.parametrize(
     ("kind", "quantize"), [ACCEPTED[0], *(pytest.param(*each, marks=pytest.mark.slow) for each in ACCEPTED[1:])]
 )
-def test_an_export_predicts_as_the_run_does_without_imagetune(imagetune, fitted, workplace, images, kind, quantize):
-    _, run = fitted
+def test_an_export_predicts_as_the_run_does_without_imagetune(imagetune, run, workplace, images, kind, quantize):
     outcome = imagetune("export", run, "--format", kind, "--quantize", quantize, "--out", "out", "--json")
     assert outcome.code == 0, outcome.err
     document = outcome.json()
@@ -37,8 +44,7 @@ def test_an_export_predicts_as_the_run_does_without_imagetune(imagetune, fitted,
     assert "nothing.png\terror:" in told.stdout
 
 
-def test_a_folder_that_holds_something_is_left_alone(imagetune, fitted, workplace):
-    _, run = fitted
+def test_a_folder_that_holds_something_is_left_alone(imagetune, run, workplace):
     (workplace / "out").mkdir()
     (workplace / "out/mine.txt").write_text("mine")
     outcome = imagetune("export", run, "--format", "litert", "--out", "out")

@@ -159,7 +159,7 @@ def test_a_loss_that_is_no_number_ends_with_4_and_keeps_finite_weights(recipe, w
         "--run-dir",
         "run",
         "-o",
-        "train.stages.0.learning_rate=1e30",
+        "train.stages.0.learning_rate=1e9",
         "-o",
         "train.stages.0.epochs=30",
         "-o",

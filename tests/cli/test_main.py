@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import imagetune.cli
 from imagetune.core.text import CONTROLS
 
@@ -68,3 +70,30 @@ def test_there_is_one_way_out_to_the_screen():
         "progress.py: self.console.print(wrap_line(make_visible(format_line(topic, text)), width), soft_wrap=True, "
         "markup=False)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "target"),
+    [
+        (("predict", "run", "images", "--csv"), "run/model.keras"),
+        (("predict", "run", "images", "--csv"), "run/splits.csv"),
+        (("predict", "run", "images", "--csv"), "run/predictions/test.csv"),
+        (("compare", "run", "run", "--page"), "run/report.html"),
+        (("data", "check", "images", "--page"), "recipe.yaml"),
+        (("data", "preview", "recipe.yaml", "--out"), "recipe.yaml"),
+    ],
+)
+def test_an_output_replaces_no_file_of_a_run_and_none_of_another_kind(imagetune, workplace, words, target):
+    for name in ("run/recipe.yaml", "run/status.json", target, "recipe.yaml"):
+        (workplace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workplace / name).write_text("kept")
+    outcome = imagetune(*words, target)
+    assert outcome.code == 2
+    assert "choose another path" in outcome.err
+    assert (workplace / target).read_text() == "kept"
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_no_bug(imagetune, images):
+    outcome = imagetune("data", "check", images, "--page", "/proc/page.html")
+    assert outcome.code == 5
+    assert "no file can be made in it" in outcome.err

@@ -72,10 +72,12 @@ def test_no_image_is_written_over(fitted, images, workplace, imagetune):
     (folder / "red00.png").rename(folder / "red00.jpg")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     (workplace / "link.csv").symlink_to(folder / "red00.jpg")
-    for place in (folder / "red01.png", workplace / "link.csv"):
-        outcome = imagetune("predict", fitted[1], folder, "--csv", place)
-        assert outcome.code == 3
-        assert "never overwrites" in outcome.err
+    outcome = imagetune("predict", fitted[1], folder, "--csv", folder / "red01.png")
+    assert outcome.code == 2
+    assert "is there already and is no .csv file" in outcome.err
+    outcome = imagetune("predict", fitted[1], folder, "--csv", workplace / "link.csv")
+    assert outcome.code == 3
+    assert "never overwrites" in outcome.err
     outcome = imagetune("explain", fitted[1], folder, "--out", folder)
     assert (outcome.code, outcome.out) == (3, "")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before

@@ -124,7 +124,7 @@ def found(tmp_path_factory, images):
     own = shutil.copytree(images, place / "images")
     (place / "colours.yaml").write_text(RECIPE.format(source=own), encoding="utf-8")
     # The second trial diverges.
-    rates = "train.stages.0.learning_rate={search: choice, values: [1e-2, 1e30]}"
+    rates = "train.stages.0.learning_rate={search: choice, values: [1e-2, 1e9]}"
     command = [sys.executable, "-m", "imagetune", "search", "colours.yaml", "--run-dir", "search", "-o", rates]
     command += ["-o", "search.algorithm=grid", "-o", "train.optimizer.name=sgd", "-o", "train.stages.0.epochs=12"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
@@ -284,7 +284,7 @@ def test_two_searches_do_not_share_a_folder(again, tmp_path):
 @pytest.mark.slow
 def test_when_every_trial_fails_there_is_no_best(workplace, images, imagetune):
     (workplace / "colours.yaml").write_text(RECIPE.format(source=images), encoding="utf-8")
-    rates = "train.stages.0.learning_rate={search: choice, values: [1e30, 1e31]}"
+    rates = "train.stages.0.learning_rate={search: choice, values: [1e8, 1e9]}"
     steps = ("-o", "train.optimizer.name=sgd", "-o", "train.stages.0.epochs=12", "-o", "search.algorithm=grid")
     outcome = imagetune("search", "colours.yaml", "--run-dir", "search", "-o", rates, *steps)
     assert outcome.code == 8

@@ -49,11 +49,11 @@ def members(monkeypatch):
     )
     monkeypatch.setattr(command, "hash_images", lambda records: {"0.png": "ba5e"})
 
-    def check(members, records, hashes, allow):
+    def choose(members, records, hashes, policy):
         checked.extend((one.name, hashes) for one in members)
-        return SeenImages()
+        return tuple(records), SeenImages().to_dict()
 
-    monkeypatch.setattr(command, "check_seen_images", check)
+    monkeypatch.setattr(command, "choose_tested_images", choose)
     monkeypatch.setattr(command, "_predict", predict)
     return checked
 
@@ -78,7 +78,7 @@ def test_an_image_that_a_run_has_seen_ends_the_test(members, monkeypatch):
     def refuse(*_, **__):
         raise DataError("1 of 4 test images are among its training or validation images")
 
-    monkeypatch.setattr(command, "check_seen_images", refuse)
+    monkeypatch.setattr(command, "choose_tested_images", refuse)
     monkeypatch.setattr(command, "_predict", lambda *_: pytest.fail("something was predicted"))
     with pytest.raises(DataError, match="1 of 4"):
         command.evaluate_ensemble(["one", "two"])

@@ -46,6 +46,7 @@ def test_secrets_leave_every_text(monkeypatch):
         ("can't reach 'http://ann:pw@host:5000/api'", "can't reach 'http://***@host:5000/api'"),
         ("HTTPConnectionPool: /x?token=abc&y=1 refused", "HTTPConnectionPool: /x?token=***&y=1 refused"),
         ("-o tracking.uri=http:ann:pw@host", "-o tracking.uri=http:***@host"),
+        ("/home/s3:/bob:pw@bucket/x: no such file", "/home/s3:/***@bucket/x: no such file"),
         ("{'Authorization': 'Basic YTpi'}", "{'Authorization': 'Basic ***'}"),
         ("authorization: Bearer abc.def", "authorization: Bearer ***"),
         # What is no secret stays: owners' addresses, places in files, decorators in tracebacks.

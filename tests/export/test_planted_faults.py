@@ -95,7 +95,7 @@ def test_a_refused_export_lies_apart_until_a_good_one_takes_its_place(wide_run, 
             export(str(wide_run), format="litert", out=out)
         assert caught.value.exit_code == 9
         assert "refused: its probabilities differ by" in str(caught.value)
-        assert "choose another --quantize, or tolerate more by --max-drop" in str(caught.value)
+        assert "parity.html, or choose another --quantize" in str(caught.value)
         assert [path.name for path in out.iterdir()] == ["refused"]
         page = (out / "refused/parity.html").read_text(encoding="utf-8")
         assert "Refused: worse than the Keras model" in page

@@ -23,7 +23,7 @@ def _marked(case):
     return pytest.param(case, id=case.name, marks=[] if is_quick(case) else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize("case", map(_marked, find_cases()))
+@pytest.mark.parametrize("case", [_marked(case) for case in find_cases()])
 def test_case_ends_within_bounds_and_in_plain_words(case, tmp_path, shared, watcher):
     outcome, problems = meet(case, tmp_path / "case", shared, watcher)
     assert not problems, outcome.output[-2000:]

@@ -144,3 +144,12 @@ def test_temporary_files_stay_in_a_run_that_is_being_written_and_in_what_is_no_r
     run.status.unlink()
     assert find_leftovers(run) == []
     assert all(path.exists() for path in kept)
+
+
+def test_a_file_of_others_among_the_checkpoints_stays(tmp_path):
+    run = make_run(tmp_path / "one")
+    (run.checkpoints / "photos").mkdir()
+    (run.checkpoints / "photos/mine.jpg").write_text("mine")
+    remove(find_removals(tmp_path))
+    assert [path.name for path in run.checkpoints.iterdir()] == ["photos"]
+    assert (run.checkpoints / "photos/mine.jpg").read_text() == "mine"

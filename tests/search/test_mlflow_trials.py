@@ -215,7 +215,7 @@ def test_a_search_has_the_test_metrics_of_its_winner(scene, store):
     scene.end(scene.start("001"), 0.8)
     (scene.folder / "best").mkdir()
     metrics = {"accuracy": {"value": 0.75, "low": 0.5, "high": 0.9}}
-    write_json(scene.folder / "best" / "evaluation.json", {"splits": {"test": {"metrics": metrics}}})
+    write_json(scene.folder / "best" / "evaluation.json", {"splits": {"test": {"images": 8, "metrics": metrics}}})
     scene.close()
     found_metrics = found(store)["search"][0].data.metrics
     assert (found_metrics["test/accuracy"], found_metrics["objective"]) == (0.75, 0.8)

@@ -151,7 +151,7 @@ def test_a_space_that_is_not_in_force_multiplies_no_grid():
 
 
 def test_a_wide_range_of_whole_numbers_is_drawn_from_without_listing_it():
-    spaces = {BATCH: IntSpace(search="int", low=0, high=10**15)}
+    spaces = {BATCH: IntSpace(search="int", low=0, high=10**9)}
     drawn = {draw_setting(spaces, np.random.default_rng(seed))[BATCH] for seed in range(5)}
     assert len(drawn) == 5
-    assert max(drawn) > 10**12
+    assert max(drawn) > 10**8

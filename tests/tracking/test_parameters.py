@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from imagetune.recipe.printing import list_recipe_values
 from imagetune.recipe.schema import Recipe
-from imagetune.tracking.content import flatten_recipe
-from imagetune.tracking.parameters import sort_parameters
+from imagetune.tracking.content import flatten_recipe, sort_parameters
 
 
 def test_parameters_that_someone_has_set_come_first():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from imagetune.core.files import format_path
+from imagetune.core.path_names import format_path
 from imagetune.core.text import escape_controls
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.core.files import format_path, is_file
+from imagetune.core.files import is_file
+from imagetune.core.path_names import format_path
 from imagetune.core.text import format_count, format_list
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.core.files import find_spelling, is_file
+from imagetune.core.files import is_file
+from imagetune.core.path_names import find_spelling
 from imagetune.core.text import format_count
 from imagetune.data.sources.labels import format_exact_number, join_labels, parse_number, require_plain
 from imagetune.data.sources.records import Record

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.core.files import expand_home, find_spelling, is_file, is_folder, is_link, path_exists
+from imagetune.core.files import is_file, is_folder, is_link, path_exists
 from imagetune.core.messages import Say, say_nothing
+from imagetune.core.path_names import expand_home, find_spelling
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog

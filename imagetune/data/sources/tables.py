@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.core.files import expand_home, find_spelling, is_file
+from imagetune.core.files import is_file
+from imagetune.core.path_names import expand_home, find_spelling
 from imagetune.data.findings import CODES, Finding
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.columns import ONE_HOT, SLICE, read_one_hot, require_columns

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imagetune.core.files import is_utf8
+from imagetune.core.path_names import is_utf8
 from imagetune.data.sources.image_files import is_image_file
 from imagetune.data.sources.written import is_written
 from imagetune.errors import DataError

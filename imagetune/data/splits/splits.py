@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imagetune.core.csv_tables import read_csv_rows, write_csv
-from imagetune.core.files import find_spelling
+from imagetune.core.path_names import find_spelling
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
 from imagetune.data.sources.catalog import Catalog

@@ -36,10 +36,16 @@ TAKERS = {
 }
 
 
+# Folders stand for a recipe with defaults, and all images of a machine can be predicted by whoever has the time.
+GOOD = {("validate", "dot"), ("validate", "root"), ("predict", "root")}
+
+
 def cases() -> Iterator[Case]:
     """Yield each odd path at each place where a path is taken."""
     for taker, words in TAKERS.items():
         for name, path in ODD_PATHS.items():
+            if (taker, name) in GOOD:
+                continue
             yield Case(f"command_lines/{taker}-{name}", partial(_fill, words, path), codes=WRONG, says=r"(?i)error")
 
 

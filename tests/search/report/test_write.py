@@ -33,5 +33,5 @@ def test_ctrl_c_while_the_page_is_written_ends_the_command(folder, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(write, "write_search_report", interrupted)
-    with listen_for_stop(), pytest.raises(StoppedError):
+    with pytest.raises(StoppedError), listen_for_stop():
         write.write_last_report(folder, say=say_nothing)

@@ -50,10 +50,10 @@ def shared(recipe):
 
 @pytest.fixture
 def task(recipe, tmp_path):
-    def make(name, *, stages=None, **values):
+    def make(name, *, stages=None, train=None, **values):
         own = recipe
         if stages is not None:
-            train = recipe.train.model_validate({**recipe.train.model_dump(), "stages": stages})
+            train = recipe.train.model_validate({**recipe.train.model_dump(), "stages": stages, **(train or {})})
             own = recipe.model_copy(update={"train": train})
         return Task(name, tmp_path / name, own, **values)
 
@@ -139,7 +139,9 @@ def test_a_trial_that_nothing_goes_on_from_leaves_no_checkpoints(shared, task, t
 
 
 def test_a_loss_that_is_no_number_is_a_failure_with_its_reason(shared, task):
-    outcome = run_trial(shared, task("wild", stages=[head(2, learning_rate=1e38)]))
+    outcome = run_trial(
+        shared, task("wild", stages=[head(12, learning_rate=1e9)], train={"optimizer": {"name": "sgd"}})
+    )
     assert (outcome.status, outcome.objective) == ("failed", None)
     assert outcome.error.startswith("diverged: stage 'head'")
 

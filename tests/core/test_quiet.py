@@ -1,6 +1,6 @@
 import logging
 
-from imagetune.cli.quiet import quiet_start
+from imagetune.core.quiet import quiet_start
 
 
 def test_only_the_advice_on_retracing_is_kept_off_the_screen(caplog):
