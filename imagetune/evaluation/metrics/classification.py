@@ -143,11 +143,8 @@ def evaluate_predictions(
     if not known.any():
         what = f"none of {len(known)} images has a label among the classes {', '.join(predictions.class_names)}"
         raise DataError(what, hint="test images must be labelled with the names that the model was trained on")
-    labels, probabilities, predicted = (
-        predictions.labels[known],
-        _normalise(predictions)[known],
-        predictions.predicted[known],
-    )
+    labels, predicted = predictions.labels[known], predictions.predicted[known]
+    probabilities = _normalise(predictions)[known]
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
     codes = encode_groups([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
     left_out, jackknife = _leave_out(labels, probabilities, predicted, config.top_k, bootstrap, codes)
