@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Search the spaces of RECIPE for the best settings, train a model with them, and test it once."""
     from imagetune.commands.before_keras import check_inputs, start_trial_processes
+    from imagetune.search.records.folder import check_resumable
 
     check_inputs(recipe, overrides)
+    if resume:
+        check_resumable(run_dir)
     # Before this process imports Keras: both imports take seconds, and they run side by side.
     start_trial_processes(recipe, overrides)
     search_and_show(recipe, overrides, run_dir=run_dir, resume=resume)

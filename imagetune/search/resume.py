@@ -21,7 +21,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, compare_recipes
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RUNS, RunFolder, refuse_links_out
+from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.lock import build_lock_document
 from imagetune.runs.prepare import Data
 from imagetune.search.records.journal import Event, Proposed
@@ -34,22 +34,6 @@ _FREE = (
     *("data.source", "data.split", "data.columns", "data.audit", "data.on_bad_image", "data.max_pixels"),
     *("data.workers", "data.cache", "data.cache_gib"),
 )
-
-
-def check_resumable(run_dir: Path | None) -> Path:
-    """Return the run folder of the search to resume.
-
-    Raises:
-        CheckpointError: No folder is named, or there is no search in it.
-        ModelFileError: A link leads out of it.
-    """
-    if run_dir is None:
-        raise CheckpointError("--resume needs the run folder of a search", hint=_suggest_run_dir())
-    if not (run_dir / run_files.SEARCH).is_file():
-        hint = "leave out --resume to start one there" if not run_dir.exists() else "name the folder of a search"
-        raise CheckpointError("there is no search to go on with", where=str(run_dir), hint=hint)
-    refuse_links_out(run_dir)
-    return run_dir
 
 
 @contextmanager
@@ -145,13 +129,6 @@ def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool)
         lock,
         build_lock_document(seed=recipe.seed, weights={}, images=data.audit.hashes, plugins=find_used_plugins(recipe)),
     )
-
-
-def _suggest_run_dir() -> str:
-    found = sorted(Path(RUNS).glob(f"*/{run_files.SEARCH}"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        return "name it, as in: imagetune search RECIPE --run-dir runs/NAME --resume"
-    return f"the latest is {found[-1].parent}: imagetune search RECIPE --run-dir {found[-1].parent} --resume"
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,14 @@ from imagetune.search.mlflow_trials import TrialCopies
 from imagetune.search.phases import Session, Watched, rank_winners, run_phases
 from imagetune.search.proposers.finalists import Candidate
 from imagetune.search.recipe_checks import check_recipe
+from imagetune.search.records.folder import check_resumable
 from imagetune.search.records.journal import Event, Journal, list_results
 from imagetune.search.records.table import Table, build_values_key, describe_search, open_records, write_table
 from imagetune.search.records.trial import TrialResult
 from imagetune.search.refit import Refit, build_refit_recipe, complete_refit, find_finished_refit, refit, write_best
 from imagetune.search.report.write import write_last_report
 from imagetune.search.results.findings import NO_FINDINGS, Findings, describe_plan, write_findings
-from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_images
+from imagetune.search.resume import check_journal, check_same_training, only_search, record_images
 from imagetune.search.space import count_settings
 from imagetune.search.trial_process.folds import check_folds
 from imagetune.search.warm_start import load_warm_start, write_warm_start
