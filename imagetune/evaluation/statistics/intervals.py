@@ -151,13 +151,21 @@ class ShareSize:
     Attributes:
         images: Number of images, above 0.
         worth: How many independent images each counts as where the share is 0 or 1.
-        most: Largest effective number of images: a class that happens to be without a mistake makes the variance show
-            more. None where nothing but the variance tells it.
+        most: How many images it would be of if nothing but their number mattered. A class or group that happens to be
+            without a mistake makes the variance show more, which then counts half, on a logarithmic scale. None where
+            nothing but the variance tells it.
     """
 
     images: float
     worth: float = 1.0
     most: float | None = None
+
+    def limit(self, count: float) -> float:
+        """Return the effective number of images to use, of that which the variance shows."""
+        if self.most is not None and count > self.most:
+            count = (count * self.most) ** 0.5
+        # A variance near 0 is more likely a lack of images than certainty.
+        return min(count, _MOST_WORTH * (self.most or self.images))
 
 
 def estimate_from_left_out(
@@ -194,9 +202,7 @@ def estimate_from_left_out(
         return Estimate(value, reason=f"no interval: {what}")
     reach = spread.quantile(confidence) if quantile is None else quantile
     if share and 0 <= value <= 1:
-        # A variance near 0 is more likely a lack of images than certainty.
-        most = share.most or _MOST_WORTH * share.images
-        count = min(compute_effective_count(value, spread.error**2) or inf, most)
+        count = share.limit(compute_effective_count(value, spread.error**2) or inf)
         low, high = compute_wilson_interval(value, count, reach)
         return Estimate(value, float(low), float(high), method="effective wilson")
     if spread.error <= _ROUNDING * abs(value):
