@@ -47,6 +47,10 @@ def command(run: str, format: Format, quantize: Quantization, out: Path, max_dro
     --max-drop. Else it is refused (exit code 9), also where there are too few images to rule that out, and lies
     in the folder refused/ of --out.
     """
+    from imagetune.commands.before_keras import check_export
+    from imagetune.export.formats import Target
+
+    check_export(run, Target(format, quantize))
     with quiet_start():
         from imagetune.commands.export import export
     from imagetune.cli.render.export import format_parity

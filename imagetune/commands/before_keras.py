@@ -11,6 +11,7 @@ from string import ascii_uppercase
 
 from imagetune.data.sources.read import read_catalog, require_paths
 from imagetune.errors import RecipeError
+from imagetune.export.formats import Target, require_possible
 from imagetune.recipe.loading import Overrides, RecipeSource, load_recipe
 from imagetune.run_folder.folder import open_run_folder
 from imagetune.runs.checks.recipe import load_checked_recipe
@@ -44,6 +45,18 @@ def check_runs(runs: Iterable[str], *, trained: bool = True) -> None:
     for run in runs:
         if not is_mlflow_uri(run):
             open_run_folder(Path(run), trained=trained)
+
+
+def check_export(run: str, target: Target) -> None:
+    """Raise what is wrong with a run folder, or with what it is to be exported to.
+
+    Raises:
+        RecipeError: The format has no such number type.
+        ResourceError: A package of the format is not installed.
+        ModelFileError: As from `check_runs`.
+    """
+    require_possible(target)
+    check_runs([run])
 
 
 def check_run_inputs(runs: Iterable[str], paths: Iterable[str | Path]) -> None:

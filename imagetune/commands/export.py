@@ -16,6 +16,7 @@ from imagetune.core.files import convert_disk_errors, write_json
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count, format_list
 from imagetune.data.loading.pipeline import load_evaluation_batches
+from imagetune.data.loading.preview import pick_records
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits
@@ -130,7 +131,7 @@ def _predict(loaded: LoadedModel, records: Sequence[Record], splits: Splits) -> 
 def _load_calibration(loaded: LoadedModel, splits: Splits, data: DataConfig) -> NDArray[np.uint8]:
     """Return (n, height, width, 3) training images, as many of each class as there are, up to 128 of all."""
     with load_evaluation_batches(
-        select_balanced(splits.train, CALIBRATION_IMAGES, seed=0),
+        pick_records(splits.train, CALIBRATION_IMAGES),
         loaded.class_names,
         image=data.image,
         batch_size=BATCH_SIZE,
@@ -138,17 +139,6 @@ def _load_calibration(loaded: LoadedModel, splits: Splits, data: DataConfig) -> 
         max_pixels=loaded.max_pixels,
     ) as batches:
         return np.concatenate([batch.images for batch in batches])
-
-
-def select_balanced(records: Sequence[Record], count: int, *, seed: int) -> list[Record]:
-    """Return up to ``count`` records, in turn one of each label, drawn at random within it."""
-    order = np.random.default_rng(seed).permutation(len(records))
-    by_label: dict[str, list[Record]] = {}
-    for place in order:
-        by_label.setdefault(records[place].label, []).append(records[place])
-    rounds = range(max(map(len, by_label.values()), default=0))
-    turns = (members[turn] for turn in rounds for members in by_label.values() if turn < len(members))
-    return [record for record, _ in zip(turns, range(count), strict=False)]
 
 
 def _compare(place: Path, target: Target, reference: Predictions, splits: Splits, *, max_drop: float) -> dict[str, Any]:
@@ -203,7 +193,7 @@ def _compare_encoded(reference: Predictions, measured: Measurement, max_drop: fl
 
 
 def _advise(document: dict[str, Any]) -> str:
-    """Return what else to do about a refusal: only doubt can be tolerated, and a larger drop is a choice."""
+    """Return what else to do about a refusal: a drop that is only unproven can be tolerated."""
     tolerated = f", or tolerate that by --max-drop {math.ceil(-100 * document['accuracy']['low'])}"
     return tolerated if document["verdict"] == "unproven" else ", or choose another --quantize"
 

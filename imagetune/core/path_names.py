@@ -1,4 +1,4 @@
-"""Names of files that no file system has, told before anything asks for one."""
+"""Names of files: what no file system can hold, their spelling in Unicode, a user's home, and how they are shown."""
 
 from __future__ import annotations
 

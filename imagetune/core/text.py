@@ -1,7 +1,7 @@
-"""Text formatting for screens, pages and errors: counts, lists, durations, suggestions, and texts of strangers.
+"""Text formatting for screens, pages and errors: counts, lists, durations, suggestions, and untrusted texts.
 
-Names of files and classes, values of recipes and words of servers may come from strangers: on a screen they must not
-move the cursor, and in Markdown they must not be a link.
+Names of files and classes, values of recipes and words of servers may come from untrusted sources: on a screen they
+must not move the cursor, and in Markdown they must not be a link.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.core.text import format_count, format_list
+from imagetune.evaluation.comparison.metrics import prepare_predictions
 from imagetune.evaluation.predictions import Predictions, make_relative_path
 from imagetune.evaluation.statistics.paired_tests import compute_mcnemar_p_value
 from imagetune.evaluation.statistics.proportions import compute_two_sided_quantile, compute_wilson_interval
@@ -121,7 +122,7 @@ def compare_outputs(reference: Predictions, outputs: NDArray[np.float64], *, max
         classes: tuple[ClassParity, ...] = ()
     else:
         changed = np.array([one != two for (_, one), (_, two) in zip(reference.texts(), exported.texts(), strict=True)])
-        before, after = _find_right(reference), _find_right(exported)
+        before, after = (prepare_predictions(one).right for one in (reference, exported))
         difference, low, high = compute_paired_interval(before, after, changed)
         keras, found = float(before.mean()), float(after.mean())
         classes = tuple(_compare_classes(reference, before, after))
@@ -194,14 +195,6 @@ def _compare_means(differences: NDArray[np.float64]) -> tuple[float, float, floa
     reach = compute_two_sided_quantile(CONFIDENCE, len(differences)) * float(differences.std(ddof=1))
     reach /= float(np.sqrt(len(differences)))
     return mean, mean - reach, mean + reach
-
-
-def _find_right(predictions: Predictions) -> Bools:
-    if predictions.rule.task == "multi_label":
-        right: Bools = (predictions.given == (predictions.targets >= 0.5)).all(axis=1)
-        return right
-    equal: Bools = np.equal(predictions.predicted, predictions.labels)
-    return equal
 
 
 def _compare_classes(reference: Predictions, before: Bools, after: Bools) -> Iterator[ClassParity]:

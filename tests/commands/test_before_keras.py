@@ -40,6 +40,8 @@ def test_unknown_runs_and_images_are_refused_before_keras_is_imported(finished: 
         (["evaluate", finished, "--data", "nosuch"], 3),
         (["compare", finished, "nosuch"], 9),
         (["soup", finished, "nosuch"], 9),
+        (["export", "nosuch", "--format", "litert", "--out", "out"], 9),
+        (["export", finished, "--format", "saved_model", "--quantize", "int8", "--out", "out"], 2),
     ]
     command = [sys.executable, "-c", CODE.format(words=words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -46,7 +46,7 @@ def compute_metrics_without(
     top_k: int,
     without: Units,
 ) -> Resampled:
-    """Return every metric without each unit of the jackknife.
+    """Return every metric but the log loss, a mean that `estimate_log_loss` is for, without each unit of the jackknife.
 
     Args:
         labels: (n,) in [0, k).
@@ -58,9 +58,7 @@ def compute_metrics_without(
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1).astype(np.int64) if predicted is None else predicted
     # Float32 as the weights are: a product with float64 would first copy all of them to twice the memory.
-    columns = np.stack(
-        [compute_top_k_hits(labels, probabilities, top_k), compute_log_losses(labels, probabilities)]
-    ).astype(np.float32)
+    top_hits = compute_top_k_hits(labels, probabilities, top_k).astype(np.float32)
     affordable = len(labels) * classes * len(without.strata) <= AUC_STEPS
     rankings = list(_rank_classes(labels, probabilities)) if affordable else []
     headlines: list[dict[str, Floats]] = []
@@ -71,9 +69,9 @@ def compute_metrics_without(
         # A class without images in a resampling has no recall there, so it is left out of that resampling's mean.
         present = confusion.sum(axis=1) > 0
         means = {name: average_present_classes(values, present) for name, values in class_metrics.items()}
-        hits, loss = (columns @ weights).astype(np.float64) / weights.sum(axis=0, dtype=np.float64)
+        hits = (top_hits @ weights).astype(np.float64) / weights.sum(axis=0, dtype=np.float64)
         right = np.trace(confusion) / confusion.sum(axis=(0, 1))
-        rest = {"accuracy": right, "balanced_accuracy": means["recall"], "top_k_accuracy": hits, "log_loss": loss}
+        rest = {"accuracy": right, "balanced_accuracy": means["recall"], "top_k_accuracy": hits}
         headlines.append({**means, **rest})
         by_class.append(class_metrics)
     return Resampled(

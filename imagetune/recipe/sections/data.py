@@ -17,7 +17,7 @@ Resize = Literal["pad", "crop", "squash"]
 AugmentationPreset = Annotated[str, NameOf(AUGMENTATIONS, ("none", "light", "medium", "strong", "randaugment"))]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
-# So many pixels take 1.2 GB; what a stranger's model states must not switch the limit off.
+# So many pixels take 1.2 GB; what an untrusted model states must not switch the limit off.
 MaxPixels = Annotated[int, Field(ge=1, le=400_000_000)]
 # Not strict, which would refuse a list for a tuple, and YAML has only lists.
 ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]

@@ -1,4 +1,4 @@
-"""Tables as strangers write them: endless lines, a million columns, no text, Parquet that repeats a long one."""
+"""Untrusted tables: endless lines, a million columns, no text, Parquet that repeats a long one."""
 
 from __future__ import annotations
 

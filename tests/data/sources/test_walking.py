@@ -1,4 +1,4 @@
-"""Folders as strangers pack them: nested without end, linked in circles, linked so that paths double, unreadable."""
+"""Untrusted folders: nested without end, linked in circles, linked so that paths double, unreadable."""
 
 from __future__ import annotations
 

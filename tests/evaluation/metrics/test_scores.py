@@ -10,6 +10,7 @@ from imagetune.evaluation.metrics.scores import (
 )
 from imagetune.evaluation.statistics.bootstrap import Bootstrap
 from imagetune.evaluation.statistics.intervals import leave_out_weights, list_units
+from imagetune.evaluation.statistics.jackknife import compute_jackknife_means
 
 
 @pytest.fixture(params=[0.3, 3.0], ids=["poor", "good"])
@@ -33,6 +34,8 @@ def test_every_headline_without_some_images_is_what_scikit_learn_says_of_the_sam
     labels, probabilities = data
     predicted = probabilities.argmax(axis=1)
     found = compute_metrics_without(labels, probabilities, top_k=2, without=units(labels)).headline
+    losses = compute_log_losses(labels, probabilities)
+    found["log_loss"] = compute_jackknife_means(losses, np.ones(len(losses)), units(labels)).values
     for index, weights in enumerate(columns(labels)):
         shared = {"average": "macro", "zero_division": 0.0, "sample_weight": weights}
         expected = {

@@ -1,4 +1,4 @@
-"""Run folders of strangers: every file of one cut, emptied, replaced by something else, or with other values in it."""
+"""Untrusted run folders: every file of one cut, emptied, replaced by something else, or with other values in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search folders of strangers, and checkpoints in them: damaged files, and journals that name what isn't so."""
+"""Untrusted search folders, and checkpoints in them: corrupted files, and journals that name what isn't so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weight files of strangers: HDF5 files, saved models, feature statistics and safetensors that state what isn't so."""
+"""Untrusted weight files: HDF5 files, saved models, feature statistics and safetensors that state what isn't so."""
 
 from __future__ import annotations
 
