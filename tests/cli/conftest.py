@@ -9,26 +9,11 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from colours import RECIPE
 from once import made_once
 from tiny_backbones import TINY, tiny_backbones
 
 TRACKING = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
-
-RECIPE = """\
-name: colours
-seed: 3
-data:
-  source: {source}
-  image_size: 32
-  workers: 0
-model: {{backbone: tiny, weights: random}}
-train:
-  batch_size: 16
-  stages:
-    - {{name: head, unfreeze: none, epochs: 1, learning_rate: 1e-2}}
-    - {{name: top, unfreeze: last 1 blocks, epochs: 1, learning_rate: 1e-3}}
-evaluate: {{bootstrap_samples: 100}}
-"""
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,6 @@ MODULES: tuple[str, ...] = (
 """Modules of this package, each with a function ``cases()``."""
 QUICK_SHARE = 10
 """One case of so many is run by `make test`, too."""
-RECIPE = """\
-name: colours
-seed: 3
-data: {{source: {source}, image_size: 32, workers: 0}}
-model: {{backbone: tiny, weights: random}}
-train:
-  batch_size: 16
-  stages:
-    - {{name: head, unfreeze: none, epochs: 1, learning_rate: 1e-2}}
-    - {{name: top, unfreeze: last 1 blocks, epochs: 1, learning_rate: 1e-3}}
-evaluate: {{bootstrap_samples: 100}}
-tracking: {{enabled: false}}
-"""
 
 
 def find_cases(pattern: str = "") -> Sequence[Case]:
@@ -55,6 +42,7 @@ def is_quick(case: Case) -> bool:
 
 def make_shared(folder: Path) -> None:
     """Fill an empty folder with what all cases share: images, a recipe on them and a finished run of it."""
+    from colours import RECIPE
     from tiny_backbones import tiny_backbones
 
     from imagetune.cli.main import run
@@ -63,7 +51,9 @@ def make_shared(folder: Path) -> None:
     draw_images(folder / "images")
     draw_images(folder / "new_images", count=4, seed=1)
     (folder / "matplotlib").mkdir()
-    (folder / "recipe.yaml").write_text(RECIPE.format(source=folder / "images"), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(
+        RECIPE.format(source=folder / "images") + "tracking: {enabled: false}\n", encoding="utf-8"
+    )
     with contextlib.chdir(folder), tiny_backbones(), contextlib.redirect_stdout(io.StringIO()):
         assert run(["fit", "recipe.yaml", "--run-dir", "run"]) == 0
 
