@@ -23,7 +23,7 @@ from imagetune.evaluation.probabilities.decision_rules import (
     predict_min_cost,
 )
 from imagetune.evaluation.probabilities.temperature import apply_temperature
-from imagetune.model.build import LOGITS, POOLING, append_layer_output
+from imagetune.model.build import append_layer_output
 from imagetune.model.inference import choose_batch_size, predict_probabilities
 from imagetune.model.manifest import LoadedModel
 
@@ -153,11 +153,11 @@ def _build_function(loaded: LoadedModel) -> _Prediction:
     Test-time augmentation changes the predictions only: scores are those of the image itself, as they were when their
     threshold was chosen.
     """
-    detector = loaded.detector
-    if detector is None:
+    detector, layer = loaded.detector, loaded.evidence_layer
+    if detector is None or layer is None:
         return lambda batch: (predict_probabilities(loaded.model, [batch], tta=loaded.tta), None)
     # One forward pass gives the outputs and what the detector needs.
-    both = append_layer_output(loaded.model, LOGITS if detector.rule.score == "energy" else POOLING)
+    both = append_layer_output(loaded.model, layer)
     outputs = len(loaded.class_names)
 
     def prediction(batch: Batch) -> tuple[np.ndarray, NDArray[np.float64]]:

@@ -21,7 +21,7 @@ def write_onnx(model: keras.Model, file: Path, quantization: Quantization, calib
     """Write an ONNX file that takes images (n, height, width, 3) float32, RGB pixels 0..255.
 
     Args:
-        model: (n, height, width, 3) RGB pixels 0..255 to (n, k).
+        model: (n, height, width, 3) RGB pixels 0..255 to outputs by name.
         file: The file to write.
         quantization: The number type; float16 keeps float32 inputs and outputs.
         calibration: (n, height, width, 3) training images, for ``int8``.

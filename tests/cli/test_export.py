@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from mlflow import MlflowClient
+
+from imagetune.tracking.state import read_state
 
 ACCEPTED = ("litert", "none"), ("litert", "fp16"), ("onnx", "none"), ("saved_model", "none")
 
@@ -42,6 +45,21 @@ def test_an_export_predicts_as_the_run_does_without_imagetune(imagetune, run, wo
     expected = [line.split("\t")[1] for line in imagetune("predict", run, *some).out.splitlines()]
     assert [line.split("\t")[1] for line in told.stdout.splitlines()[:3]] == expected
     assert "nothing.png\terror:" in told.stdout
+
+
+def test_a_registered_model_is_exported_by_its_alias(imagetune, fitted, workplace, monkeypatch):
+    folder, run = fitted
+    store = f"sqlite:///{shutil.copyfile(folder / 'mlflow.db', workplace / 'mlflow.db')}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
+    client, state = MlflowClient(store), read_state(run)
+    client.create_registered_model("colours")
+    client.create_model_version("colours", f"models:/{state.sent['model id']}", state.run_id)
+    client.set_registered_model_alias("colours", "champion", "1")
+    outcome = imagetune("export", "models:/colours@champion", "--format", "onnx", "--out", "out", "--json")
+    assert outcome.code == 0, outcome.err
+    assert (outcome.json()["verdict"], outcome.json()["label_agreement"]) == ("equal", 1.0)
+    assert call_example(workplace / "out", []).returncode == 0
 
 
 def test_a_folder_that_holds_something_is_left_alone(imagetune, run, workplace):
