@@ -81,7 +81,7 @@ def name_label(row: Any, labels: dict[str, Any]) -> str:
 def open_runtime(folder: Path) -> Any:
     """Return a function from (n, height, width, 3) uint8 images to outputs by name, (n, ...) each, of a folder's model.
 
-    ``probabilities`` are the model's (n, k) outputs. An export that flags out-of-distribution images has ``evidence``, too.
+    ``probabilities`` are the model's (n, k) outputs. Exports with an out-of-distribution rule also have ``evidence``.
     """
     if (folder / "model.tflite").is_file():
         from ai_edge_litert.interpreter import Interpreter
@@ -116,7 +116,7 @@ def open_model(folder: Path) -> Any:
 
 
 def score_images(outputs: dict[str, Any], labels: dict[str, Any], folder: Path) -> Any:
-    """Return (n,) out-of-distribution scores, the higher the less like the training images; None without such a rule."""
+    """Return (n,) out-of-distribution scores, higher for images less like the training ones; None without a rule."""
     rule = labels.get("out_of_distribution")
     if not rule:
         return None
