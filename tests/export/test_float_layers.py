@@ -34,6 +34,7 @@ def outlier_run(wide_run, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_refused_int8_export_is_tried_again_with_its_costliest_layers_in_float32(outlier_run, tmp_path):
     out, told = tmp_path / "out", []
     with tiny_backbones():
