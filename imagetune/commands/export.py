@@ -40,7 +40,7 @@ from imagetune.export.folder import (
     write_softer_models,
 )
 from imagetune.export.formats import Format, Quantization, Target, require_possible
-from imagetune.export.parity import MAX_MEAN_DIFFERENCE, Parity, build_parity_document, compare_outputs
+from imagetune.export.parity import Parity, build_parity_document, compare_outputs
 from imagetune.export.sample import SAMPLE
 from imagetune.export.scores import compare_scores
 from imagetune.model.build import append_layer_output
@@ -142,7 +142,7 @@ def export(
             say("measure", f"predicting {format_count(len(records), f'{split} image')} by its own runtime")
             document = _compare(job, place)
             if document["reasons"] and target.name == "litert-int8":
-                document = _soften(job, place, calibration, document, say=say)
+                document = _soften(job, place, calibration, document, say)
             document = {"split": split, **document}
             write_json(place / PARITY, document)
             write_parity_page(document, place / PAGE, root=splits.root, config=data)
@@ -243,22 +243,23 @@ def _compare(job: _Job, place: Path, float_layers: tuple[str, ...] = ()) -> dict
 
 
 def _soften(
-    job: _Job, place: Path, calibration: NDArray[np.uint8], document: dict[str, Any], *, say: Say
+    job: _Job, place: Path, calibration: NDArray[np.uint8], refused: dict[str, Any], say: Say
 ) -> dict[str, Any]:
     """Return how a refused int8 export predicts with as few layers in float32 as make it accepted.
 
     Where none do, it is the last one that stays, with half of the layers in float32.
     """
-    if document["label_agreement"] == 1.0 and document["confidence_difference"] <= MAX_MEAN_DIFFERENCE:
-        return document  # it is the images that are too few
     say("export", "refused; looking for the layers whose int8 costs most")
+    document = refused
     for kept in write_softer_models(job.loaded, place, calibration):
         document = _compare(job, place, kept)
         agreement = f"{document['label_agreement']:.1%} of the labels as by the Keras model"
         say("measure", f"with {format_count(len(kept), 'layer')} in float32: {agreement}")
         if not document["reasons"]:
             break
-    return document
+    return document | {
+        "int8_throughout": {name: refused[name] for name in ("label_agreement", "size_bytes", "reasons")}
+    }
 
 
 def _find_read(outputs: NDArray[np.float64], images: int) -> NDArray[np.int64]:

@@ -51,4 +51,5 @@ def test_a_refused_int8_export_is_tried_again_with_its_costliest_layers_in_float
     assert any("block2" in name for name in document["float_layers"])
     assert json.loads((out / "manifest.json").read_text())["float_layers"] == document["float_layers"]
     assert f"Of its layers {len(document['float_layers'])} compute with float32" in (out / "README.md").read_text()
-    assert "With int8 throughout it was refused" in (out / "parity.html").read_text()
+    assert document["int8_throughout"]["reasons"]
+    assert "With int8 throughout it was refused (" in (out / "parity.html").read_text()
