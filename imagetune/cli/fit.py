@@ -15,16 +15,26 @@ from imagetune.core.quiet import quiet_start
 @overrides_option
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run folder; runs/NAME-TIME-ID by default.")
 @click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in --run-dir where it was stopped; begin it where there is none.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Check everything, train on one batch, print the plan with estimated times, and write nothing.",
 )
-def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
+def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, dry_run: bool) -> None:
     """Fine-tune a model as RECIPE says, test it once, and record all of it in a run folder with a report.
 
     RECIPE may also be a folder of images, with a folder for each class, or a table of paths and labels: then everything
     has its default. The recipe is written into the run folder.
+
+    A run that was stopped or killed goes on by the same command with --run-dir and --resume, from its last checkpoint
+    (train.commit_minutes), to the same result. A finished run in --run-dir is shown again.
     """
+    if resume and run_dir is None:
+        raise click.UsageError("--resume needs --run-dir: the folder of the run to go on with")
     from imagetune.commands.before_keras import check_inputs
 
     check_inputs(recipe, overrides)
@@ -45,7 +55,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
         return
     # The bar is the outer one: it is taken from the terminal also when a signal ends the training.
     with screen.shown(), listen_for_stop() as stop:
-        result = fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say, stop=stop)
+        result = fit(recipe, overrides, run_dir=run_dir, resume=resume, listener=screen, say=screen.say, stop=stop)
     echo_lines(format_evaluation(result.evaluation))
     echo_lines(format_run(result.folder))
     # After the metrics: a missed requirement is an exit code for scripts, and people want to see why.
