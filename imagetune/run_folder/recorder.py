@@ -46,10 +46,8 @@ def _add_continuation(folder: RunFolder, error: BaseException) -> None:
 
 
 def get_failure_state(error: BaseException) -> State:
-    """Return the final state of a run that ended with ``error``: killed for a signal, failed otherwise."""
-    # Exit codes above 128 are those of signals.
-    killed = isinstance(error, KeyboardInterrupt) or (isinstance(error, ImagetuneError) and error.exit_code > 128)
-    return "killed" if killed else "failed"
+    """Return the final state of a run that ended with ``error``: killed where it was stopped, failed otherwise."""
+    return "killed" if isinstance(error, KeyboardInterrupt | StoppedError) else "failed"
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

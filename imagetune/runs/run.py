@@ -166,6 +166,9 @@ def _note_late_stop(folder: RunFolder) -> None:
     try:
         check_stop()
     except StoppedError as stop:
+        # Nothing is left for which it could be requeued.
+        if stop.requeue:
+            return
         stop.where, stop.hint = str(folder.path), "this run is finished and complete"
         raise
 
