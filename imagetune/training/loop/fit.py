@@ -288,17 +288,31 @@ def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterator[In
         targets: Targets of the training images.
         batches: Batches of the remaining epochs, the first of which may have begun in an earlier training.
     """
-    left = callback.job.steps_per_epoch - callback.steps_of_epoch
     if callback.steps_of_epoch:
-        # A training of its own for Keras, which can't begin in the middle of an epoch.
-        _fit_epochs(callback, targets, islice(batches, left), steps=left, epochs=callback.epochs_of_stage + 1)
+        _finish_epoch(callback, targets, batches)
     if not callback.ended:
         steps = callback.job.steps_per_epoch
         _fit_epochs(callback, targets, batches, steps=steps, epochs=callback.setup.stage.epochs)
 
 
+def _finish_epoch(callback: StageCallback, targets: TrainingTargets, batches: Iterator[IndexedBatch]) -> None:
+    """Run the rest of an epoch: a training of its own for Keras, which can't begin in the middle of one."""
+    left = callback.job.steps_per_epoch - callback.steps_of_epoch
+    trained, learned = callback.weights.trained, list[list[np.ndarray]]()
+    keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: learned.append(trained.get_weights()))
+    _fit_epochs(callback, targets, islice(batches, left), steps=left, epochs=callback.epochs_of_stage + 1, more=keep)
+    # Keras ends a training with the averages of EMA in the place of the weights.
+    trained.set_weights(*learned)
+
+
 def _fit_epochs(
-    callback: StageCallback, targets: TrainingTargets, batches: Iterator[IndexedBatch], *, steps: int, epochs: int
+    callback: StageCallback,
+    targets: TrainingTargets,
+    batches: Iterator[IndexedBatch],
+    *,
+    steps: int,
+    epochs: int,
+    more: keras.callbacks.Callback | None = None,
 ) -> None:
     """Run epochs of a stage, from its state on.
 
@@ -308,6 +322,7 @@ def _fit_epochs(
         batches: Batches of these epochs.
         steps: Number of passes in an epoch.
         epochs: Number of the stage's epochs to end with.
+        more: Another callback, called after the first.
     """
     job, setup = callback.job, callback.setup
     first_step = callback.state.epoch * job.steps_per_epoch + callback.steps_of_epoch
@@ -319,7 +334,7 @@ def _fit_epochs(
             epochs=epochs,
             # The feed has no length, so Keras can't know where an epoch ends.
             steps_per_epoch=steps,
-            callbacks=[callback],
+            callbacks=[callback] if more is None else [callback, more],
             shuffle=False,
             verbose=0,
         )

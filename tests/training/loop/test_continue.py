@@ -272,8 +272,8 @@ def test_a_stop_within_an_epoch_loses_nothing(job):
 def test_a_stop_within_an_epoch_loses_nothing_of(job, section):
     schedule = {"name": "plateau", "patience": 0, "factor": 0.5, "warmup_epochs": 0.5, "final_fraction": 0.01}
     first = stage("head", 3, unfreeze="last 1 blocks", learning_rate=1e-3, schedule=schedule)
-    small = stage("small", 1, unfreeze="last 1 blocks", image_size=48, learning_rate=1e-3)
-    check_interrupted(job, [1, 2, 4], stages=[first, small], **section)
+    small = stage("small", 2, unfreeze="last 1 blocks", image_size=48, learning_rate=1e-3, batch_norm="train")
+    check_interrupted(job, [1, 2, 2], stages=[first, small], **section)
 
 
 def test_a_commit_after_every_step_changes_nothing(job):
