@@ -123,8 +123,8 @@ class Killer:
         def work() -> None:
             if over.wait(moment):
                 return
-            while within_commit and not over.is_set() and not list(run.glob("**/checkpoints/.tmp-*")):
-                time.sleep(0.0005)
+            while within_commit and not over.is_set() and not commits(run):
+                time.sleep(0.001)
             pid = self._find_process()
             if pid is not None and not over.is_set():
                 with suppress(ProcessLookupError):
@@ -177,6 +177,15 @@ class Killer:
         for name in sorted(self._expected.keys() | found.keys()):
             if self._expected.get(name) != found.get(name):
                 yield f"{name} differs: {str(self._expected.get(name))[:200]} and {str(found.get(name))[:200]}"
+
+
+def commits(run: Path) -> bool:
+    """Return whether a checkpoint of a run, or of one of its folds, is being written."""
+    for folder in (run, *(run / "folds" / f"fold-{number}" for number in (1, 2))):
+        with suppress(OSError):
+            if any(path.name.startswith(".tmp-") for path in (folder / "checkpoints").iterdir()):
+                return True
+    return False
 
 
 def read_result(run: Path) -> Mapping[str, Any]:
