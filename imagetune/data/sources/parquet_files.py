@@ -11,6 +11,9 @@ from imagetune.core.text import shorten_middle
 from imagetune.data.sources.table_bounds import MAX_CELL, require_bounded_parquet, require_columns_bounded
 from imagetune.errors import DataError, ImagetuneError
 
+_BUFFER_BYTES = 1 << 20
+_CHUNK = 4096
+
 
 def read_parquet_names(table: Path) -> list[str]:
     """Return the names of a Parquet file's columns.
@@ -52,14 +55,41 @@ def read_parquet_columns(table: Path, names: Iterable[str]) -> Any:
     return found
 
 
+def iterate_parquet_texts(table: Path, name: str) -> Iterator[list[str | None]]:
+    """Yield the cells of a column of text some thousand at a time, so that memory does not grow with the rows.
+
+    Raises:
+        DataError: The file is corrupted or too large, or the column is no text.
+    """
+    from pyarrow import DictionaryArray, parquet, types
+
+    with (
+        _convert_errors(table),
+        # Read through a buffer: by default pyarrow would take a whole row group, which may hold a million rows.
+        parquet.ParquetFile(table, read_dictionary=[name], buffer_size=_BUFFER_BYTES, pre_buffer=False) as file,
+    ):
+        leaves = [file.metadata.schema.column(place).path for place in range(file.metadata.num_columns)]
+        require_bounded_parquet(table, file.metadata, [place for place, leaf in enumerate(leaves) if leaf == name])
+        kind = file.schema_arrow.field(name).type
+        if not (types.is_dictionary(kind) or types.is_integer(kind) or types.is_string(kind)):
+            raise DataError(f"column {name!r} is of type {kind}; expected text or whole numbers", where=str(table))
+        for batch in file.iter_batches(batch_size=_CHUNK, columns=[name]):
+            cells = batch.column(0)
+            if isinstance(cells, DictionaryArray):
+                yield _list_texts(cells)
+            else:
+                yield [None if cell is None else str(cell) for cell in cells.to_pylist()]
+
+
 def list_dictionary_texts(column: Any) -> list[str | None]:
     """Return the texts of a dictionary column; equal ones are one object."""
-    texts: list[str | None] = []
-    for chunk in column.chunks:
-        values = [*chunk.dictionary.to_pylist(), None]
-        # None stands at the end, where the place -1 finds it.
-        texts += [values[-1 if place is None else place] for place in chunk.indices.to_pylist()]
-    return texts
+    return [text for chunk in column.chunks for text in _list_texts(chunk)]
+
+
+def _list_texts(chunk: Any) -> list[str | None]:
+    # None stands at the end, where the place -1 finds it.
+    values = [*chunk.dictionary.to_pylist(), None]
+    return [values[-1 if place is None else place] for place in chunk.indices.to_pylist()]
 
 
 @contextmanager
