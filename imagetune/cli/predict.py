@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from imagetune.cli.render.count import show_count
 from imagetune.cli.render.lines import echo, print_progress
 from imagetune.cli.render.predictions import format_prediction
 from imagetune.core.quiet import quiet_start
+
+if TYPE_CHECKING:
+    from imagetune.evaluation.prediction_table import TableFormat
 
 
 @click.command(
@@ -85,8 +88,8 @@ def command(
     """
     from imagetune.commands.before_keras import check_run_inputs
 
-    files = {kind: options.pop(f"{kind}_file") for kind in ("csv", "jsonl", "parquet")}
-    files = {kind: file for kind, file in files.items() if file is not None}
+    kinds: tuple[TableFormat, ...] = ("csv", "jsonl", "parquet")
+    files = {kind: file for kind in kinds if (file := options.pop(f"{kind}_file")) is not None}
     _check_outputs(files, as_json=as_json, for_files={"--resume": resume, "--no-probabilities": no_probabilities})
     if ood and not files.keys() & {"csv", "parquet"}:
         raise click.UsageError("--ood needs --csv or --parquet; JSON has the out-of-distribution score anyway.")
@@ -111,7 +114,7 @@ def command(
             echo(json_line or format_prediction(prediction))
 
 
-def _check_outputs(files: Mapping[str, Path], *, as_json: bool, for_files: Mapping[str, bool]) -> None:
+def _check_outputs(files: Mapping[TableFormat, Path], *, as_json: bool, for_files: Mapping[str, bool]) -> None:
     """Refuse two outputs, and options of files without a file.
 
     Raises:

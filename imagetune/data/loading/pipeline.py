@@ -371,7 +371,7 @@ def _draw_positions(chances: npt.NDArray[np.float64], seed: int, epoch: int) -> 
     return random.permutation(drawn.astype(np.int64))
 
 
-def _build_batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bool) -> Batches:
+def _build_batches(loader: Callable[[int], dict[str, Any]], steps: range, workers: int, *, keep_going: bool) -> Batches:
     workers = min(workers, len(steps))
     threads = 1 if workers else min(count_usable_cores(), 8, max(1, len(steps)))
     # Grain's default buffer would keep 500 batches in memory.
