@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from imagetune.core.files import convert_disk_errors, read_json_object, write_json
+from imagetune.core.text import format_count
 from imagetune.errors import CheckpointError, ResourceError
 
 SUFFIX = ".partial"
@@ -190,12 +191,13 @@ def _read_state(path: Path, folder: Path, about: Mapping[str, Any], *, resume: b
     if not state.get("rows") or not (rows.is_file() or moved):
         rows.write_bytes(b"")
         return _build_state(about, rows=0, size=0, note={})
+    count = format_count(state["rows"], "row")
     if not resume:
-        hint = f"--resume goes on with them; remove {folder} to begin again"
-        raise CheckpointError(f"{state['rows']:,} rows of it are kept in {folder.name}", where=str(path), hint=hint)
+        hint = f"--resume goes on behind them; remove {folder} to begin again"
+        raise CheckpointError(f"has {count} kept in {folder.name}", where=str(path), hint=hint)
     differing = [key for key in about if state["about"].get(key) != about[key]]
     if differing:
-        what = f"the {state['rows']:,} rows that are kept of it were made with other {' and other '.join(differing)}"
+        what = f"what is kept of it ({count}) was made with other {' and other '.join(differing)}"
         hint = f"give what it was begun with, or remove {folder} to begin again"
         raise CheckpointError(what, where=str(path), hint=hint)
     if moved:

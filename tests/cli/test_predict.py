@@ -140,9 +140,9 @@ def test_a_stopped_table_is_kept_and_gone_on_with(fitted, images, workplace, ima
     assert f"kept        {kept} of 120 rows; the same command with --resume goes on" in outcome.err
     assert not (workplace / "out.csv").exists()
     outcome = imagetune("predict", fitted[1], table, "--csv", "out.csv")
-    assert (outcome.code, f"{kept} rows of it are kept in out.csv.partial" in outcome.err) == (6, True)
+    assert (outcome.code, f"has {kept} rows kept in out.csv.partial" in outcome.err) == (6, True)
     outcome = imagetune("predict", fitted[1], images, "--csv", "out.csv", "--resume")
-    assert (outcome.code, "were made with other images" in outcome.err) == (6, True)
+    assert (outcome.code, "was made with other images" in outcome.err) == (6, True)
     assert imagetune("predict", fitted[1], table, "--csv", "out.csv", "--resume").code == 0
     assert (workplace / "out.csv").read_bytes() == (workplace / "whole.csv").read_bytes()
     assert not (workplace / "out.csv.partial").exists()

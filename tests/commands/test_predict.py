@@ -58,6 +58,19 @@ def write(kind, *, said=None, paths=("a.png", "b.png"), rules=NO_DECISION_RULES,
     return file
 
 
+def write_first(monkeypatch, kind, said=None):
+    """Write a table of which a signal comes after the first row."""
+
+    def stop(models, images, rules, *, start=0):
+        yield READ
+        raise StoppedError(signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(command, "_ROWS", 1)
+        patch.setattr(command, "predict_with_models", stop)
+        write(kind, said=said)
+
+
 def test_one_run_predicts_alone_and_several_as_an_ensemble(found):
     assert list(command.predict("runs/a", ["a.png", "b.png"])) == [READ, UNREADABLE]
     assert list(command.predict("runs/a", ["a.png", "b.png"], others=["runs/b"])) == [UNREADABLE, READ]
@@ -121,18 +134,11 @@ def test_a_table_is_written_even_where_no_image_can_be_read(found, kind):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_stopped_table_is_gone_on_with_as_if_it_had_never_stopped(found, kind, monkeypatch):
-    monkeypatch.setattr(command, "_ROWS", 1)
     whole = write(kind).read_bytes()
     Path(f"out.{kind}").unlink()
 
-    def stop_after_the_first(models, images, rules, *, start=0):
-        yield READ
-        raise StoppedError(signal.SIGTERM)
-
     said = []
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr(command, "predict_with_models", stop_after_the_first)
-        write(kind, said=said)
+    write_first(monkeypatch, kind, said)
     assert said == [("kept", "1 of 2 rows; the same command with --resume goes on")]
     assert not Path(f"out.{kind}").exists()
     assert write(kind, resume=True, said=said).read_bytes() == whole
@@ -149,15 +155,11 @@ def test_a_stopped_table_is_gone_on_with_as_if_it_had_never_stopped(found, kind,
     ],
 )
 def test_a_table_of_something_else_is_not_gone_on_with(found, monkeypatch, changed, message):
-    monkeypatch.setattr(command, "_ROWS", 1)
     monkeypatch.setattr(command, "require_rules", lambda model, rules: None)
-    with pytest.raises(TypeError):
-        # The second of these is no prediction.
-        found[1:] = [None]
-        write("csv")
+    write_first(monkeypatch, "csv")
     if not changed:
         Path("run/manifest.json").write_text('{"other": 1}')
-    with pytest.raises(CheckpointError, match=f"the 1 rows that are kept of it were made with {message}"):
+    with pytest.raises(CheckpointError, match=rf"what is kept of it \(1 row\) was made with {message}"):
         write("csv", resume=True, **changed)
 
 

@@ -86,7 +86,7 @@ def test_what_is_kept_is_never_thrown_away_in_silence(tmp_path):
 def test_a_file_made_with_something_else_is_not_gone_on_with(tmp_path, key):
     path = tmp_path / "out.txt"
     stopped(path, 2)
-    with pytest.raises(CheckpointError, match=f"the 2 rows that are kept of it were made with other {key}"):
+    with pytest.raises(CheckpointError, match=rf"what is kept of it \(2 rows\) was made with other {key}"):
         grow(path, 3, resume=True, about=ABOUT | {key: "else"})
     assert grow(path, 3, resume=True) == 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -107,4 +106,5 @@ def test_a_list_takes_as_much_memory_for_many_images_as_for_few(tmp_path: Path) 
 
     few, many = (write_table(tmp_path / f"{n}.csv", [f"{row:08}.png" for row in range(n)]) for n in (1_000, 50_000))
     peak(few)  # what is made once
-    assert peak(many) < peak(few) + 100_000, sys.version
+    # As a list of texts they would take 5 MB; a table is looked through in blocks of up to 4.
+    assert peak(many) < peak(few) + 1_500_000
