@@ -38,6 +38,7 @@ def fit(
     recipe: RecipeSource,
     *,
     run_dir: str | Path | None = None,
+    resume: bool = False,
     progress: bool | EpochCallback | Listener | None = None,
     stop: Callable[[], bool] | None = None,
     **overrides: Any,
@@ -49,7 +50,8 @@ def fit(
     Args:
         recipe: A recipe file; its content as a mapping, whose relative paths start at the working directory; or a
             folder of images or a table, which get the defaults.
-        run_dir: The run folder; one is named and made under runs/ by default.
+        run_dir: The run folder; one is named and made under runs/ by default. A finished run there is returned.
+        resume: Go on with the run in ``run_dir`` where it was stopped; begin it where there is none.
         progress: True shows a bar and a line an epoch, in notebooks as well. A function is called with the
             `EpochRecord` of each epoch. A listener (`imagetune.training.setup.events.Listener`) hears of everything.
         stop: Called after every step; the run ends with StoppedError when it returns true.
@@ -80,7 +82,7 @@ def fit(
 
     def fitted(listener: Listener | None, say: Say) -> FinishedRun:
         keys = _dotted(overrides)
-        result = run_fit(recipe, keys, run_dir=place, listener=listener, say=say, stop=request)
+        result = run_fit(recipe, keys, run_dir=place, resume=resume, listener=listener, say=say, stop=request)
         return FinishedRun(result.folder)
 
     with _keras_left_alone():

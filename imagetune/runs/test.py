@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,19 @@ _LOST = {"stray-image": "outside the class folders", "name-not-utf8": "its name 
 _RISEN = 1.1
 
 
+@dataclass(frozen=True)
+class ModelOrigin:
+    """Where a model's weights are from, as evaluation.json says.
+
+    Attributes:
+        refit: Whether the model has learned from the validation images, so that their predictions are from before that.
+        best_epoch: The epoch whose weights the model has; None where they are of no single one.
+    """
+
+    refit: bool = False
+    best_epoch: int | None = None
+
+
 def evaluate_splits(
     folder: RunFolder,
     model: keras.Model,
@@ -58,7 +71,7 @@ def evaluate_splits(
     say: Say,
     val: Predictions | None = None,
     images: TrainingImages | None = None,
-    refit: bool = False,
+    origin: ModelOrigin | None = None,
 ) -> dict[str, Any]:
     """Predict every split once, compute every metric, and return the content of evaluation.json.
 
@@ -72,7 +85,7 @@ def evaluate_splits(
         say: Receives the names of the splits when all is done.
         val: The validation predictions where ``write_model`` has made them already.
         images: The images of training and validation, with the cache of decoded images.
-        refit: Whether the model has learned from the validation images, so that ``val`` is from before that.
+        origin: Where the model's weights are from.
     """
     sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
     thresholds = read_manifest(folder.model).thresholds
@@ -98,7 +111,7 @@ def evaluate_splits(
         config=recipe.evaluate,
         seen=_describe_leaks(folder, recipe, splits, images.hashes),
         course=describe_course(recipe.train, read_json_lines(folder.metrics) if folder.metrics.is_file() else ()),
-    ) | {"refit": refit}
+    ) | asdict(origin or ModelOrigin())
     # Written before the diagnoses, which take longest: the metrics stay, whatever happens to the rest.
     folder.write_evaluation(document)
     document |= run_analyses(_build_context(folder, model, recipe, examined, splits.root))
