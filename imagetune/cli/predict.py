@@ -98,13 +98,13 @@ def command(
         from imagetune.commands.predict import TableRequest, predict, predict_to_table
         from imagetune.evaluation.predict import DecisionRules
         from imagetune.evaluation.prediction_table import describe_prediction
-        from imagetune.training.setup.stopping import listen_for_stop
+        from imagetune.training.setup.stopping import listen_for_requeue, listen_for_stop
 
     rules = DecisionRules(**options)
     for kind, file in files.items():
         table = TableRequest(file, kind, not no_probabilities, ood, resume)
         # The bar is the outer one: it is taken from the terminal also when a signal ends the work.
-        with show_count("predicted", "images") as (say, progress), listen_for_stop():
+        with show_count("predicted", "images") as (say, progress), listen_for_requeue(resume=resume, max_seconds=None):
             predict_to_table(run, paths, table, rules, others=others, say=say, progress=progress)
         return
     # Printed as they come: a long list shows its first lines, and `head` may end it.
