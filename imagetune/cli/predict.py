@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagetune.cli.options import OutputFile, run_argument, with_option
-from imagetune.cli.render.count import show_count
 from imagetune.cli.render.lines import echo, print_progress
 from imagetune.cli.render.predictions import format_prediction
 from imagetune.core.quiet import quiet_start
@@ -99,6 +98,7 @@ def command(
         from imagetune.evaluation.predict import DecisionRules
         from imagetune.evaluation.prediction_table import describe_prediction
         from imagetune.training.setup.stopping import listen_for_requeue, listen_for_stop
+    from imagetune.cli.render.count import show_count
 
     rules = DecisionRules(**options)
     for kind, file in files.items():
