@@ -146,7 +146,7 @@ def measure_tree(pid: int) -> float:
 def measure_rates(place: Path, rounds: int) -> Comparison:
     """Return the images a second of the evaluator and of predictions into a table, in turn."""
     os.chdir(place)
-    from imagetune.commands.predict import TableRequest, predict_to_table
+    from imagetune.commands.predict_table import TableRequest, predict_to_table
     from imagetune.data.sources.read import find_images
     from imagetune.data.sources.records import Record
     from imagetune.evaluation.predictions import predict_records

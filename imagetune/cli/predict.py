@@ -94,7 +94,8 @@ def command(
         raise click.UsageError("--ood needs --csv or --parquet; JSON has the out-of-distribution score anyway.")
     check_run_inputs((run, *others), paths)
     with quiet_start():
-        from imagetune.commands.predict import TableRequest, predict, predict_to_table
+        from imagetune.commands.predict import predict
+        from imagetune.commands.predict_table import TableRequest, predict_to_table
         from imagetune.evaluation.predict import DecisionRules
         from imagetune.evaluation.prediction_table import describe_prediction
         from imagetune.training.setup.stopping import listen_for_requeue, listen_for_stop

@@ -44,12 +44,12 @@ def place(tmp_path_factory, images):
 def forked():
     """Processes that are forked from one with Keras imported, as a start takes seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["imagetune.commands.predict", "tests.faults.test_predict_kills"])
+    context.set_forkserver_preload(["imagetune.commands.predict_table"])
     return context
 
 
 def predict(place: Path, out: Path, seconds: float) -> None:
-    from imagetune.commands.predict import TableRequest, predict_to_table
+    from imagetune.commands.predict_table import TableRequest, predict_to_table
     from imagetune.core import growing_file
 
     growing_file._COMMIT_SECONDS = 0.1

@@ -20,7 +20,7 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
 from imagetune.core.processes import count_usable_cores, hide_main_module, keep_freed_memory, prepare_worker
 from imagetune.data.loading.augmentation import Augmenter, build_augmenter
-from imagetune.data.loading.decode import load_image
+from imagetune.data.loading.file_loader import FileLoader, load_each
 from imagetune.data.loading.image_cache import ImageCache, ImageSource, build_image_source
 from imagetune.data.sources.records import Record
 from imagetune.errors import BadImageError, ResourceError
@@ -234,7 +234,7 @@ def load_unlabelled_batches(
     steps = range(start_step, compute_steps_per_epoch(len(paths), batch_size))
     work = len(steps) * batch_size * (DECODE_SECONDS + COPY_SECONDS)
     count = _choose_workers("auto", work_seconds=work, cores=count_usable_cores())
-    return _build_batches(_FileLoader(paths, image, max_pixels, batch_size), steps, count, keep_going=True)
+    return _build_batches(FileLoader(paths, image, max_pixels, batch_size), steps, count, keep_going=True)
 
 
 def compute_steps_per_epoch(count: int, batch_size: int) -> int:
@@ -273,7 +273,7 @@ class _BatchLoader:
             # Resampled images are seeded by their place, so that copies of one image are augmented differently.
             return self._load(index, epoch, index if self._chances is None else len(order) + part.start + place)
 
-        loaded = _load_each(wanted.tolist(), load, self._source.image)
+        loaded = load_each(wanted.tolist(), load, self._source.image)
         return loaded | {"labels": self._labels[loaded["indices"]]}
 
     def _get_order(self, epoch: int) -> npt.NDArray[np.int64]:
@@ -288,50 +288,6 @@ class _BatchLoader:
     def _load(self, index: int, epoch: int, number: int) -> npt.NDArray[np.uint8]:
         image = self._source.load(index)
         return image if self._augmenter is None else self._augmenter(image, seed=(self._seed, epoch, number))
-
-
-class _FileLoader:
-    """Loader of the batch of a step of files without labels; it is pickled for the workers with its paths."""
-
-    def __init__(self, paths: Sequence[str], image: ImageSettings, max_pixels: int, batch_size: int) -> None:
-        self._paths = paths
-        self._image = image
-        self._max_pixels = max_pixels
-        self._batch_size = batch_size
-
-    def __call__(self, step: int) -> dict[str, Any]:
-        first = int(step) * self._batch_size
-        paths = self._paths[first : first + self._batch_size]
-        loaded = _load_each(
-            range(first, first + len(paths)),
-            lambda place: load_image(paths[place], self._image, max_pixels=self._max_pixels),
-            self._image,
-        )
-        return loaded | {"labels": np.full(len(loaded["indices"]), -1, np.int32)}
-
-
-def _load_each(
-    indices: Sequence[int], load: Callable[[int], npt.NDArray[np.uint8]], image: ImageSettings
-) -> dict[str, Any]:
-    """Return the images of a batch that can be loaded, their indices, and the errors of the others.
-
-    Args:
-        indices: Of the images among all.
-        load: From the place in the batch to the image.
-        image: Its size.
-    """
-    images = np.empty((len(indices), image.height, image.width, 3), np.uint8)
-    # Exceptions lose their attributes on the way back from a worker, so errors are returned as text.
-    errors: list[tuple[int, str, str, str]] = []
-    kept: list[int] = []
-    for place, index in enumerate(indices):
-        try:
-            images[len(kept)] = load(place)
-        except BadImageError as error:
-            errors.append((index, error.where, error.what, error.hint))
-        else:
-            kept.append(index)
-    return {"images": images[: len(kept)], "indices": np.array(kept, np.int64), "errors": errors}
 
 
 def find_label_positions(records: Sequence[Record], class_names: Sequence[str]) -> npt.NDArray[np.int32]:
