@@ -161,7 +161,9 @@ def _compute_outputs(
     # One forward pass gives the outputs and what the detector needs.
     both = model if detector is None else append_layer_output(model, _find_evidence(detector))
     if count * (1 + len(loaded.tta)) >= WORTH_FOLDING:
-        both, model = fold_batch_norm_layers(both), fold_batch_norm_layers(model)
+        both = fold_batch_norm_layers(both)
+        # Only augmented copies go through the model without what the detector needs.
+        model = fold_batch_norm_layers(model) if detector is not None and loaded.tta else both
     if detector is None:
         yield from ((batch, rows, None) for batch, rows in predict_batches(both, batches, tta=loaded.tta, size=size))
         return
