@@ -223,7 +223,7 @@ def load(run: str | Path | FinishedRun) -> FinishedRun:
         >>> run = imagetune.load("runs/clipart")
         >>> run.class_names
         ('birds', 'fruit')
-        >>> prediction = run.predict("clipart/fruit")[0]
+        >>> prediction = next(run.predict("clipart/fruit"))
         >>> sorted(prediction.probabilities)
         ['birds', 'fruit']
     """
@@ -233,13 +233,13 @@ def load(run: str | Path | FinishedRun) -> FinishedRun:
     return open_finished(run)
 
 
-def predict(run: str | Path | FinishedRun, images: Images, **options: bool) -> list[ImagePrediction]:
-    """Return a run's prediction for each image; short for ``load(run).predict(images)``.
+def predict(run: str | Path | FinishedRun, images: Images, **options: bool) -> Iterator[ImagePrediction]:
+    """Yield a run's prediction for each image as they come; short for ``load(run).predict(images)``.
 
     Args:
         run: As for `load`.
-        images: A file, a folder, a pattern, or a list of them; or uint8 RGB arrays: (h, w, 3), (n, h, w, 3), or a list
-            of the former.
+        images: A file, a folder, a pattern, a table of paths, or a list of them; or uint8 RGB arrays: (h, w, 3),
+            (n, h, w, 3), or a list of the former.
         **options: ``calibrated``, ``sets``, ``operating_point``, ``min_cost``, as of `FinishedRun.predict`.
 
     Raises:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.formats import FORMATS
-from imagetune.evaluation.predict import build_image_prediction, predict_images
+from imagetune.evaluation.predict import build_image_predictions, predict_images
 from imagetune.model.build import build_model
 from imagetune.model.manifest import LoadedModel, load_model, read_manifest, save_model
 from imagetune.recipe.sections.data import ImageSettings
@@ -91,7 +91,7 @@ def test_labels_are_those_of_imagetune(task, rows):
     )
     labels = {"task": task, "class_names": names, "thresholds": thresholds, "separator": ";"}
     for row in np.array(rows, np.float32):
-        ours = build_image_prediction("x", row, loaded).label
+        (ours,) = (one.label for one in build_image_predictions(["x"], row[None], loaded))
         assert plain_predict.name_label(row.astype(float), labels) == ours
 
 
