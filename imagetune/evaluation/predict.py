@@ -22,11 +22,10 @@ from imagetune.evaluation.probabilities.decision_rules import (
     predict_min_cost,
 )
 from imagetune.evaluation.probabilities.temperature import apply_temperature
-from imagetune.model.build import LOGITS, POOLING, append_layer_output
+from imagetune.model.build import append_layer_output
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 from imagetune.model.inference import choose_batch_size, predict_batches
 from imagetune.model.manifest import LoadedModel
-from imagetune.model.out_of_distribution import Detector
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,9 @@ def _compute_outputs(
     Test-time augmentation changes the outputs only: scores are those of the image itself, as they were when their
     threshold was chosen.
     """
-    detector, model, outputs = loaded.detector, loaded.model, len(loaded.class_names)
+    detector, layer, model, outputs = loaded.detector, loaded.evidence_layer, loaded.model, len(loaded.class_names)
     # One forward pass gives the outputs and what the detector needs.
-    both = model if detector is None else append_layer_output(model, _find_evidence(detector))
+    both = model if layer is None else append_layer_output(model, layer)
     if count * (1 + len(loaded.tta)) >= WORTH_FOLDING:
         both = fold_batch_norm_layers(both)
         # Only augmented copies go through the model without what the detector needs.
@@ -172,11 +171,6 @@ def _compute_outputs(
         if loaded.tta:
             _, rows = next(predict_batches(model, [batch], tta=loaded.tta, size=size))
         yield batch, rows, detector.scores(seen[:, outputs:], loaded.task)
-
-
-def _find_evidence(detector: Detector) -> str:
-    """Return the layer whose output a detector looks at."""
-    return LOGITS if detector.rule.score == "energy" else POOLING
 
 
 def _build_batch(

@@ -35,7 +35,8 @@ def choose_batch_size(model: keras.Model) -> int:
 def measure_largest_output(model: keras.Model) -> int:
     """Return the size in bytes that the largest output of a layer has for one image, as float32."""
     outputs = (output for layer in list_leaf_layers(model) for output in keras.tree.flatten(layer.output))
-    return max((4 * math.prod(output.shape[1:]) for output in outputs), default=0)
+    # How many tokens there are is open from DINOv2's layer scale on; the heads of its attention know it.
+    return max((4 * math.prod(side or 1 for side in output.shape[1:]) for output in outputs), default=0)
 
 
 class ImageBatch(Protocol):
