@@ -13,9 +13,10 @@ from filelock import FileLock, Timeout
 from imagetune.core import run_files
 from imagetune.core.documents import read_document
 from imagetune.core.files import convert_disk_errors, write_json
+from imagetune.core.path_names import format_relative_path
 from imagetune.core.run_documents import LOCK
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.data.splits.splits import format_relative_path, read_split_rows, write_splits_csv
+from imagetune.data.splits.splits import read_split_rows, write_splits_csv
 from imagetune.errors import CheckpointError, DataError, ModelFileError
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, compare_recipes
