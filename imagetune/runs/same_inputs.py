@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagetune.core.documents import read_document
+from imagetune.core.path_names import format_relative_path
 from imagetune.core.run_documents import LOCK
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.data.splits.splits import format_relative_path, read_split_rows
+from imagetune.data.splits.splits import read_split_rows
 from imagetune.errors import CheckpointError, DataError, ModelFileError
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, compare_recipes
