@@ -28,6 +28,8 @@ from imagetune.model.inference import choose_batch_size, predict_probabilities
 from imagetune.model.manifest import LoadedModel
 
 _Prediction: TypeAlias = Callable[[Batch], tuple[np.ndarray, NDArray[np.float64] | None]]
+BatchPredictor: TypeAlias = Callable[[Sequence[str], NDArray[np.uint8]], list["ImagePrediction"]]
+"""From names and images (n, height, width, 3) of the model's size to their predictions, in order."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +121,27 @@ def predict_arrays(
     Raises:
         ModelFileError: The manifest lacks a rule that is to be applied.
     """
-    _require_rules(loaded, ways)
-    prediction = _build_function(loaded)
-    names = [f"images[{index}]" for index in range(len(images))]
+    predict = build_predictor(loaded, ways)
     size = choose_batch_size(loaded.model)
     for first in range(0, len(images), size):
         resized = [resize_image(image, loaded.image) for image in images[first : first + size]]
-        indices = np.arange(first, first + len(resized))
-        batch = Batch(np.stack(resized), np.full(len(resized), UNKNOWN, np.int32), indices)
-        yield from _predict_batch(loaded, prediction, names, batch, ways)
+        yield from predict([f"images[{first + index}]" for index in range(len(resized))], np.stack(resized))
+
+
+def build_predictor(loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES) -> BatchPredictor:
+    """Return a function that predicts batches of images of the model's size, for whoever has one after another.
+
+    Raises:
+        ModelFileError: The manifest lacks a rule that is to be applied.
+    """
+    _require_rules(loaded, ways)
+    prediction = _build_function(loaded)
+
+    def predict(names: Sequence[str], images: NDArray[np.uint8]) -> list[ImagePrediction]:
+        batch = Batch(images, np.full(len(images), UNKNOWN, np.int32), np.arange(len(images)))
+        return list(_predict_batch(loaded, prediction, names, batch, ways))
+
+    return predict
 
 
 def _predict_batch(

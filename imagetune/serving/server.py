@@ -1,0 +1,123 @@
+"""A server's life: its processes start, it listens, and at SIGTERM it answers what has come and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from imagetune.core.processes import count_usable_cores
+from imagetune.errors import ResourceError
+from imagetune.serving.app import build_app
+from imagetune.serving.batching import ModelPool
+from imagetune.serving.logs import JsonHandler, log_event
+from imagetune.serving.metrics import Metrics
+from imagetune.serving.model_process import ModelProcess
+from imagetune.serving.service import Service
+from imagetune.serving.settings import ServerSettings
+
+_BACKLOG = 2048
+
+
+def run_server(
+    folder: Path, about: Mapping[str, Any], settings: ServerSettings, *, on_ready: Callable[[str], None]
+) -> None:
+    """Serve a model until SIGTERM or SIGINT, and return once everything that had come is answered.
+
+    Args:
+        folder: The run folder.
+        about: What `/v1/model` says beside what the model itself knows; its ``id`` at least.
+        settings: How the server is started.
+        on_ready: Is told the address, once requests are answered.
+
+    Raises:
+        ResourceError: The address can't be listened on.
+        ImagetuneError: The model can't be loaded.
+    """
+    listener = _listen(settings)
+    try:
+        asyncio.run(_serve(folder, about, settings, listener, on_ready))
+    finally:
+        listener.close()
+
+
+async def _serve(
+    folder: Path,
+    about: Mapping[str, Any],
+    settings: ServerSettings,
+    listener: socket.socket,
+    on_ready: Callable[[str], None],
+) -> None:
+    metrics = Metrics()
+    threads = max(1, count_usable_cores() // settings.workers)
+    pool = ModelPool(
+        lambda: ModelProcess(folder, threads=threads),
+        workers=settings.workers,
+        max_batch=settings.max_batch,
+        capacity=settings.limits.queued_images,
+        timeout_seconds=settings.limits.prediction_seconds,
+        metrics=metrics,
+    )
+    try:
+        model = {**await pool.start(), **about}
+        service = Service(model, pool, settings, metrics)
+        server = uvicorn.Server(_configure(service))
+        host, port = listener.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        log_event("ready", address=address, model=model["id"], version=model["version"], workers=settings.workers)
+        on_ready(address)
+        await _run(server, service, listener)
+    finally:
+        await pool.stop()
+        log_event("stopped")
+
+
+async def _run(server: uvicorn.Server, service: Service, listener: socket.socket) -> None:
+    def stop() -> None:
+        # The second time what is left isn't waited for.
+        server.force_exit, server.should_exit, service.draining = server.should_exit, True, True
+
+    serving = asyncio.create_task(server.serve([listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    # uvicorn's own handlers would raise the signal again at the end; here it means a stop in good order.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    await serving
+
+
+def _configure(service: Service) -> uvicorn.Config:
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [JsonHandler()] if "." not in name else [], "." in name
+        logger.setLevel(logging.WARNING)
+    return uvicorn.Config(
+        build_app(service),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=int(service.settings.limits.drain_seconds),
+        backlog=_BACKLOG,
+        ws="none",
+    )
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where, hint = f"{settings.host}:{settings.port}", "choose another --port, or another --host"
+        raise ResourceError(f"can't be listened on: {error.strerror}", where=where, hint=hint) from error
+    # From the first moment, so that whoever comes early waits instead of being turned away.
+    return listener
