@@ -138,7 +138,7 @@ class DriftMonitor:
             return DriftState(self._changes.images, window, shares)
 
     def describe(self) -> dict[str, Any]:
-        """Return the state as JSON values: its fields, the e-value ``alarm_at``, and ``alarms``, a sentence for each."""
+        """Return the state as JSON values, with the e-value ``alarm_at``; ``alarms`` is a sentence for each."""
         state = self.state
         alarms = [_describe_alarm(share, alarm, state) for share, alarm in state.alarms]
         return {**asdict(state), "alarm_at": round(1 / ALPHA), "alarms": alarms}
