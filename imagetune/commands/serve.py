@@ -11,6 +11,7 @@ from imagetune.core.messages import Say, say_nothing
 from imagetune.errors import RecipeError
 from imagetune.run_folder.folder import RunFolder, open_run_folder
 from imagetune.run_folder.reader import read_evaluation
+from imagetune.serving.drift_reference import read_drift_reference
 from imagetune.serving.server import run_server
 from imagetune.serving.settings import ServerSettings
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
@@ -34,6 +35,7 @@ def serve(
 
     Raises:
         ModelFileError: It is no finished run, or its model is corrupted.
+        DataError: Its predictions for the validation images can't be read.
         TrackingError: The address leads nowhere.
         ResourceError: The address can't be listened on.
     """
@@ -41,7 +43,8 @@ def serve(
     if settings.token is None and settings.host not in _LOOPBACK:
         say("warning", f"whoever reaches {settings.host} can use this server: give --token-file, or a proxy in front")
     identity = run if is_mlflow_uri(run) else folder.path.resolve().name
-    run_server(folder.path, describe_run(folder, identity), settings, on_ready=on_ready)
+    about, drift = describe_run(folder, identity), read_drift_reference(folder)
+    run_server(folder.path, about, settings, drift=drift, on_ready=on_ready)
 
 
 def describe_run(folder: RunFolder, identity: str) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagetune.serving.logs import log_event
 from imagetune.serving.metrics import Metrics
+from imagetune.serving.page import PAGE
 from imagetune.serving.replies import RequestError, build_error_reply
 
 HEALTH = "/healthz"
+# The page holds nothing of the model; what it shows it asks for with the token.
+_OPEN = (HEALTH, PAGE)
 _PATH_CHARACTERS = 100
 
 
@@ -60,7 +63,7 @@ class Admission:
             self._note(scope, status or 499, time.perf_counter() - begun)
 
     def _admits(self, scope: Scope) -> bool:
-        if self._expected is None or scope["path"] == HEALTH:
+        if self._expected is None or scope["path"] in _OPEN:
             return True
         given = Headers(scope=scope).get("authorization", "").encode("latin-1", "replace")
         return secrets.compare_digest(given, self._expected)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -18,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from imagetune.serving.admission import HEALTH, Admission
 from imagetune.serving.bodies import receive_uploads
 from imagetune.serving.openapi import build_openapi
+from imagetune.serving.page import build_page_routes
 from imagetune.serving.replies import RequestError, build_error_reply, build_predictions_reply
 from imagetune.serving.service import Service
 
@@ -26,7 +25,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 def build_app(service: Service) -> Starlette:
     """Return the application of a server whose processes are running."""
-    routes = [*_build_routes(service), *_build_page_routes(service)]
+    routes = [*_build_routes(service), *build_page_routes()]
     paths = [route.path for route in routes if isinstance(route, Route)]
     return Starlette(
         routes=routes,
@@ -93,16 +92,9 @@ def _build_routes(service: Service) -> list[BaseRoute]:
     ]
 
 
-def _build_page_routes(service: Service) -> list[BaseRoute]:
-    if find_spec("imagetune.serving.page") is None:
-        return []
-    routes: list[BaseRoute] = import_module("imagetune.serving.page").build_routes(service)
-    return routes
-
-
 def _observe(service: Service, predictions: list[dict[str, Any]]) -> None:
     if service.drift is not None:
-        service.drift.observe([prediction for prediction in predictions if not prediction["error"]])
+        service.drift.observe(predictions)
 
 
 def _log(request: Request, **values: Any) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from imagetune.evaluation.predict import BatchPredictor, DecisionRules, ImagePre
 from imagetune.model.devices import find_device
 from imagetune.model.inference import choose_batch_size
 from imagetune.model.manifest import LoadedModel, load_model
+from imagetune.serving.explain import explain_image
 
 Upload = tuple[str, bytes]
 """Name and content of an image file."""
@@ -100,16 +99,13 @@ def predict_uploads(predictor: Predictor, uploads: Sequence[Upload]) -> list[dic
 
 
 def explain_upload(predictor: Predictor, upload: Upload) -> dict[str, Any]:
-    """Return an explanation of the prediction for one image; empty where explanations aren't installed."""
-    if find_spec("imagetune.serving.explain") is None:
-        return {}
+    """Return an explanation of the prediction for one image, or an error."""
     name, data = upload
     try:
         image = decode_upload(predictor.loaded, name, data)
     except BadImageError as error:
         return describe_bad_image(predictor.loaded, name, data, error)
-    explained: dict[str, Any] = import_module("imagetune.serving.explain").explain_image(predictor.loaded, image)
-    return {**explained, "error": None}
+    return {**explain_image(predictor.loaded, image), "error": None}
 
 
 def decode_upload(loaded: LoadedModel, name: str, data: bytes) -> NDArray[np.uint8]:

@@ -16,6 +16,9 @@ from imagetune.core.processes import count_usable_cores
 from imagetune.errors import ResourceError
 from imagetune.serving.app import build_app
 from imagetune.serving.batching import BatchQueue
+from imagetune.serving.drift import DriftMonitor
+from imagetune.serving.drift_metrics import DriftCollector
+from imagetune.serving.drift_reference import DriftReference
 from imagetune.serving.logs import JsonHandler, log_event
 from imagetune.serving.metrics import Metrics
 from imagetune.serving.model_process import ModelProcess
@@ -29,7 +32,12 @@ _MAX_WORKERS = 4
 
 
 def run_server(
-    folder: Path, about: Mapping[str, Any], settings: ServerSettings, *, on_ready: Callable[[str], None]
+    folder: Path,
+    about: Mapping[str, Any],
+    settings: ServerSettings,
+    *,
+    drift: DriftReference | None = None,
+    on_ready: Callable[[str], None],
 ) -> None:
     """Serve a model until SIGTERM or SIGINT, and return once everything that had come is answered.
 
@@ -37,6 +45,7 @@ def run_server(
         folder: The run folder.
         about: What `/v1/model` says beside what the model itself knows; its ``id`` at least.
         settings: How the server is started.
+        drift: What the predictions are compared with; None to compare them with nothing.
         on_ready: Is told the address, once requests are answered.
 
     Raises:
@@ -45,7 +54,7 @@ def run_server(
     """
     listener = _listen(settings)
     try:
-        asyncio.run(_serve(folder, about, settings, listener, on_ready))
+        asyncio.run(_serve(folder, about, settings, drift, listener, on_ready))
     finally:
         listener.close()
 
@@ -54,6 +63,7 @@ async def _serve(
     folder: Path,
     about: Mapping[str, Any],
     settings: ServerSettings,
+    drift: DriftReference | None,
     listener: socket.socket,
     on_ready: Callable[[str], None],
 ) -> None:
@@ -72,7 +82,10 @@ async def _serve(
     )
     try:
         model = {**await pool.start(), **about}
-        service = Service(model, pool, settings, metrics)
+        monitor = None if drift is None else DriftMonitor(drift)
+        if monitor is not None:
+            metrics.registry.register(DriftCollector(monitor))
+        service = Service(model, pool, settings, metrics, drift=monitor)
         server = uvicorn.Server(_configure(service))
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from imagetune.serving.batching import QueueFullError, Reply
 from imagetune.serving.bodies import BodyBuffer
+from imagetune.serving.drift import DriftMonitor
 from imagetune.serving.metrics import Metrics
 from imagetune.serving.model_process import Task
 from imagetune.serving.pool import ModelPool, ProcessDiedError
@@ -30,7 +31,7 @@ class Service:
         metrics: What is counted.
         buffer: The bytes of all bodies in memory.
         draining: Whether the server was asked to stop.
-        drift: Monitors of the predictions; None without one.
+        drift: Watches over the predictions; None where the run has nothing to compare them with.
     """
 
     model: Mapping[str, Any]
@@ -39,7 +40,7 @@ class Service:
     metrics: Metrics
     buffer: BodyBuffer = field(default_factory=BodyBuffer)
     draining: bool = False
-    drift: Any = None
+    drift: DriftMonitor | None = None
 
     async def compute(self, task: Task, uploads: Sequence[tuple[str, bytes]], request: Request) -> list[Reply]:
         """Return what the model says of image files, in their order.
