@@ -16,7 +16,9 @@ from imagetune.cli.render.lines import print_progress
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for a free one.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bearer token of all requests.")
 @click.option(
-    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that hold the model."
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Processes that hold the model; by default one a core, up to 4, and one on a GPU.",
 )
 @click.option(
     "--max-batch",
@@ -46,7 +48,14 @@ from imagetune.cli.render.lines import print_progress
     type=click.IntRange(1, 1024),
     help="Largest request in MiB; larger ones are refused with 413.",
 )
-def command(run: str, host: str, port: int, token_file: Path | None, workers: int, **limits: int) -> None:
+@click.option(
+    "--max-seconds",
+    default=30,
+    show_default=True,
+    type=click.IntRange(1, 3600),
+    help="Time in which a request's images must have come; slower ones are refused with 408.",
+)
+def command(run: str, host: str, port: int, token_file: Path | None, workers: int | None, **limits: int) -> None:
     """Serve the model of RUN over HTTP, until SIGTERM or Ctrl-C, when it answers what has come and ends.
 
     POST /v1/predict takes images as multipart files (field "images"), as base64 in JSON, or one as the body. GET
@@ -62,7 +71,12 @@ def command(run: str, host: str, port: int, token_file: Path | None, workers: in
 
     # One request as large as may be must find room in an empty queue.
     queued = max(limits["max_queue"], limits["max_images"])
-    requests = Limits(body_bytes=limits["max_body"] << 20, files=limits["max_images"], queued_images=queued)
+    requests = Limits(
+        body_bytes=limits["max_body"] << 20,
+        files=limits["max_images"],
+        queued_images=queued,
+        body_seconds=limits["max_seconds"],
+    )
     token = None if token_file is None else read_token(token_file)
     settings = ServerSettings(host, port, token, workers, limits["max_batch"], requests)
     serve(run, settings, say=print_progress, on_ready=lambda address: print_progress("serving", f"{run} at {address}"))

@@ -14,6 +14,7 @@ from imagetune.data.loading.decode import load_image_bytes
 from imagetune.data.loading.formats import open_image
 from imagetune.errors import BadImageError
 from imagetune.evaluation.predict import BatchPredictor, DecisionRules, ImagePrediction, build_predictor
+from imagetune.model.devices import find_device
 from imagetune.model.inference import choose_batch_size
 from imagetune.model.manifest import LoadedModel, load_model
 from imagetune.serving.explain import explain_image
@@ -67,6 +68,7 @@ def describe_model(predictor: Predictor) -> dict[str, Any]:
         "image": loaded.image.model_dump(mode="json"),
         "max_pixels": loaded.max_pixels,
         "max_batch": predictor.max_batch,
+        "on_cpu": find_device().is_cpu,
         "coverage": loaded.conformal and loaded.conformal.coverage,
         "out_of_distribution": loaded.detector and loaded.detector.rule.score,
     }

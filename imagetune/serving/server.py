@@ -15,17 +15,20 @@ import uvicorn
 from imagetune.core.processes import count_usable_cores
 from imagetune.errors import ResourceError
 from imagetune.serving.app import build_app
-from imagetune.serving.batching import ModelPool
+from imagetune.serving.batching import BatchQueue
 from imagetune.serving.drift import DriftMonitor
 from imagetune.serving.drift_metrics import DriftCollector
 from imagetune.serving.drift_reference import DriftReference
 from imagetune.serving.logs import JsonHandler, log_event
 from imagetune.serving.metrics import Metrics
 from imagetune.serving.model_process import ModelProcess
+from imagetune.serving.pool import ModelPool
 from imagetune.serving.service import Service
 from imagetune.serving.settings import ServerSettings
 
 _BACKLOG = 2048
+# Each holds the model and Keras: about half a gigabyte.
+_MAX_WORKERS = 4
 
 
 def run_server(
@@ -65,12 +68,15 @@ async def _serve(
     on_ready: Callable[[str], None],
 ) -> None:
     metrics = Metrics()
-    threads = max(1, count_usable_cores() // settings.workers)
+    cores = count_usable_cores()
+    # On the CPU processes of one thread each take less of it for an image than one process of many (docs/serving.md).
+    workers = settings.workers or min(cores, _MAX_WORKERS)
     pool = ModelPool(
-        lambda: ModelProcess(folder, threads=threads),
+        lambda: ModelProcess(folder, threads=max(1, cores // workers)),
+        BatchQueue(settings.limits.queued_images, metrics.queued_images.set),
         workers=settings.workers,
+        cores=min(cores, _MAX_WORKERS),
         max_batch=settings.max_batch,
-        capacity=settings.limits.queued_images,
         timeout_seconds=settings.limits.prediction_seconds,
         metrics=metrics,
     )
@@ -83,7 +89,7 @@ async def _serve(
         server = uvicorn.Server(_configure(service))
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        log_event("ready", address=address, model=model["id"], version=model["version"], workers=settings.workers)
+        log_event("ready", address=address, model=model["id"], version=model["version"], workers=pool.workers)
         on_ready(address)
         await _run(server, service, listener)
     finally:

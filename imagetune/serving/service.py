@@ -10,11 +10,12 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from imagetune.serving.batching import ModelPool, ProcessDiedError, QueueFullError, Reply
+from imagetune.serving.batching import QueueFullError, Reply
 from imagetune.serving.bodies import BodyBuffer
 from imagetune.serving.drift import DriftMonitor
 from imagetune.serving.metrics import Metrics
 from imagetune.serving.model_process import Task
+from imagetune.serving.pool import ModelPool, ProcessDiedError
 from imagetune.serving.replies import RequestError
 from imagetune.serving.settings import ServerSettings
 
@@ -49,7 +50,7 @@ class Service:
             ClientDisconnect: The client has left; its images aren't computed.
         """
         try:
-            replies = self.pool.put(task, uploads)
+            replies = self.pool.queue.put(task, uploads)
         except QueueFullError as error:
             raise self._refuse("as many images as may wait are waiting") from error
         leaving = asyncio.ensure_future(_wait_for_disconnect(request))

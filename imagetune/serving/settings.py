@@ -43,7 +43,7 @@ class ServerSettings:
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
         token: What requests must bear; None to answer all of them.
-        workers: Number of processes that hold the model.
+        workers: Number of processes that hold the model; None for one a core, up to four, and one on an accelerator.
         max_batch: Most images that go through the model at a time.
         limits: What requests may take.
     """
@@ -51,7 +51,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = field(default=None, repr=False)
-    workers: int = 1
+    workers: int | None = None
     max_batch: int = 16
     limits: Limits = field(default_factory=Limits)
 

@@ -166,7 +166,12 @@ def test_the_window_holds_the_latest_thousand_and_memory_stays_flat() -> None:
 def test_numbers_are_watched_by_fifths_of_the_predictions_for_validation() -> None:
     values = np.random.default_rng(0).normal(50, 10, 100)
     predictions = Predictions(
-        tuple(map(str, range(100))), np.full(100, -1), values[:, None], ("age",), LabelRule("regression"), values[:, None]
+        tuple(map(str, range(100))),
+        np.full(100, -1),
+        values[:, None],
+        ("age",),
+        LabelRule("regression"),
+        values[:, None],
     )
     reference = build_drift_reference(predictions)
     assert reference is not None
