@@ -160,8 +160,8 @@ def _describe_alarm(share: ShareState, alarm: DriftAlarm, state: DriftState) -> 
         "range": f"had a predicted {share.name}",
     }[share.kind]
     seen = format_count(alarm.raised_at - alarm.began_at, "image")
-    where = f"after the first {alarm.began_at:,}" if alarm.began_at else "at the start"
+    seen = f"{seen} after the first {alarm.began_at:,}" if alarm.began_at else f"first {seen}"
     return (
-        f"Of the {seen} {where}, {alarm.share:.0%} {what}, where validation lets expect {share.expected:.0%}; "
+        f"Of the {seen}, {alarm.share:.0%} {what}, where validation lets expect {share.expected:.0%}; "
         f"of the latest {state.window:,} it is {share.share or 0:.0%}."
     )

@@ -15,7 +15,7 @@ from imagetune.data.loading.pipeline import Batch
 from imagetune.data.loading.targets import compute_median_class
 from imagetune.evaluation.explain.grad_cam import compute_grad_cam
 from imagetune.evaluation.predictions import UNKNOWN
-from imagetune.model.gradients import SaliencyModel, split_for_saliency
+from imagetune.model.gradients import SaliencyModel, compute_logits, split_for_saliency
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import LoadedModel
 from imagetune.reports.tiles import overlay_heat, scale_image
@@ -37,9 +37,9 @@ def explain_image(loaded: LoadedModel, image: NDArray[np.uint8]) -> dict[str, An
         it speaks for the target. ``found``, whether any place does.
     """
     split = _split(loaded.model)
-    target = _find_target(loaded, image)
-    # One image at a time: the padded passes of an evaluation would cost 32 images.
-    features = np.asarray(split.features.predict_on_batch(image[None]), np.float32)
+    # One image at a time, and without a graph: the padded passes of an evaluation would cost 32 images.
+    features = np.asarray(keras.ops.convert_to_numpy(split.features(image[None], training=False)), np.float32)
+    target = _find_target(loaded, image, compute_logits(split, features))
     heat = compute_grad_cam(split, features, np.array([[target]]))[0, 0]
     return {
         "target": HIGHER if loaded.task == "regression" else loaded.class_names[target],
@@ -54,8 +54,10 @@ def _split(model: keras.Model) -> SaliencyModel:
     return split_for_saliency(model)
 
 
-def _find_target(loaded: LoadedModel, image: NDArray[np.uint8]) -> int:
-    """Return the index of the output to explain."""
+def _find_target(loaded: LoadedModel, image: NDArray[np.uint8], logits: NDArray[np.float32]) -> int:
+    """Return the index of the output to explain: that of the label which `imagetune predict` gives."""
+    if loaded.task != "ordinal" and not loaded.tta:
+        return int(logits[0].argmax())
     batch = Batch(image[None], np.full(1, UNKNOWN, np.int32), np.arange(1))
     outputs = predict_probabilities(loaded.model, [batch], tta=loaded.tta)
     return int(compute_median_class(outputs)[0] if loaded.task == "ordinal" else outputs[0].argmax())

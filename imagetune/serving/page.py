@@ -31,7 +31,7 @@ def build_page_routes() -> list[BaseRoute]:
     """Return the route of the page."""
 
     async def page(_: Request) -> Response:
-        text = _read_page()
+        text = read_page()
         return HTMLResponse(text, headers={**_HEADERS, "Content-Security-Policy": build_policy(text)})
 
     return [Route(PAGE, page)]
@@ -59,5 +59,6 @@ def build_policy(page: str) -> str:
 
 
 @cache
-def _read_page() -> str:
+def read_page() -> str:
+    """Return the page."""
     return files("imagetune.serving").joinpath("templates", "page.html").read_text(encoding="utf-8")

@@ -122,8 +122,7 @@ def test_another_mix_of_classes_is_an_alarm_that_names_the_class() -> None:
     assert alarm.share == 1.0
     assert share.expected < 0.4
     (sentence, *_) = source.monitor.describe()["alarms"]
-    assert sentence.startswith("Of the ")
-    assert "after the first 500, 100% were predicted as c, where validation lets expect" in sentence
+    assert "images after the first 500, 100% were predicted as c, where validation lets expect" in sentence
 
 
 def test_an_alarm_stays_with_its_number_and_its_time() -> None:
