@@ -64,8 +64,11 @@ async def receive_uploads(
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not (kind.startswith("image/") or kind in ("multipart/form-data", "application/json")):
-        empty = not kind and request.headers.get("content-length") == "0"
-        raise _refuse_empty() if empty else RequestError(415, "unsupported_type", f"{kind or 'no type'}: {_ACCEPTED}.")
+        raise (
+            _refuse_empty()
+            if request.headers.get("content-length") == "0"
+            else RequestError(415, "unsupported_type", f"{kind or 'no type'}: {_ACCEPTED}.")
+        )
     reserved = [0]
     try:
         async with asyncio.timeout(limits.body_seconds):
