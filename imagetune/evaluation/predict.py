@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TypeAlias
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,9 @@ from imagetune.model.build import append_layer_output
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 from imagetune.model.inference import choose_batch_size, predict_batches
 from imagetune.model.manifest import LoadedModel
+
+BatchPredictor: TypeAlias = Callable[[Sequence[str], NDArray[np.uint8]], list["ImagePrediction"]]
+"""From names and images (n, height, width, 3) of the model's size to their predictions, in order."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def _predict_files(
     with load_unlabelled_batches(
         paths, image=loaded.image, batch_size=size, max_pixels=loaded.max_pixels, start_step=first
     ) as batches:
-        for batch, rows, scores in _compute_outputs(loaded, batches, size, count=len(paths)):
+        for batch, rows, scores in _compute_outputs(loaded, _build_networks(loaded, count=len(paths)), batches, size):
             names = paths[place : place + len(batch.indices) + len(batch.errors)]
             yield from _build_batch(loaded, names, place, batch, rows, scores, ways)
             place += len(names)
@@ -131,13 +136,31 @@ def predict_arrays(
     return _predict_arrays(loaded, images, ways)
 
 
+def build_predictor(loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES) -> BatchPredictor:
+    """Return a function that predicts batches of images of the model's size, for whoever has one after another.
+
+    Raises:
+        ModelFileError: The manifest lacks a rule that is to be applied.
+    """
+    require_rules(loaded, ways)
+    # As for a few images, so that both predict the same.
+    networks = _build_networks(loaded, count=1)
+
+    def predict(names: Sequence[str], images: NDArray[np.uint8]) -> list[ImagePrediction]:
+        batch = Batch(images, np.full(len(images), UNKNOWN, np.int32), np.arange(len(images)))
+        ((_, rows, scores),) = _compute_outputs(loaded, networks, [batch], len(images))
+        return _build_batch(loaded, names, 0, batch, rows, scores, ways)
+
+    return predict
+
+
 def _predict_arrays(
     loaded: LoadedModel, images: Sequence[NDArray[np.uint8]], ways: DecisionRules
 ) -> Iterator[ImagePrediction]:
     size = max(1, min(choose_batch_size(loaded.model), len(images)))
     starts = range(0, len(images), size)
     batches = (_stack(images[first : first + size], first, loaded) for first in starts)
-    for batch, rows, scores in _compute_outputs(loaded, batches, size, count=len(images)):
+    for batch, rows, scores in _compute_outputs(loaded, _build_networks(loaded, count=len(images)), batches, size):
         first = int(batch.indices[0])
         names = [f"images[{index}]" for index in batch.indices]
         yield from _build_batch(loaded, names, first, batch, rows, scores, ways)
@@ -148,28 +171,42 @@ def _stack(images: Sequence[NDArray[np.uint8]], first: int, loaded: LoadedModel)
     return Batch(resized, np.full(len(resized), UNKNOWN, np.int32), np.arange(first, first + len(resized)))
 
 
+@dataclass(frozen=True)
+class _Networks:
+    """The networks that predict: ``both`` gives outputs and evidence side by side, ``copies`` outputs alone."""
+
+    both: keras.Model
+    copies: keras.Model
+
+
+def _build_networks(loaded: LoadedModel, *, count: int) -> _Networks:
+    """Return the networks to predict ``count`` images with."""
+    layer, model = loaded.evidence_layer, loaded.model
+    # One forward pass gives the outputs and what the detector needs.
+    both = model if layer is None else append_layer_output(model, layer)
+    if count * (1 + len(loaded.tta)) >= WORTH_FOLDING:
+        both = fold_batch_norm_layers(both)
+        # Only augmented copies go through the model without what the detector needs.
+        model = fold_batch_norm_layers(model) if layer is not None and loaded.tta else both
+    return _Networks(both, model)
+
+
 def _compute_outputs(
-    loaded: LoadedModel, batches: Iterable[Batch], size: int, *, count: int
+    loaded: LoadedModel, networks: _Networks, batches: Iterable[Batch], size: int
 ) -> Iterator[tuple[Batch, np.ndarray, NDArray[np.float64] | None]]:
     """Yield each batch with the model's outputs (b, k) and out-of-distribution scores (b,); None without a detector.
 
     Test-time augmentation changes the outputs only: scores are those of the image itself, as they were when their
     threshold was chosen.
     """
-    detector, layer, model, outputs = loaded.detector, loaded.evidence_layer, loaded.model, len(loaded.class_names)
-    # One forward pass gives the outputs and what the detector needs.
-    both = model if layer is None else append_layer_output(model, layer)
-    if count * (1 + len(loaded.tta)) >= WORTH_FOLDING:
-        both = fold_batch_norm_layers(both)
-        # Only augmented copies go through the model without what the detector needs.
-        model = fold_batch_norm_layers(model) if detector is not None and loaded.tta else both
+    detector, outputs, both = loaded.detector, len(loaded.class_names), networks.both
     if detector is None:
         yield from ((batch, rows, None) for batch, rows in predict_batches(both, batches, tta=loaded.tta, size=size))
         return
     for batch, seen in predict_batches(both, batches, size=size):
         rows = seen[:, :outputs]
         if loaded.tta:
-            _, rows = next(predict_batches(model, [batch], tta=loaded.tta, size=size))
+            _, rows = next(predict_batches(networks.copies, [batch], tta=loaded.tta, size=size))
         yield batch, rows, detector.scores(seen[:, outputs:], loaded.task)
 
 
