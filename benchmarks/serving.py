@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving RUN [--seconds 15] [--rounds 3] [--workers N] [--out METRICS.json]
 
-RUN is a finished run; for the figures of docs/serving.md it has EfficientNet-Lite0 at 224 pixels. The bare runtime is
-Keras in a process of its own that predicts decoded images from memory, at the best of the batch sizes 1 to 32. Over
+RUN is a finished run or an export; for the figures of docs/serving.md it has EfficientNet-Lite0 at 224 pixels. The bare
+runtime predicts decoded images from memory in a process of its own, at the best of the batch sizes 1 to 32. Over
 HTTP 64 clients on the same machine each send one JPEG after another, which is decoded as well; the clients take their
 share of the same cores. Both are measured in turn, and the median is shown with the smallest and the largest.
 """
@@ -91,18 +91,20 @@ def measure(run: Path, seconds: float, rounds: int, workers: int | None) -> dict
 
 def measure_bare(run: Path, seconds: float) -> dict[int, float]:
     """Return images a second of the model in this process, by batch size."""
-    from imagetune.model.manifest import load_model
+    from imagetune.run_folder.plain_predict import open_model
+    from imagetune.serving.predictor import open_predictor
 
-    loaded = load_model(run)
+    loaded = open_predictor(run).loaded
+    forward = open_model(run) if loaded.model is None else loaded.model.predict_on_batch
     shape = (max(SIZES), loaded.image.height, loaded.image.width, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     found = {}
     for size in SIZES:
         for _ in range(3):
-            loaded.model.predict_on_batch(images[:size])
+            forward(images[:size])
         count, begun = 0, time.perf_counter()
         while (taken := time.perf_counter() - begun) < seconds:
-            loaded.model.predict_on_batch(images[:size])
+            forward(images[:size])
             count += size
         found[size] = count / taken
     return found

@@ -18,7 +18,7 @@ from imagetune.cli.render.lines import print_progress
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
-    help="Processes that hold the model; by default one a core, up to 4, and one on a GPU.",
+    help="Processes that hold the model; by default one a core, up to 4; one for an export or on a GPU.",
 )
 @click.option(
     "--max-batch",
@@ -56,7 +56,9 @@ from imagetune.cli.render.lines import print_progress
     help="Time in which a request's images must have come; slower ones are refused with 408.",
 )
 def command(run: str, host: str, port: int, token_file: Path | None, workers: int | None, **limits: int) -> None:
-    """Serve the model of RUN over HTTP, until SIGTERM or Ctrl-C, when it answers what has come and ends.
+    """Serve the model of RUN, a run or an export, over HTTP.
+
+    At SIGTERM or Ctrl-C the server answers what has come and ends.
 
     POST /v1/predict takes images as multipart files (field "images"), as base64 in JSON, or one as the body. GET
     /v1/labels, /v1/model, /openapi.json, /metrics (Prometheus), /healthz and /readyz answer, too. Images are decoded

@@ -11,7 +11,8 @@ from imagetune.core.messages import Say, say_nothing
 from imagetune.errors import RecipeError
 from imagetune.run_folder.folder import RunFolder, open_run_folder
 from imagetune.run_folder.reader import read_evaluation
-from imagetune.serving.drift_reference import read_drift_reference
+from imagetune.serving.certificate import describe_export, is_export
+from imagetune.serving.drift_reference import DriftReference, read_drift_reference
 from imagetune.serving.server import run_server
 from imagetune.serving.settings import ServerSettings
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
@@ -28,23 +29,30 @@ def serve(
     """Serve the model of a finished run until the process is asked to stop.
 
     Args:
-        run: A run folder, or a runs:/ or models:/ address.
+        run: A run folder, the folder of an export, or a runs:/ or models:/ address.
         settings: Address, processes and limits.
         say: Receives a warning where anybody on the network could send images.
         on_ready: Is told the address, once requests are answered.
 
     Raises:
-        ModelFileError: It is no finished run, or its model is corrupted.
+        ModelFileError: It is neither a finished run nor an export that was accepted, or its model is corrupted.
         DataError: Its predictions for the validation images can't be read.
         TrackingError: The address leads nowhere.
         ResourceError: The address can't be listened on.
     """
-    folder = open_run_folder(resolve_run(run) if is_mlflow_uri(run) else Path(run))
+    folder, about, drift = _open(run)
     if settings.token is None and settings.host not in _LOOPBACK:
         say("warning", f"whoever reaches {settings.host} can use this server: give --token-file, or a proxy in front")
+    run_server(folder, about, settings, drift=drift, on_ready=on_ready)
+
+
+def _open(run: str) -> tuple[Path, dict[str, Any], DriftReference | None]:
+    """Return the folder of a run or an export, what a server says of it, and what its predictions are compared with."""
+    if not is_mlflow_uri(run) and is_export(Path(run)):
+        return Path(run), describe_export(Path(run)), None
+    folder = open_run_folder(resolve_run(run) if is_mlflow_uri(run) else Path(run))
     identity = run if is_mlflow_uri(run) else folder.path.resolve().name
-    about, drift = describe_run(folder, identity), read_drift_reference(folder)
-    run_server(folder.path, about, settings, drift=drift, on_ready=on_ready)
+    return folder.path, describe_run(folder, identity), read_drift_reference(folder)
 
 
 def describe_run(folder: RunFolder, identity: str) -> dict[str, Any]:

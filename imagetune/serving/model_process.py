@@ -17,7 +17,6 @@ from imagetune.errors import ImagetuneError, ResourceError
 
 Task = Literal["predict", "explain"]
 _START_SECONDS = 300.0
-_STOP_SECONDS = 5.0
 
 
 class ModelProcess:
@@ -62,11 +61,9 @@ class ModelProcess:
         found: list[dict[str, Any]] = self._connection.recv()
         return found
 
-    def stop(self, *, at_once: bool = False) -> None:
-        """End the process: after what it computes, or at once."""
+    def stop(self) -> None:
+        """End the process, whatever it does."""
         self._connection.close()
-        if not at_once:
-            self._process.join(_STOP_SECONDS)
         self._process.kill()
         self._process.join()
 
@@ -76,7 +73,7 @@ class ModelProcess:
                 raise EOFError
             kind, *content = self._connection.recv()
         except (EOFError, OSError) as error:
-            self.stop(at_once=True)
+            self.stop()
             what = "the process that loads the model has died"
             raise ResourceError(what, where="serve", hint="look whether memory ran out") from error
         if kind == "ready":

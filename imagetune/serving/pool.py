@@ -11,6 +11,7 @@ from typing import Any
 
 from imagetune.errors import ImagetuneError
 from imagetune.serving.batching import BatchQueue, Job
+from imagetune.serving.logs import log_event
 from imagetune.serving.metrics import Metrics
 from imagetune.serving.model_process import ModelProcess
 
@@ -28,7 +29,7 @@ class ModelPool:
     Args:
         start_process: Starts one and returns it when the model is loaded.
         queue: The images that wait for them.
-        workers: Number of processes; None for as many as ``cores`` on the CPU, and one on an accelerator.
+        workers: Number of processes; None for as many as ``cores`` where the model is faster so, else one.
         cores: Number of processes that the CPU can keep busy.
         max_batch: Most images of a batch.
         timeout_seconds: Time after which a process that computes is ended.
@@ -60,7 +61,7 @@ class ModelPool:
             ImagetuneError: The model can't be loaded.
         """
         first: ModelProcess = await self._in_thread(self._open)
-        self.workers = self._workers or (self._cores if first.description["on_cpu"] else 1)
+        self.workers = self._workers or (self._cores if first.description["parallel"] else 1)
         self._max_batch = min(self._max_batch, first.description["max_batch"])
         self._tasks = [asyncio.create_task(self._keep(None if number else first)) for number in range(self.workers)]
         return first.description
@@ -99,9 +100,10 @@ class ModelPool:
                 suspects = await self._feed(process, suspects)
             finally:
                 # What it computes is for nobody, or takes too long.
-                process.stop(at_once=True)
+                process.stop()
                 process = None
             self._metrics.worker_restarts.inc()
+            log_event("model_process_died")
 
     async def _feed(self, process: ModelProcess, suspects: list[Job]) -> list[Job]:
         """Give batches to a process until it dies, and return the images that it may have died of."""
@@ -152,7 +154,7 @@ class ModelPool:
         process = self._start_process()
         if self._stopping:
             # Nobody is there any more to take it.
-            process.stop(at_once=True)
+            process.stop()
         return process
 
     def _count_ready(self, change: int) -> None:

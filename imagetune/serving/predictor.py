@@ -17,11 +17,14 @@ from imagetune.evaluation.predict import BatchPredictor, DecisionRules, ImagePre
 from imagetune.model.devices import find_device
 from imagetune.model.inference import choose_batch_size
 from imagetune.model.manifest import LoadedModel, load_model
+from imagetune.serving.certificate import is_export
 from imagetune.serving.explain import explain_image
 
 Upload = tuple[str, bytes]
 """Name and content of an image file."""
 
+# Of LiteRT, which takes one after the other anyway.
+_EXPORT_BATCH = 16
 _EMPTY = ("label", "probability", "prediction_set", "out_of_distribution", "out_of_distribution_score")
 
 
@@ -33,28 +36,44 @@ class Predictor:
         loaded: The model.
         predict: Its predictions for a batch.
         max_batch: Most images that it takes at a time.
+        parallel: Whether several processes of one thread each are faster than one.
     """
 
     loaded: LoadedModel
     predict: BatchPredictor
     max_batch: int
+    parallel: bool
 
 
 def open_predictor(folder: Path) -> Predictor:
-    """Return the model of a run, which has predicted once already.
+    """Return the model of a run or of an export, which has predicted once already.
 
     Raises:
         ModelFileError: It is missing, corrupted, or changed since it was written.
     """
-    loaded = load_model(folder)
-    rule = loaded.conformal
-    sets = rule is not None and (loaded.task != "regression" or rule.threshold is not None)
-    predictor = Predictor(loaded, build_predictor(loaded, DecisionRules(sets=sets)), choose_batch_size(loaded.model))
-    image = np.zeros((loaded.image.height, loaded.image.width, 3), np.uint8)
+    predictor = _open_export(folder) if is_export(folder) else _open_run(folder)
+    settings = predictor.loaded.image
+    image = np.zeros((settings.height, settings.width, 3), np.uint8)
     # The first two sizes of a batch are compiled, which nobody should have to wait for.
     for count in (1, 2):
         predictor.predict(["warm up"] * count, np.stack([image] * count))
     return predictor
+
+
+def _open_run(folder: Path) -> Predictor:
+    loaded = load_model(folder)
+    rule = loaded.conformal
+    sets = rule is not None and (loaded.task != "regression" or rule.threshold is not None)
+    predict = build_predictor(loaded, DecisionRules(sets=sets))
+    return Predictor(loaded, predict, choose_batch_size(loaded.model), parallel=find_device().is_cpu)
+
+
+def _open_export(folder: Path) -> Predictor:
+    from imagetune.serving.exported import open_export
+
+    loaded, predict = open_export(folder)
+    # Its runtime takes all cores for itself.
+    return Predictor(loaded, predict, _EXPORT_BATCH, parallel=False)
 
 
 def describe_model(predictor: Predictor) -> dict[str, Any]:
@@ -68,7 +87,7 @@ def describe_model(predictor: Predictor) -> dict[str, Any]:
         "image": loaded.image.model_dump(mode="json"),
         "max_pixels": loaded.max_pixels,
         "max_batch": predictor.max_batch,
-        "on_cpu": find_device().is_cpu,
+        "parallel": predictor.parallel,
         "coverage": loaded.conformal and loaded.conformal.coverage,
         "out_of_distribution": loaded.detector and loaded.detector.rule.score,
     }
@@ -101,6 +120,9 @@ def predict_uploads(predictor: Predictor, uploads: Sequence[Upload]) -> list[dic
 def explain_upload(predictor: Predictor, upload: Upload) -> dict[str, Any]:
     """Return an explanation of the prediction for one image, or an error."""
     name, data = upload
+    if predictor.loaded.model is None:
+        message = "An export has no gradients: serve the run itself."
+        return {"error": {"status": 501, "code": "no_explanations", "message": message}}
     try:
         image = decode_upload(predictor.loaded, name, data)
     except BadImageError as error:

@@ -121,6 +121,8 @@ def _configure(service: Service) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         lifespan="off",
+        # It bounds the head of a request, which httptools, where installed, doesn't.
+        http="h11",
         server_header=False,
         timeout_graceful_shutdown=int(service.settings.limits.drain_seconds),
         backlog=_BACKLOG,

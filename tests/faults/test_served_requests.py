@@ -100,6 +100,25 @@ def test_a_body_without_end_is_refused(served):
     assert served.send("/healthz").status == 200
 
 
+def test_a_head_without_end_is_refused(served):
+    with connect(served) as sock:
+        sock.sendall(b"GET /healthz HTTP/1.1\r\n")
+        sent, piece = 0, b"x: " + b"y" * 4096 + b"\r\n"
+        try:
+            while sent < 1 << 28:
+                sock.sendall(piece)
+                sent += len(piece)
+        except OSError:
+            pass
+        assert sent < 64 << 20
+    assert served.send("/healthz").status == 200
+
+
+def test_a_body_of_very_many_small_values_is_refused(served):
+    body = b'{"images": [' + b"[]," * 300_000 + b"[]]}"
+    require_refusal(served.send("/v1/predict", body, "application/json"), 400, "malformed")
+
+
 def test_a_body_that_comes_too_slowly_is_refused(served):
     with connect(served) as sock:
         head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
@@ -173,7 +192,7 @@ def test_a_request_without_an_image_is_refused(served, body, kind):
     ("body", "kind"),
     [
         (b"{", "application/json"),
-        (b"[" * 100_000, "application/json"),
+        (b"[" * 150, "application/json"),
         (b'{"images": [{"base64": "?"}]}', "application/json"),
         (b'{"images": [{"path": "x"}]}', "application/json"),
         (b"no form", "multipart/form-data; boundary=edge"),

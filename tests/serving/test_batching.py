@@ -17,7 +17,7 @@ class Process:
     """Stands for a process with a model: it answers names, and dies of an image that is called deadly."""
 
     def __init__(self, started):
-        self.description = {"max_batch": 8, "on_cpu": True}
+        self.description = {"max_batch": 8, "parallel": True}
         self.sentinel, self._write = os.pipe()
         self.batches = started
         self.stopped = False
@@ -34,7 +34,7 @@ class Process:
         os.close(self._write)
         self._write = -1
 
-    def stop(self, *, at_once=False):
+    def stop(self):
         self.stopped = True
 
 
