@@ -33,15 +33,20 @@ def images(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def run(untrained_run, images, tmp_path):
+@pytest.fixture(scope="module")
+def run(untrained_run, images, tmp_path_factory):
     """The folder of a run that was trained on these images."""
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path_factory.mktemp("trained") / "run")
     shutil.copytree(untrained_run, folder.path)
     folder.recipe.write_text(f"name: served\ndata: {{source: {images}}}\n")
     rows = [f"{path.relative_to(images)},{path.parent.name},train,\n" for path in sorted(images.glob("*/*.png"))]
     folder.splits.write_text("path,label,split,group\n" + "".join(rows))
     return folder
+
+
+@pytest.fixture(scope="module")
+def training(run, loaded):
+    return read_training_images(run, loaded)
 
 
 def decode(address):
@@ -60,8 +65,7 @@ def test_the_predicted_class_is_explained_by_an_image_of_what_speaks_for_it(load
     assert (np.ptp(shown.astype(int), axis=2) > 30).any() == found[0]["found"]
 
 
-def test_a_training_image_is_nearest_to_itself(loaded, run, images):
-    training = read_training_images(run, loaded)
+def test_a_training_image_is_nearest_to_itself(loaded, training):
     for label in CLASSES:
         (path, *_) = [record.path for record in training.records if record.label == label]
         nearest = training.find(load_image(path, loaded.image, max_pixels=loaded.max_pixels))
@@ -70,18 +74,19 @@ def test_a_training_image_is_nearest_to_itself(loaded, run, images):
         assert decode(nearest["thumbnail"])[0] == "data:image/jpeg;base64"
 
 
-def test_rare_labels_are_all_compared_and_no_more_than_bounded(loaded, run):
-    labels = [record.label for record in read_training_images(run, loaded).records]
+def test_rare_labels_are_all_compared_and_no_more_than_bounded(training):
+    labels = [record.label for record in training.records]
     assert len(labels) == MAX_IMAGES
     assert {label: labels.count(label) for label in ("blue", "green")} == {"blue": 40, "green": 3}
 
 
 def test_images_that_are_gone_are_not_shown(loaded, run, images, tmp_path):
-    elsewhere = shutil.copytree(images / "green", tmp_path / "moved" / "green")
-    run.recipe.write_text(f"name: served\ndata: {{source: {elsewhere.parent}}}\n")
-    training = read_training_images(run, loaded)
+    moved, elsewhere = RunFolder(tmp_path / "run"), shutil.copytree(images / "green", tmp_path / "moved" / "green")
+    shutil.copytree(run.path, moved.path)
+    moved.recipe.write_text(f"name: served\ndata: {{source: {elsewhere.parent}}}\n")
+    training = read_training_images(moved, loaded)
     assert {record.label for record in training.records} == {"green"}
     image = load_image(training.records[0].path, loaded.image, max_pixels=loaded.max_pixels)
     shutil.rmtree(elsewhere)
     assert training.find(image) is None
-    assert read_training_images(run, loaded) is None
+    assert read_training_images(moved, loaded) is None

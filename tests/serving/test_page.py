@@ -118,7 +118,7 @@ def test_what_is_pasted_dropped_and_photographed_is_sent(served: Served, images:
         await_results(opened, 2)
         opened.choose_files("#camera", [images["two.png"]])
         await_results(opened, 3)
-        assert opened.ask('document.querySelector("#camera").capture') == "environment"
+        assert opened.ask('document.querySelector("#camera").getAttribute("capture")') == "environment"
         assert words(opened, "#results figure figcaption") == ["two.png", "given.png", "given.png"]
         assert not troubles(opened)
 
