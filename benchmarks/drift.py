@@ -48,12 +48,13 @@ def scan(image: Image) -> Image:
 def draw_lines(image: Image) -> Image:
     """Return the outlines of an image, black on white."""
     edges = cv2.Canny(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 60, 120)
-    return np.repeat(255 - edges[..., None], 3, axis=2).astype(np.uint8)
+    return to_pixels(np.repeat(255 - edges[..., None], 3, axis=2))
 
 
 def to_pixels(values: NDArray[Any]) -> Image:
     """Return values rounded to uint8."""
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    pixels: Image = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return pixels
 
 
 CHANGES: dict[str, Callable[[Image], Image]] = {
