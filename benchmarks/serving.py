@@ -5,7 +5,8 @@
 RUN is a finished run or an export; for the figures of docs/serving.md it has EfficientNet-Lite0 at 224 pixels. The bare
 runtime predicts decoded images from memory in a process of its own, at the best of the batch sizes 1 to 32. Over
 HTTP 64 clients on the same machine each send one JPEG after another, which is decoded as well; the clients take their
-share of the same cores. Both are measured in turn, and the median is shown with the smallest and the largest.
+share of the same cores. Both are measured in turn, and the median is shown with the smallest and the largest. Beside
+the rates stands the processor's time an image, of the server's processes together, which other programs disturb less.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.http_load import Load, Sample, run_arrivals, run_clients
 from benchmarks.sets import write_jpegs
@@ -62,26 +64,28 @@ def measure(run: Path, seconds: float, rounds: int, workers: int | None) -> dict
     with tempfile.TemporaryDirectory(prefix="imagetune-serving-") as name:
         records = write_jpegs(Path(name) / "images", classes=4, count=IMAGES, size=PIXELS)
         samples = [Sample(Path(record.path).read_bytes(), "image/jpeg") for record in records]
-        bare, served, ratios = [], [], []
+        bare, served = [], []
         for _ in range(rounds):
-            best = max(_run_bare(run, seconds / len(SIZES)).values())
-            with _serve(run, Path(name), workers) as port:
+            bare.append(max(_run_bare(run, seconds / len(SIZES))))
+            with _serve(run, Path(name), workers) as (port, process):
                 run_clients(port, samples, clients=CLIENTS, duration_seconds=3)
+                begun = _measure_cpu(process)
                 load = run_clients(port, samples, clients=CLIENTS, duration_seconds=seconds)
+                taken = _measure_cpu(process) - begun
             _require_clean(load)
-            bare.append(best)
-            served.append(len(load.seconds) / seconds)
-            ratios.append(served[-1] / best)
-        with _serve(run, Path(name), workers) as port:
+            served.append((len(load.seconds) / seconds, 1000 * taken / len(load.seconds)))
+        rate = 0.7 * statistics.median(images for images, _ in served)
+        with _serve(run, Path(name), workers) as (port, _):
             run_clients(port, samples, clients=CLIENTS, duration_seconds=3)
-            rate = 0.7 * statistics.median(served)
             load = run_arrivals(port, samples, rate=rate, duration_seconds=2 * seconds)
         _require_clean(load)
     p50, p99 = (float(np.quantile(load.seconds, share)) for share in (0.5, 0.99))
     return {
-        "bare images/s": _describe(bare),
-        "HTTP images/s": _describe(served),
-        "HTTP / bare": _describe(ratios),
+        "bare images/s": _describe([images for images, _ in bare]),
+        "HTTP images/s": _describe([images for images, _ in served]),
+        "HTTP / bare": _describe([ours[0] / theirs[0] for ours, theirs in zip(served, bare, strict=True)]),
+        "bare CPU ms/image": _describe([cpu for _, cpu in bare]),
+        "HTTP CPU ms/image": _describe([cpu for _, cpu in served]),
         "requests/s at 70%": round(rate, 1),
         "p50 ms": round(1000 * p50, 1),
         "p99 ms": round(1000 * p99, 1),
@@ -89,8 +93,8 @@ def measure(run: Path, seconds: float, rounds: int, workers: int | None) -> dict
     }
 
 
-def measure_bare(run: Path, seconds: float) -> dict[int, float]:
-    """Return images a second of the model in this process, by batch size."""
+def measure_bare(run: Path, seconds: float) -> list[tuple[float, float]]:
+    """Return images a second of the model in this process, and CPU milliseconds an image, for each batch size."""
     from imagetune.run_folder.plain_predict import open_model
     from imagetune.serving.predictor import open_predictor
 
@@ -98,27 +102,26 @@ def measure_bare(run: Path, seconds: float) -> dict[int, float]:
     forward = open_model(run) if loaded.model is None else loaded.model.predict_on_batch
     shape = (max(SIZES), loaded.image.height, loaded.image.width, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    found = {}
+    found = []
     for size in SIZES:
         for _ in range(3):
             forward(images[:size])
-        count, begun = 0, time.perf_counter()
+        count, begun, cpu = 0, time.perf_counter(), time.process_time()
         while (taken := time.perf_counter() - begun) < seconds:
             forward(images[:size])
             count += size
-        found[size] = count / taken
+        found.append((count / taken, 1000 * (time.process_time() - cpu) / count))
     return found
 
 
-def _run_bare(run: Path, seconds: float) -> dict[str, float]:
+def _run_bare(run: Path, seconds: float) -> list[tuple[float, float]]:
     command = [sys.executable, "-m", "benchmarks.serving", str(run), "--bare", "--seconds", str(seconds)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return [(images, cpu) for images, cpu in json.loads(done.stdout.splitlines()[-1])]
 
 
 @contextmanager
-def _serve(run: Path, folder: Path, workers: int | None) -> Iterator[int]:
+def _serve(run: Path, folder: Path, workers: int | None) -> Iterator[tuple[int, psutil.Process]]:
     more = [] if workers is None else ["--workers", str(workers)]
     command = [sys.executable, "-m", "imagetune", "serve", str(run), "--port", "0", *more]
     log = folder / "log.jsonl"
@@ -133,10 +136,16 @@ def _serve(run: Path, folder: Path, workers: int | None) -> Iterator[int]:
         # The others load the model while the first one answers.
         while f"imagetune_workers_ready {ready['workers']}.0" not in _fetch(ready["address"] + "/metrics"):
             time.sleep(0.2)
-        yield int(ready["address"].rpartition(":")[2])
+        yield int(ready["address"].rpartition(":")[2]), psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
+
+
+def _measure_cpu(process: psutil.Process) -> float:
+    """Return the CPU seconds that a process and its children have taken."""
+    times = [each.cpu_times() for each in (process, *process.children())]
+    return sum(each.user + each.system for each in times)
 
 
 def _fetch(address: str) -> str:

@@ -63,15 +63,10 @@ async def receive_uploads(
         ClientDisconnect: The client has left.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not (kind.startswith("image/") or kind in ("multipart/form-data", "application/json")):
-        empty = not kind and request.headers.get("content-length") == "0"
-        raise _refuse_empty() if empty else RequestError(415, "unsupported_type", f"{kind or 'no type'}: {_ACCEPTED}.")
-    reserved = [0]
+    _check_type(kind, request.headers)
+    body = await _read(request, limits, buffer)
+    size = len(body)
     try:
-        async with asyncio.timeout(limits.body_seconds):
-            body = await _read(request, limits, buffer, reserved)
-        if not body:
-            raise _refuse_empty()
         if kind == "multipart/form-data":
             uploads = await _parse_multipart(request.headers, body, limits)
         else:
@@ -80,30 +75,46 @@ async def receive_uploads(
         del body
         _check(uploads, limits)
         yield uploads
-    except TimeoutError as error:
+    finally:
+        buffer.size -= size
+
+
+def _check_type(kind: str, headers: Headers) -> None:
+    if headers.get("content-length") == "0":
+        raise _refuse_empty()
+    if not (kind.startswith("image/") or kind in ("multipart/form-data", "application/json")):
+        raise RequestError(415, "unsupported_type", f"{kind or 'no type'}: {_ACCEPTED}.")
+
+
+async def _read(request: Request, limits: Limits, buffer: BodyBuffer) -> bytes:
+    """Return the body, whose bytes are counted in the buffer from then on."""
+    size, chunks = 0, []
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            if _read_length(request.headers) > limits.body_bytes:
+                await _refuse_large(request, limits)
+            async for chunk in request.stream():
+                size += len(chunk)
+                buffer.size += len(chunk)
+                chunks.append(chunk)
+                if size > limits.body_bytes:
+                    chunks.clear()
+                    await _refuse_large(request, limits)
+                if buffer.size > limits.buffered_bytes:
+                    what = "The server holds as many bytes of images as it may. Try again."
+                    raise RequestError(503, "overloaded", what, {"Retry-After": "1", "Connection": "close"})
+        return b"".join(chunks)
+    except BaseException as error:
+        buffer.size -= size
+        if not isinstance(error, TimeoutError):
+            raise
         what = f"The body did not come within {limits.body_seconds:g} seconds."
         raise RequestError(408, "body_too_slow", what, {"Connection": "close"}) from error
-    finally:
-        buffer.size -= reserved[0]
 
 
-async def _read(request: Request, limits: Limits, buffer: BodyBuffer, reserved: list[int]) -> bytes:
-    """Return the body; ``reserved`` holds how many bytes of it are counted in the buffer."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limits.body_bytes:
-        await _refuse_large(request, limits)
-    chunks: list[bytes] = []
-    async for chunk in request.stream():
-        reserved[0] += len(chunk)
-        buffer.size += len(chunk)
-        chunks.append(chunk)
-        if reserved[0] > limits.body_bytes:
-            chunks.clear()
-            await _refuse_large(request, limits)
-        if buffer.size > limits.buffered_bytes:
-            what = "The server holds as many bytes of images as it may. Try again."
-            raise RequestError(503, "overloaded", what, {"Retry-After": "1", "Connection": "close"})
-    return b"".join(chunks)
+def _read_length(headers: Headers) -> int:
+    declared = headers.get("content-length", "")
+    return int(declared) if declared.isdigit() else 0
 
 
 async def _refuse_large(request: Request, limits: Limits) -> None:

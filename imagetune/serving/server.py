@@ -87,17 +87,15 @@ async def _serve(
             metrics.registry.register(DriftCollector(monitor))
         service = Service(model, pool, settings, metrics, drift=monitor)
         server = uvicorn.Server(_configure(service))
-        host, port = listener.getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        log_event("ready", address=address, model=model["id"], version=model["version"], workers=pool.workers)
-        on_ready(address)
-        await _run(server, service, listener)
+        await _run(server, service, listener, on_ready)
     finally:
         await pool.stop()
         log_event("stopped")
 
 
-async def _run(server: uvicorn.Server, service: Service, listener: socket.socket) -> None:
+async def _run(
+    server: uvicorn.Server, service: Service, listener: socket.socket, on_ready: Callable[[str], None]
+) -> None:
     def stop() -> None:
         # The second time what is left isn't waited for.
         server.force_exit, server.should_exit, service.draining = server.should_exit, True, True
@@ -108,6 +106,11 @@ async def _run(server: uvicorn.Server, service: Service, listener: socket.socket
     # uvicorn's own handlers would raise the signal again at the end; here it means a stop in good order.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
+    host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    model, workers = service.model, service.pool.workers
+    log_event("ready", address=address, model=model["id"], version=model["version"], workers=workers)
+    on_ready(address)
     await serving
 
 
@@ -140,5 +143,4 @@ def _listen(settings: ServerSettings) -> socket.socket:
         listener.close()
         where, hint = f"{settings.host}:{settings.port}", "choose another --port, or another --host"
         raise ResourceError(f"can't be listened on: {error.strerror}", where=where, hint=hint) from error
-    # From the first moment, so that whoever comes early waits instead of being turned away.
     return listener
