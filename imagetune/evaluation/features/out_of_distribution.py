@@ -64,32 +64,37 @@ class _Scored:
 def analyse_out_of_distribution(run: EvaluationContext) -> dict[str, Any] | None:
     """Choose the OOD threshold on images that the detector hasn't seen, keep it in the manifest, and return its effect.
 
-    The distance is measured by statistics of training and validation images; each of these gets its score from
-    statistics of the other folds (cross-fitting), so that all of them together choose the threshold. A backbone that
-    was fine-tuned has learned the training images, and so has a head, whose logits give the energy: validation images
-    alone choose then. The threshold is an order statistic that at most the share of new images from the same source
-    exceeds with a certainty of 90%; what share it will flag is a beta distribution. Where there are so few images that
-    even the highest score may be too low for the share, no image is flagged: a threshold that hangs on one image means
-    nothing.
+        The distance is measured by statistics of training and validation images; each of these gets its score from
+        statistics of the other folds (cross-fitting), so that all of them together choose the threshold. A backbone that
+        was fine-tuned has learned the training images, and so has a head, whose logits give the energy: validation images
+        alone choose then. The threshold is an order statistic that at most the share of new images from the same source
+        exceeds with a certainty of 90%; what share it will flag is a beta distribution. Where there are so few images that
+    <<<<<<< HEAD
+        even the highest score may be too low for the share, no image is flagged: a threshold that hangs on one image means
+        nothing.
+    =======
+        even the highest score may be too low for the share, no image is flagged, as a threshold that hangs on one image
+        means nothing.
+    >>>>>>> w-rest
 
-    The document::
+        The document::
 
-        {"score": "energy", "threshold": -3.1, "share": 0.05, "recipe_score": "energy",
-         "chosen_on": {"splits": ["train", "val"], "images": 335},
-         "false_alarms": {"value": 0.04, "low": 0.02, "high": 0.06},      share of new images of the source flagged
-         "threshold_interval": [-3.3, -2.9],
-         "splits": {"val" | "test" | "train": {"images": 80, "flagged": {"value", "low", "high"}}},
-         "expected": [0.0, 0.09],                    range of the share that is flagged of so many test images by chance
-         "wrong": {"kept": {"value", "low", "high"}, "flagged": {...}},   share of wrong predictions on the test
-         "histogram": {"edges": [...], "counts": {"train": [...], "val": [...], "test": [...]}},
-         "highest_scores": [{"path", "score", "flagged"}]}                     test images with the highest scores
+            {"score": "energy", "threshold": -3.1, "share": 0.05, "recipe_score": "energy",
+             "chosen_on": {"splits": ["train", "val"], "images": 335},
+             "false_alarms": {"value": 0.04, "low": 0.02, "high": 0.06},      share of new images of the source flagged
+             "threshold_interval": [-3.3, -2.9],
+             "splits": {"val" | "test" | "train": {"images": 80, "flagged": {"value", "low", "high"}}},
+             "expected": [0.0, 0.09],                    range of the share that is flagged of so many test images by chance
+             "wrong": {"kept": {"value", "low", "high"}, "flagged": {...}},   share of wrong predictions on the test
+             "histogram": {"edges": [...], "counts": {"train": [...], "val": [...], "test": [...]}},
+             "highest_scores": [{"path", "score", "flagged"}]}                     test images with the highest scores
 
-    or, with too few images, {"score", "share", "threshold": null, "images": 28, "needed": 72, "reason": "..."}.
+        or, with too few images, {"score", "share", "threshold": null, "images": 28, "needed": 72, "reason": "..."}.
 
-    Regression has no class logits to compute an energy from, so it always uses the Mahalanobis distance.
+        Regression has no class logits to compute an energy from, so it always uses the Mahalanobis distance.
 
-    Returns:
-        The document; None where the recipe asks for none, or where features are missing.
+        Returns:
+            The document; None where the recipe asks for none, or where features are missing.
     """
     wanted = run.evaluate.out_of_distribution
     if wanted == "off":
