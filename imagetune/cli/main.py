@@ -36,6 +36,7 @@ COMMANDS = {
     "predict": "Predict the labels of images.",
     "explain": "Show which regions of an image a prediction depends on.",
     "export": "Export a model to LiteRT, ONNX or SavedModel, and prove that it predicts the same.",
+    "serve": "Serve a model over HTTP.",
     "report": "Write the report of a run again.",
     "lr-find": "Find a learning rate by a range test.",
     "profile": "Measure where training time goes, and which setting would save most of it.",

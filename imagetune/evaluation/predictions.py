@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.csv_tables import read_csv_rows, write_csv
+from imagetune.core.path_names import format_relative_path
 from imagetune.data.loading.targets import compute_median_class, encode_targets
 from imagetune.data.sources.labels import (
     SINGLE_LABEL,
@@ -22,7 +23,6 @@ from imagetune.data.sources.labels import (
     parse_class_column,
     parse_number,
 )
-from imagetune.data.splits.splits import format_relative_path
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:

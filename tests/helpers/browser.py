@@ -167,7 +167,7 @@ def screenshot(page: Path, out: Path, *, width: int = 1200, height: int = 1600, 
 
 
 @contextmanager
-def window(page: Path, *, width: int = 1200, height: int = 1600) -> Iterator[Window]:
+def window(page: Path | str, *, width: int = 1200, height: int = 1600) -> Iterator[Window]:
     """Open a page whose keys can be pressed, at any width; `needs_browser` marks tests that call this."""
     with open_window((_chromium(), *_FLAGS), page, width=width, height=height) as opened:
         yield opened

@@ -6,6 +6,7 @@ a zero byte), so that it needs neither a port nor a library.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
@@ -58,11 +59,11 @@ class Window:
         for domain in ("Page", "Runtime", "Log"):
             self._ask(f"{domain}.enable")
 
-    def open(self, page: Path, *, width: int, height: int) -> None:
-        """Show a page, in a window of any width, and wait until all of it is there."""
+    def open(self, page: Path | str, *, width: int, height: int) -> None:
+        """Show a file or an address, in a window of any width, and wait until all of it is there."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._ask("Emulation.setDeviceMetricsOverride", **size)
-        self._ask("Page.navigate", url=page.absolute().as_uri())
+        self._ask("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         end = time.monotonic() + PREDICTION_SECONDS
         while self._next(end).get("method") != "Page.loadEventFired":
             pass
@@ -80,6 +81,33 @@ class Window:
         down = {"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"}
         self._ask("Input.dispatchKeyEvent", **down, **described)
         self._ask("Input.dispatchKeyEvent", type="keyUp", **described)
+
+    def choose_files(self, selector: str, files: Sequence[Path]) -> None:
+        """Choose files in the ``input`` that a CSS selector finds, as its dialog does."""
+        root = self._ask("DOM.getDocument")["root"]["nodeId"]
+        node = self._ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._ask("DOM.setFileInputFiles", nodeId=node, files=[str(file.absolute()) for file in files])
+
+    def prefer_dark(self) -> None:
+        """Let pages know that dark colours are preferred."""
+        self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+
+    def draw(self, out: Path) -> Path:
+        """Draw the whole page as a PNG."""
+        drawn = self._ask("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+        out.write_bytes(base64.b64decode(drawn))
+        return out
+
+    def await_true(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true.
+
+        Raises:
+            AssertionError: It isn't in time.
+        """
+        end = time.monotonic() + PREDICTION_SECONDS
+        while not self.ask(f"Boolean({expression})"):
+            assert time.monotonic() < end, (expression, self.console)
+            time.sleep(0.05)
 
     def ask(self, expression: str) -> Any:
         """Return what a JavaScript expression gives, as JSON can say it.
@@ -121,12 +149,12 @@ class Window:
 
 
 @contextmanager
-def open_window(command: Sequence[str], page: Path, *, width: int, height: int) -> Iterator[Window]:
+def open_window(command: Sequence[str], page: Path | str, *, width: int, height: int) -> Iterator[Window]:
     """Open a page in a browser of its own, which ends with the block.
 
     Args:
         command: Chromium with its flags.
-        page: An HTML file.
+        page: An HTML file, or an address.
         width: Of the window in pixels; any, unlike ``--window-size``, which stops at 500.
         height: Likewise.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.formats import FORMATS
-from imagetune.evaluation.predict import build_image_prediction, predict_images
+from imagetune.evaluation.predict import build_image_predictions, predict_images
 from imagetune.model.build import build_model
 from imagetune.model.manifest import LoadedModel, load_model, read_manifest, save_model
 from imagetune.model.out_of_distribution import (
@@ -81,6 +82,20 @@ def test_deep_images_are_refused_and_not_read_in_another_way(tmp_path):
             plain_predict.load_image(tmp_path / name, {"size": [8, 8], "resize": "pad", "background": [0, 0, 0]})
 
 
+def test_an_image_is_measured_before_it_is_decoded(tmp_path):
+    labels = {"size": [8, 8], "resize": "pad", "background": [0, 0, 0]}
+    Image.new("1", (12_000, 10_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(ValueError, match="12000 x 10000 pixels, more than the 100,000,000 allowed"):
+        plain_predict.load_image(str(tmp_path / "bomb.png"), labels)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(40 << 30)
+    for name in ("pipe", "endless", "sparse", "missing"):
+        with pytest.raises(ValueError, match="no regular file of at most 500 MB"):
+            plain_predict.load_image(str(tmp_path / f"{name}.png"), labels)
+
+
 @pytest.mark.parametrize(
     ("task", "rows"),
     [
@@ -97,7 +112,7 @@ def test_labels_are_those_of_imagetune(task, rows):
     )
     labels = {"task": task, "class_names": names, "thresholds": thresholds, "separator": ";"}
     for row in np.array(rows, np.float32):
-        ours = build_image_prediction("x", row, loaded).label
+        (ours,) = (one.label for one in build_image_predictions(["x"], row[None], loaded))
         assert plain_predict.name_label(row.astype(float), labels) == ours
 
 

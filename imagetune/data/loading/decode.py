@@ -77,8 +77,26 @@ def load_image(path: str, settings: ImageSettings, *, max_pixels: int) -> Pixels
     Raises:
         BadImageError: The file doesn't exist or can't be decoded; ``where`` is its path.
     """
-    data, scale = read_image_file(path, max_pixels=max_pixels), partial(_compute_frame_scale, settings)
-    image = _decode(data, path, settings.background, max_pixels, scale, settings.bit_depth).pixels
+    return load_image_bytes(read_image_file(path, max_pixels=max_pixels), settings, where=path, max_pixels=max_pixels)
+
+
+def load_image_bytes(data: bytes, settings: ImageSettings, *, where: str, max_pixels: int) -> Pixels:
+    """Return an image that has come from elsewhere than a file, exactly as `load_image` returns that of a file.
+
+    Args:
+        data: The bytes of an image file.
+        settings: Size, resize method and background of the input.
+        where: Name for error messages.
+        max_pixels: Images with more pixels than this are refused, from their header.
+
+    Returns:
+        ``(settings.height, settings.width, 3)`` uint8 RGB.
+
+    Raises:
+        BadImageError: As from `decode_image`.
+    """
+    scale = partial(_compute_frame_scale, settings)
+    image = _decode(data, where, settings.background, max_pixels, scale, settings.bit_depth).pixels
     return resize_image(image, settings)
 
 

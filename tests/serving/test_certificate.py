@@ -1,0 +1,76 @@
+"""Only exports that were shown to predict as their run are served, and their predictions are those of the run."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from served import serving
+
+from imagetune.errors import ModelFileError
+from imagetune.serving.certificate import describe_export, is_export, read_export
+
+
+@pytest.fixture
+def export(tmp_path):
+    """The folder of an export, with a stand-in for its model."""
+    (tmp_path / "model.tflite").write_bytes(b"model")
+    hashes = {"source": "ab" * 32, "model.tflite": hashlib.sha256(b"model").hexdigest()}
+    about = {"format": "litert", "quantization": "int8", "sha256": hashes}
+    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    (tmp_path / "parity.json").write_text(json.dumps({"verdict": "non-inferior", "label_agreement": 0.98}))
+    return tmp_path
+
+
+def test_an_export_that_was_accepted_is_described_with_its_certificate(export):
+    described = describe_export(export)
+    assert described["version"] == "abababababab-litert-int8"
+    assert (described["export"]["verdict"], described["export"]["label_agreement"]) == ("non-inferior", 0.98)
+
+
+@pytest.mark.parametrize("verdict", ["inferior", "unproven"])
+def test_an_export_that_was_refused_is_not_served(export, verdict):
+    (export / "parity.json").write_text(json.dumps({"verdict": verdict}))
+    with pytest.raises(ModelFileError, match=f"its predictions are {verdict}"):
+        read_export(export)
+
+
+@pytest.mark.parametrize("content", [None, b"another model"])
+def test_a_model_that_was_not_compared_is_not_served(export, content):
+    (export / "model.tflite").unlink()
+    if content is not None:
+        (export / "model.tflite").write_bytes(content)
+    with pytest.raises(ModelFileError, match="missing or was changed"):
+        read_export(export)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"verdict": 3}'])
+def test_a_certificate_that_cannot_be_read_is_no_certificate(export, text):
+    (export / "parity.json").write_text(text)
+    with pytest.raises(ModelFileError):
+        read_export(export)
+
+
+def test_a_run_is_no_export(untrained_run):
+    assert not is_export(untrained_run)
+
+
+@pytest.mark.slow
+def test_an_export_is_served_with_the_predictions_of_its_run(untrained_run, files, served, tmp_path):
+    from imagetune.export.folder import write_export
+    from imagetune.export.formats import Target
+    from imagetune.model.manifest import load_model, read_manifest
+
+    folder = tmp_path / "export"
+    folder.mkdir()
+    manifest = read_manifest(untrained_run / "model")
+    write_export(load_model(untrained_run), manifest, Target("litert"), folder, np.zeros((0, 32, 32, 3), np.uint8))
+    (folder / "parity.json").write_text(json.dumps({"verdict": "equal"}))
+    expected = served.send_files(files).json()["predictions"]
+    with serving(folder, tmp_path) as server:
+        found = server.send_files(files).json()["predictions"]
+        assert server.send("/v1/model").json()["export"]["verdict"] == "equal"
+    for one, other in zip(found, expected, strict=True):
+        assert (one["label"], one["prediction_set"]) == (other["label"], other["prediction_set"])
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+        assert one["out_of_distribution"] is None
