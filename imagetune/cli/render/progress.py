@@ -97,8 +97,10 @@ class Screen:
 
     def _estimate(self, event: StepDone) -> None:
         """Print how long all steps of the stage will take, by those after the first one, which compiles."""
+        if len(self._times) > _TIMED_STEPS:
+            return
         self._times.append(time.monotonic())
-        if len(self._times) != _TIMED_STEPS + 1:
+        if len(self._times) <= _TIMED_STEPS:
             return
         each = (self._times[-1] - self._times[0]) / _TIMED_STEPS
         epochs = self._last_epoch - event.epoch + 1
