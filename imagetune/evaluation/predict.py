@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ from imagetune.evaluation.probabilities.decision_rules import (
 )
 from imagetune.evaluation.probabilities.temperature import apply_temperature
 from imagetune.model.build import LOGITS, POOLING, append_layer_output
+from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 from imagetune.model.inference import choose_batch_size, predict_probabilities
 from imagetune.model.manifest import LoadedModel
 
@@ -128,14 +130,22 @@ def predict_arrays(
         yield from predict([f"images[{first + index}]" for index in range(len(resized))], np.stack(resized))
 
 
-def build_predictor(loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES) -> BatchPredictor:
+def build_predictor(
+    loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES, *, for_many: bool = False
+) -> BatchPredictor:
     """Return a function that predicts batches of images of the model's size, for whoever has one after another.
+
+    Args:
+        loaded: The model.
+        ways: The decision rules of the model's manifest to apply.
+        for_many: Whether there will be thousands of images, which BatchNorm is folded for; probabilities are the same
+            up to rounding.
 
     Raises:
         ModelFileError: The manifest lacks a rule that is to be applied.
     """
     _require_rules(loaded, ways)
-    prediction = _build_function(loaded)
+    prediction = _build_function(loaded, fold_batch_norm_layers if for_many else _keep)
 
     def predict(names: Sequence[str], images: NDArray[np.uint8]) -> list[ImagePrediction]:
         batch = Batch(images, np.full(len(images), UNKNOWN, np.int32), np.arange(len(images)))
@@ -161,7 +171,11 @@ def _predict_batch(
     yield from (found[index] for index in sorted(found))
 
 
-def _build_function(loaded: LoadedModel) -> _Prediction:
+def _keep(model: keras.Model) -> keras.Model:
+    return model
+
+
+def _build_function(loaded: LoadedModel, prepare: Callable[[keras.Model], keras.Model] = _keep) -> _Prediction:
     """Return a function from a batch to predictions (b, k) and out-of-distribution scores (b,); None if no detector.
 
     Test-time augmentation changes the predictions only: scores are those of the image itself, as they were when their
@@ -169,9 +183,10 @@ def _build_function(loaded: LoadedModel) -> _Prediction:
     """
     detector = loaded.detector
     if detector is None:
-        return lambda batch: (predict_probabilities(loaded.model, [batch], tta=loaded.tta), None)
+        alone = prepare(loaded.model)
+        return lambda batch: (predict_probabilities(alone, [batch], tta=loaded.tta), None)
     # One forward pass gives the outputs and what the detector needs.
-    both = append_layer_output(loaded.model, LOGITS if detector.rule.score == "energy" else POOLING)
+    both = prepare(append_layer_output(loaded.model, LOGITS if detector.rule.score == "energy" else POOLING))
     outputs = len(loaded.class_names)
 
     def prediction(batch: Batch) -> tuple[np.ndarray, NDArray[np.float64]]:

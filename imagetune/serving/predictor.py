@@ -64,7 +64,7 @@ def _open_run(folder: Path) -> Predictor:
     loaded = load_model(folder)
     rule = loaded.conformal
     sets = rule is not None and (loaded.task != "regression" or rule.threshold is not None)
-    predict = build_predictor(loaded, DecisionRules(sets=sets))
+    predict = build_predictor(loaded, DecisionRules(sets=sets), for_many=True)
     return Predictor(loaded, predict, choose_batch_size(loaded.model), parallel=find_device().is_cpu)
 
 
