@@ -52,7 +52,7 @@ format: install ## Format the code and fix what ruff can fix
 
 # Takes half an hour on two cores; the --help of each script has options for more. benchmarks/gpu.py needs a GPU.
 bench: install ## Run the benchmarks of docs/performance.md
-	for name in start pipeline head_stage search step evaluation scale oracles; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in start pipeline head_stage search step evaluation predict export scale oracles; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 strategies: install ## Measure the table of docs/strategies.md (hours; it resumes)
 	$(BIN)/python -m benchmarks.strategies --workers $(WORKERS) --write

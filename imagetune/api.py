@@ -38,6 +38,7 @@ def fit(
     recipe: RecipeSource,
     *,
     run_dir: str | Path | None = None,
+    resume: bool = False,
     progress: bool | EpochCallback | Listener | None = None,
     stop: Callable[[], bool] | None = None,
     **overrides: Any,
@@ -49,7 +50,8 @@ def fit(
     Args:
         recipe: A recipe file; its content as a mapping, whose relative paths start at the working directory; or a
             folder of images or a table, which get the defaults.
-        run_dir: The run folder; one is named and made under runs/ by default.
+        run_dir: The run folder; one is named and made under runs/ by default. A finished run there is returned.
+        resume: Go on with the run in ``run_dir`` where it was stopped; begin it where there is none.
         progress: True shows a bar and a line an epoch, in notebooks as well. A function is called with the
             `EpochRecord` of each epoch. A listener (`imagetune.training.setup.events.Listener`) hears of everything.
         stop: Called after every step; the run ends with StoppedError when it returns true.
@@ -80,7 +82,7 @@ def fit(
 
     def fitted(listener: Listener | None, say: Say) -> FinishedRun:
         keys = _dotted(overrides)
-        result = run_fit(recipe, keys, run_dir=place, listener=listener, say=say, stop=request)
+        result = run_fit(recipe, keys, run_dir=place, resume=resume, listener=listener, say=say, stop=request)
         return FinishedRun(result.folder)
 
     with _keras_left_alone():
@@ -221,7 +223,7 @@ def load(run: str | Path | FinishedRun) -> FinishedRun:
         >>> run = imagetune.load("runs/clipart")
         >>> run.class_names
         ('birds', 'fruit')
-        >>> prediction = run.predict("clipart/fruit")[0]
+        >>> prediction = next(run.predict("clipart/fruit"))
         >>> sorted(prediction.probabilities)
         ['birds', 'fruit']
     """
@@ -231,13 +233,13 @@ def load(run: str | Path | FinishedRun) -> FinishedRun:
     return open_finished(run)
 
 
-def predict(run: str | Path | FinishedRun, images: Images, **options: bool) -> list[ImagePrediction]:
-    """Return a run's prediction for each image; short for ``load(run).predict(images)``.
+def predict(run: str | Path | FinishedRun, images: Images, **options: bool) -> Iterator[ImagePrediction]:
+    """Yield a run's prediction for each image as they come; short for ``load(run).predict(images)``.
 
     Args:
         run: As for `load`.
-        images: A file, a folder, a pattern, or a list of them; or uint8 RGB arrays: (h, w, 3), (n, h, w, 3), or a list
-            of the former.
+        images: A file, a folder, a pattern, a table of paths, or a list of them; or uint8 RGB arrays: (h, w, 3),
+            (n, h, w, 3), or a list of the former.
         **options: ``calibrated``, ``sets``, ``operating_point``, ``min_cost``, as of `FinishedRun.predict`.
 
     Raises:

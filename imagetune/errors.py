@@ -154,14 +154,19 @@ class StoppedError(ImagetuneError):
 
     Args:
         signal_number: The received signal, which added to 128 gives the exit code. None where a program asked, by the
-            ``stop`` of `imagetune.fit`; this counts as SIGINT.
+            ``stop`` of `imagetune.fit`, which counts as SIGINT, or where the time is over.
         where: The run that was stopped, if any.
+        requeue: Whether the same command shall be run again to go on: the exit code is then 75, on which schedulers
+            requeue.
     """
 
     code = "stopped"
 
-    def __init__(self, signal_number: int | None, *, where: str = "") -> None:
-        what = "stopped on request" if signal_number is None else f"stopped by {signal.Signals(signal_number).name}"
+    def __init__(self, signal_number: int | None, *, where: str = "", requeue: bool = False) -> None:
+        asked = "stopped as its time is over" if requeue else "stopped on request"
+        what = asked if signal_number is None else f"stopped by {signal.Signals(signal_number).name}"
         super().__init__(what, where=where)
         self.signal_number = signal.SIGINT if signal_number is None else signal_number
-        self.exit_code = 128 + self.signal_number
+        self.requeue = requeue
+        # EX_TEMPFAIL of sysexits.h.
+        self.exit_code = 75 if requeue else 128 + self.signal_number

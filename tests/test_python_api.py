@@ -154,15 +154,28 @@ def test_errors_say_where_what_and_what_to_do(run, images, tmp_path):
 
 
 def test_arrays_and_paths_give_the_same_predictions(run, images):
-    by_path = run.predict(images / "red")
+    by_path = list(run.predict(images / "red"))
     arrays = [load_image(prediction.path, run.recipe.data.image, max_pixels=10**6) for prediction in by_path]
     for given in (arrays, np.stack(arrays)):
-        by_array = run.predict(given)
+        by_array = list(run.predict(given))
         assert [one.label for one in by_array] == [one.label for one in by_path]
         for ours, theirs in zip(by_array, by_path, strict=True):
             assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-6)
     assert [one.path for one in run.predict(arrays[0])] == ["images[0]"]
-    assert run.predict([]) == []
+    assert list(run.predict([])) == []
+
+
+def test_predictions_come_as_they_are_made_and_mistakes_before_the_first(run, images, tmp_path):
+    predictions = imagetune.predict(run, [images / "red"])
+    assert next(predictions).path == str(images / "red" / "red00.png")
+    (tmp_path / "list.csv").write_text("path\nnone.png\n" + f"{images / 'red' / 'red01.png'}\n" * 2)
+    none, *found = run.predict(tmp_path / "list.csv")
+    assert (none.path, none.error) == (str(tmp_path / "none.png"), "no such file")
+    assert [one.label for one in found] == [found[0].label] * 2
+    with pytest.raises(imagetune.DataError, match="no such file or folder"):
+        run.predict(tmp_path / "nowhere.png")
+    with pytest.raises(imagetune.ModelFileError, match="no operating point"):
+        run.predict(images / "red", operating_point=True)
 
 
 def test_a_loaded_run_is_what_the_fit_returned(run):
@@ -241,7 +254,7 @@ def test_a_search_tells_of_each_trial_and_of_the_last_training(images, tmp_path,
     kinds = [type(event).__name__ for event in heard]
     assert kinds == ["TrialResult"] * len(found.trials) + ["EpochRecord"]
     assert found.best.folder == tmp_path / "search" / "best"
-    assert len(found.best.predict(images / "red")) == 10
+    assert len(list(found.best.predict(images / "red"))) == 10
 
 
 # Examples that take over ten seconds.

@@ -9,25 +9,9 @@ from typing import Literal
 import click
 from click.core import ParameterSource
 
-from imagetune.cli.options import overrides_option
+from imagetune.cli.options import Duration, overrides_option
 from imagetune.cli.search import search_and_show
 from imagetune.errors import DataError
-
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-
-
-class Duration(click.ParamType[float]):
-    """A time such as 30m, 2h, 1h30m or 90s, as seconds."""
-
-    name = "TIME"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds of a text."""
-        parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", str(value))
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if "".join(number + unit for number, unit in parts) != str(value) or seconds <= 0:
-            self.fail(f"{value!r} is no time; write it as 30m, 2h, 1h30m or 90s", param, ctx)
-        return seconds
 
 
 class Latency(click.ParamType[float]):

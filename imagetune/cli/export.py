@@ -45,7 +45,10 @@ def command(run: str, format: Format, quantize: Quantization, out: Path, max_dro
     runtime and example.py, and is compared with the Keras model: parity.html and parity.json say how. It is accepted
     where the predictions hardly differ, or where the 95% interval of the accuracy's difference rules out a drop by
     --max-drop. Else it is refused (exit code 9), also where there are too few images to rule that out, and lies
-    in the folder refused/ of --out.
+    in the folder refused/ of --out. A LiteRT file with int8 throughout that is refused is tried again with its
+    costliest layers in float32.
+
+    `python example.py` in the folder predicts a sample image and says whether that works there as it did here.
     """
     from imagetune.commands.before_keras import check_export
     from imagetune.export.formats import Target

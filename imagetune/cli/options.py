@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,23 @@ class OutputFile(click.Path):
         return path
 
 
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+class Duration(click.ParamType[float]):
+    """A time such as 30m, 2h, 1h30m or 90s, as seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds of a text."""
+        parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", str(value))
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        if "".join(number + unit for number, unit in parts) != str(value) or seconds <= 0:
+            self.fail(f"{value!r} is no time; write it as 30m, 2h, 1h30m or 90s", param, ctx)
+        return seconds
+
+
 # Files that stand together in the folder of a run, of a search and of an export.
 _OWNERS = (
     (run_files.RECIPE, run_files.STATUS),
@@ -64,3 +82,9 @@ with_option = click.option(
     help="Another run, whose predicted probabilities are averaged with those of RUN; repeatable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+max_time_option = click.option(
+    "--max-time",
+    "max_seconds",
+    type=Duration(),
+    help="Stop after this time, such as 2h, with exit code 75: the same command with --resume goes on.",
+)

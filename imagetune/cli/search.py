@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagetune.cli.options import overrides_option, recipe_argument
+from imagetune.cli.options import max_time_option, overrides_option, recipe_argument
 from imagetune.cli.render.lines import echo
 from imagetune.core import run_files
 from imagetune.core.quiet import quiet_start
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     help="Continue the search in --run-dir: finished trials are kept, and interrupted ones run again. A finished search"
     " continues if search.trials is larger than before.",
 )
-def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
+@max_time_option
+def command(
+    recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool, max_seconds: float | None
+) -> None:
     """Search the spaces of RECIPE for the best settings, train a model with them, and test it once."""
     from imagetune.commands.before_keras import check_inputs, start_trial_processes
     from imagetune.search.records.folder import check_resumable
@@ -37,10 +40,17 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
         check_resumable(run_dir)
     # Before this process imports Keras: both imports take seconds, and they run side by side.
     start_trial_processes(recipe, overrides)
-    search_and_show(recipe, overrides, run_dir=run_dir, resume=resume)
+    search_and_show(recipe, overrides, run_dir=run_dir, resume=resume, max_seconds=max_seconds)
 
 
-def search_and_show(recipe: RecipeSource, overrides: tuple[str, ...], *, run_dir: Path | None, resume: bool) -> None:
+def search_and_show(
+    recipe: RecipeSource,
+    overrides: tuple[str, ...],
+    *,
+    run_dir: Path | None,
+    resume: bool,
+    max_seconds: float | None = None,
+) -> None:
     """Run a search with its progress on the screen, and print its result.
 
     Args:
@@ -48,18 +58,19 @@ def search_and_show(recipe: RecipeSource, overrides: tuple[str, ...], *, run_dir
         overrides: Keys to set, as after ``-o``.
         run_dir: The run folder; None makes one.
         resume: Whether to go on with the search in it.
+        max_seconds: Time after which it stops, to be gone on with; None for no limit.
 
     Raises:
         ImagetuneError: As from `imagetune.commands.search.search`.
     """
     with quiet_start():
         from imagetune.commands.search import search
-        from imagetune.training.setup.stopping import listen_for_stop
+        from imagetune.training.setup.stopping import listen_for_requeue
     from imagetune.cli.render.progress import Screen
     from imagetune.cli.render.search_progress import SearchScreen
 
     screen = SearchScreen(Screen())
-    with screen.shown(), listen_for_stop() as stop:
+    with screen.shown(), listen_for_requeue(resume=resume, max_seconds=max_seconds) as stop:
         found = search(
             recipe,
             overrides,

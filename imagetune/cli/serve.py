@@ -55,7 +55,20 @@ from imagetune.cli.render.lines import print_progress
     type=click.IntRange(1, 3600),
     help="Time in which a request's images must have come; slower ones are refused with 408.",
 )
-def command(run: str, host: str, port: int, token_file: Path | None, workers: int | None, **limits: int) -> None:
+@click.option(
+    "--training-images",
+    is_flag=True,
+    help="Show the nearest training image beside explanations, to all who may ask; the images must still be there.",
+)
+def command(
+    run: str,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    workers: int | None,
+    training_images: bool,
+    **limits: int,
+) -> None:
     """Serve the model of RUN, a run or an export, over HTTP.
 
     At SIGTERM or Ctrl-C the server answers what has come and ends.
@@ -80,5 +93,5 @@ def command(run: str, host: str, port: int, token_file: Path | None, workers: in
         body_seconds=limits["max_seconds"],
     )
     token = None if token_file is None else read_token(token_file)
-    settings = ServerSettings(host, port, token, workers, limits["max_batch"], requests)
+    settings = ServerSettings(host, port, token, workers, limits["max_batch"], requests, training_images)
     serve(run, settings, say=print_progress, on_ready=lambda address: print_progress("serving", f"{run} at {address}"))

@@ -1,48 +1,21 @@
-"""An ensemble of runs: the mean of their predicted probabilities, and a test of it on images that no run has seen."""
+"""A test of an ensemble of runs, the mean of their predicted probabilities, on images that no run has seen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imagetune.core.messages import Say, say_nothing
-from imagetune.data.sources.read import find_images
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.evaluation.document import build_evaluation_document, evaluate_split
-from imagetune.evaluation.ensemble import average_image_predictions, average_predictions, combine_models
-from imagetune.evaluation.predict import ImagePrediction, predict_images
+from imagetune.evaluation.ensemble import average_predictions
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
 from imagetune.recipe.requirements import add_requirements
 from imagetune.recipe.sections.evaluate import Requirement
 from imagetune.runs.lineage import Member, SeenPolicy, choose_tested_images, hash_images, open_members
 from imagetune.runs.test import list_groups, predict_labelled, read_labelled_records
-
-
-def predict_ensemble(runs: Sequence[str], paths: Sequence[str], *, say: Say = say_nothing) -> Iterator[ImagePrediction]:
-    """Yield the mean of several runs' predicted probabilities for each image in files, folders and patterns.
-
-    Each run gets the image in its own size and applies its own test-time augmentation.
-
-    Args:
-        runs: Run folders, or runs:/ or models:/ addresses.
-        paths: Files, folders and patterns.
-        say: Receives what was passed over in folders, and why.
-
-    Raises:
-        ModelFileError: The runs' classes differ.
-        DataError: There is no image.
-    """
-    members = open_members(runs)
-    # Before the models: a path without images is found in a moment, loading takes seconds.
-    images = find_images(paths, say=say)
-    models = [load_model(member.folder.model) for member in members]
-    together = combine_models(models)
-    # All models stay loaded, so that the first line comes after one batch and not after all images.
-    for predictions in zip(*(predict_images(model, images) for model in models), strict=True):
-        yield average_image_predictions(predictions, together)
 
 
 def evaluate_ensemble(

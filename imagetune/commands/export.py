@@ -6,6 +6,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,31 @@ from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError, ModelFileError, RecipeError
-from imagetune.evaluation.predictions import Predictions, make_relative_path, predict_records, select_predictions
-from imagetune.export.folder import PAGE, PARITY, Measurement, count_bytes, measure_export, write_export
+from imagetune.evaluation.predictions import (
+    WORTH_FOLDING,
+    Predictions,
+    build_predictions,
+    make_relative_path,
+    select_predictions,
+)
+from imagetune.export.folder import (
+    PAGE,
+    PARITY,
+    Measurement,
+    count_bytes,
+    finish_export,
+    measure_export,
+    write_export,
+    write_softer_models,
+)
 from imagetune.export.formats import Format, Quantization, Target, require_possible
 from imagetune.export.parity import Parity, build_parity_document, compare_outputs
-from imagetune.model.manifest import LoadedModel, read_manifest
+from imagetune.export.sample import SAMPLE
+from imagetune.export.scores import compare_scores
+from imagetune.model.build import append_layer_output
+from imagetune.model.fold_batch_norm import fold_batch_norm_layers
+from imagetune.model.inference import predict_probabilities
+from imagetune.model.manifest import LoadedModel, Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports.parity import write_parity_page
@@ -37,6 +58,41 @@ from imagetune.runs.pages import send_changes
 REFUSED = "refused"
 CALIBRATION_IMAGES = 128
 BATCH_SIZE = 32
+NO_IMAGES = np.zeros((0, 0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What the Keras model predicts for the compared images, without test-time augmentation.
+
+    Attributes:
+        predictions: Of n images.
+        scores: (n,) their out-of-distribution scores; None where the run has no rule for them.
+    """
+
+    predictions: Predictions
+    scores: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What an export is made of and compared with.
+
+    Attributes:
+        loaded: The model of the run.
+        manifest: Its manifest.
+        target: The format and number type.
+        root: The folder at which relative paths of images start.
+        reference: What the Keras model predicts.
+        max_drop: The tolerated drop of the accuracy, in percentage points.
+    """
+
+    loaded: LoadedModel
+    manifest: Manifest
+    target: Target
+    root: Path
+    reference: _Reference
+    max_drop: float
 
 
 def export(
@@ -74,19 +130,20 @@ def export(
     data = load_recipe(folder.recipe).recipe.data
     splits = read_run_splits(folder, data, loaded.class_names)
     split, records = _choose_images(folder, splits)
-    reference = _predict(loaded, records, splits)
+    job = _Job(loaded, read_manifest(folder.model), target, splits.root, _predict(loaded, records, splits), max_drop)
     with convert_disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".tmp-export-") as name:
             place = Path(name) / "export"
             place.mkdir()
             say("export", f"converting to {target.name}")
-            calibration = (
-                _load_calibration(loaded, splits, data) if quantize == "int8" else np.zeros((0, 0, 0, 3), np.uint8)
-            )
-            write_export(loaded, read_manifest(folder.model), target, place, calibration)
+            calibration = _load_calibration(loaded, splits, data) if quantize == "int8" else NO_IMAGES
+            write_export(loaded, job.manifest, target, place, calibration)
             say("measure", f"predicting {format_count(len(records), f'{split} image')} by its own runtime")
-            document = {"split": split, **_compare(place, target, reference, splits, max_drop=max_drop)}
+            document = _compare(job, place)
+            if document["reasons"] and target.name == "litert-int8":
+                document = _soften(job, place, calibration, document, say)
+            document = {"split": split, **document}
             write_json(place / PARITY, document)
             write_parity_page(document, place / PAGE, root=splits.root, config=data)
             return _deliver(place, out, folder, target, document, say=say)
@@ -113,19 +170,31 @@ def _choose_images(folder: RunFolder, splits: Splits) -> tuple[str, Sequence[Rec
     return name, records
 
 
-def _predict(loaded: LoadedModel, records: Sequence[Record], splits: Splits) -> Predictions:
-    """Return the Keras model's predictions for labelled images, without test-time augmentation."""
-    return predict_records(
-        loaded.model,
+def _predict(loaded: LoadedModel, records: Sequence[Record], splits: Splits) -> _Reference:
+    model, outputs = loaded.model, len(loaded.class_names)
+    if loaded.evidence_layer is not None:
+        model = append_layer_output(model, loaded.evidence_layer)
+    if len(records) >= WORTH_FOLDING:
+        model = fold_batch_norm_layers(model)
+    with load_evaluation_batches(
         records,
         loaded.class_names,
         image=loaded.image,
         batch_size=BATCH_SIZE,
         workers="auto",
         max_pixels=loaded.max_pixels,
+    ) as batches:
+        seen = np.asarray(predict_probabilities(model, batches), np.float64)
+    predictions = build_predictions(
+        [record.path for record in records],
+        [record.label for record in records],
+        seen[:, :outputs],
+        loaded.class_names,
         rule=splits.rule,
         thresholds=loaded.thresholds,
     )
+    scores = loaded.detector.scores(seen[:, outputs:], loaded.task) if loaded.detector else None
+    return _Reference(predictions, scores)
 
 
 def _load_calibration(loaded: LoadedModel, splits: Splits, data: DataConfig) -> NDArray[np.uint8]:
@@ -141,30 +210,70 @@ def _load_calibration(loaded: LoadedModel, splits: Splits, data: DataConfig) -> 
         return np.concatenate([batch.images for batch in batches])
 
 
-def _compare(place: Path, target: Target, reference: Predictions, splits: Splits, *, max_drop: float) -> dict[str, Any]:
-    """Return how an export predicts images, and what that costs."""
-    measured = measure_export(place, reference.paths)
-    read = np.flatnonzero(np.isfinite(measured.outputs).all(axis=1))
+def _compare(job: _Job, place: Path, float_layers: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return how an export predicts images and what that costs, and write what only its predictions tell."""
+    reference, target = job.reference.predictions, job.target
+    measured = measure_export(place, [*reference.paths, str(place / SAMPLE)])
+    read = _find_read(measured.outputs, len(reference.paths))
     if not len(read):
         reasons = sorted({reason for reason in measured.reasons if reason}) or ["its outputs are no finite numbers"]
         raise ModelFileError(
             f"the export predicts none of the images: {format_list(reasons, most=2)}", where=target.name
         )
     compared = select_predictions(reference, read, reference.class_names)
-    parity = compare_outputs(compared, measured.outputs[read], max_drop=max_drop)
+    parity = compare_outputs(compared, measured.outputs[read], max_drop=job.max_drop)
+    scores = _compare_scores(job, measured)
+    finish_export(place, job.manifest, target, measured.outputs[-1], scores=scores, float_layers=float_layers)
     return {
         "format": target.format,
         "quantization": target.quantization,
-        "max_drop": max_drop,
-        **build_parity_document(parity, compared, measured.outputs[read], root=splits.root),
+        "float_layers": list(float_layers),
+        "max_drop": job.max_drop,
+        **build_parity_document(parity, compared, measured.outputs[read], root=job.root),
         **_describe_cost(measured, place / target.model_name),
         "not_read": {
-            make_relative_path(path, splits.root): why
-            for path, why in zip(reference.paths, measured.reasons, strict=True)
+            make_relative_path(path, job.root): why
+            # Behind the compared images comes the sample.
+            for path, why in zip(reference.paths, measured.reasons, strict=False)
             if why
         },
-        "encoded": _compare_encoded(reference, measured, max_drop),
+        "encoded": _compare_encoded(reference, measured, job.max_drop),
+        "out_of_distribution": scores,
     }
+
+
+def _soften(
+    job: _Job, place: Path, calibration: NDArray[np.uint8], refused: dict[str, Any], say: Say
+) -> dict[str, Any]:
+    """Return how a refused int8 export predicts with as few layers in float32 as make it accepted.
+
+    Where none do, it is the last one that stays, with half of the layers in float32.
+    """
+    say("export", "refused; looking for the layers whose int8 costs most")
+    document = refused
+    for kept in write_softer_models(job.loaded, place, calibration):
+        document = _compare(job, place, kept)
+        agreement = f"{document['label_agreement']:.1%} of the labels as by the Keras model"
+        say("measure", f"with {format_count(len(kept), 'layer')} in float32: {agreement}")
+        if not document["reasons"]:
+            break
+    return document | {
+        "int8_throughout": {name: refused[name] for name in ("label_agreement", "size_bytes", "reasons")}
+    }
+
+
+def _find_read(outputs: NDArray[np.float64], images: int) -> NDArray[np.int64]:
+    """Return which of the compared images, the first rows of an export's outputs, have been predicted."""
+    return np.flatnonzero(np.isfinite(outputs[:images]).all(axis=1))
+
+
+def _compare_scores(job: _Job, measured: Measurement) -> dict[str, Any] | None:
+    """Return how an export's out-of-distribution scores differ; None where the run has no rule for them."""
+    scores = job.reference.scores
+    if job.loaded.detector is None or scores is None:
+        return None
+    read = _find_read(measured.scores[:, None], len(scores))
+    return compare_scores(job.loaded.detector.rule, scores[read], measured.scores[read])
 
 
 def _describe_cost(measured: Measurement, model: Path) -> dict[str, Any]:
@@ -183,7 +292,7 @@ def _compare_encoded(reference: Predictions, measured: Measurement, max_drop: fl
     """Return how a SavedModel's signature for image files differs; None for other formats."""
     if not len(measured.encoded):
         return None
-    read = np.flatnonzero(np.isfinite(measured.encoded).all(axis=1))
+    read = _find_read(measured.encoded, len(reference.paths))
     found: dict[str, Any] = {"images": len(read), "not_read": len(reference.paths) - len(read)}
     if len(read):
         compared = select_predictions(reference, read, reference.class_names)

@@ -14,8 +14,8 @@ from imagetune.errors import DataError
 Images: TypeAlias = (
     str | os.PathLike[str] | NDArray[np.uint8] | Sequence[str | os.PathLike[str]] | Sequence[NDArray[np.uint8]]
 )
-"""A file, a folder or a pattern, or a list of them; an array (h, w, 3) or (n, h, w, 3) uint8 RGB, or a list of the
-former, of any sizes."""
+"""A file, a folder, a pattern or a table of paths, or a list of them; an array (h, w, 3) or (n, h, w, 3) uint8 RGB, or
+a list of the former, of any sizes."""
 _HINT = "give paths, or uint8 RGB arrays of shape (height, width, 3) or (n, height, width, 3)"
 
 

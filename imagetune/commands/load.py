@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from imagetune.commands.evaluate import evaluate_model
 from imagetune.commands.explain import Explanation, explain_images
 from imagetune.commands.images import Images, as_paths_or_arrays
+from imagetune.commands.predict import list_run_images, predict_listed
 from imagetune.core.messages import log_message
 from imagetune.core.quiet import hide_library_warnings
-from imagetune.data.sources.read import find_images
 from imagetune.errors import ModelFileError
-from imagetune.evaluation.predict import DecisionRules, ImagePrediction, predict_arrays, predict_images
+from imagetune.evaluation.predict import DecisionRules, ImagePrediction, predict_arrays, require_rules
 from imagetune.model.manifest import LoadedModel, Manifest, find_manifest, load_model, read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.requirements import parse_requirement
@@ -170,18 +170,19 @@ class FinishedRun:
         sets: bool = False,
         operating_point: bool = False,
         min_cost: bool = False,
-    ) -> list[ImagePrediction]:
-        """Return a prediction for each image, in order.
+    ) -> Iterator[ImagePrediction]:
+        """Yield a prediction for each image, in order, as they come; ``list`` makes a list of them.
 
         Args:
-            images: A file, a folder, a pattern, or a list of them; or uint8 RGB arrays: (h, w, 3), (n, h, w, 3), or a
-                list of the former.
+            images: A file, a folder, a pattern, a table (.csv, .tsv, .parquet) whose column of paths is that of the
+                recipe, or a list of them; or uint8 RGB arrays: (h, w, 3), (n, h, w, 3), or a list of the former.
+                Memory does not grow with the number of files.
             calibrated: Give probabilities at the temperature that validation gave; no label changes.
             sets: Also give the prediction set, or for regression the interval.
             operating_point: Choose the label by the threshold of ``evaluate.operating_point``.
             min_cost: Choose the label whose expected cost is least by ``evaluate.costs``.
 
-        Returns:
+        Yields:
             Predictions; one of a file that can't be read has an ``error`` and no label. What was passed over in folders
             goes to the logger ``imagetune``.
 
@@ -193,12 +194,11 @@ class FinishedRun:
         given = as_paths_or_arrays(images)
         paths = [image for image in given if isinstance(image, str)]
         if paths:
-            found = predict_images(self._loaded, find_images(paths, say=log_message), ways)
+            require_rules(self._loaded, ways)
+            found = predict_listed([self._loaded], list_run_images(self._files, paths, say=log_message), ways)
         else:
             found = predict_arrays(self._loaded, [image for image in given if not isinstance(image, str)], ways)
-        with hide_library_warnings():
-            # Inside the block, since the generator predicts only while the list is filled.
-            return list(found)
+        return _iterate_quietly(found)
 
     def evaluate(
         self,
@@ -301,6 +301,16 @@ class FinishedSearch:
     def of(cls, found: Search) -> FinishedSearch:
         """Return what a program needs of a search."""
         return cls(found.folder, found.results, FinishedRun(found.best.folder), found.findings)
+
+
+def _iterate_quietly(predictions: Iterator[ImagePrediction]) -> Iterator[ImagePrediction]:
+    """Yield predictions, with the warnings of libraries hidden while they are made, and not while they are used."""
+    while True:
+        with hide_library_warnings():
+            prediction = next(predictions, None)
+        if prediction is None:
+            return
+        yield prediction
 
 
 def load(run: str | Path | FinishedRun) -> FinishedRun:

@@ -1,18 +1,20 @@
-"""Predictions for any images by the model of a finished run, or by the mean of several runs."""
+"""Predictions for any images by the model of a finished run, or by the mean of several runs, as a stream."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-from imagetune.commands.ensemble import predict_ensemble
 from imagetune.core.messages import Say, say_nothing
-from imagetune.core.text import format_count
-from imagetune.data.sources.read import build_unreadable_error, find_images, require_no_overwrite
-from imagetune.errors import RecipeError
-from imagetune.evaluation.predict import NO_DECISION_RULES, DecisionRules, ImagePrediction, predict_images
-from imagetune.evaluation.prediction_table import write_prediction_table
-from imagetune.runs.open import open_run
+from imagetune.data.sources.image_list import ImageList, list_images
+from imagetune.data.sources.read import build_unreadable_error
+from imagetune.errors import ModelFileError, RecipeError
+from imagetune.evaluation.ensemble import predict_with_models
+from imagetune.evaluation.predict import NO_DECISION_RULES, DecisionRules, ImagePrediction, require_rules
+from imagetune.model.manifest import LoadedModel, load_model
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.source_kinds import TABLE_SUFFIXES
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.lineage import Member, open_members
 
 
 def predict(
@@ -23,11 +25,11 @@ def predict(
     others: Sequence[str] = (),
     say: Say = say_nothing,
 ) -> Iterator[ImagePrediction]:
-    """Yield a prediction for each image in files, folders and patterns, in their order.
+    """Yield a prediction for each image in files, folders, patterns and tables of paths, in their order.
 
     Args:
         run: A run folder, or a runs:/ or models:/ address.
-        paths: Files, folders and patterns.
+        paths: Files, folders, patterns, and tables, whose column of paths is that of the run's recipe.
         rules: Which decision rules of the model's manifest are applied to its predictions.
         others: More runs; the probabilities of all runs are averaged.
         say: Receives what was passed over in folders, and why.
@@ -37,45 +39,28 @@ def predict(
         ModelFileError: It is no finished run, its model lacks what a rule needs, or the runs' classes differ.
         DataError: There is no image, or none of them can be read; the latter comes after the last prediction.
     """
-    _check_rules(rules, others)
+    check_rules(rules, others)
+    members = open_members((run, *others))
+    # Before the models: a path without images is found in a moment, loading takes seconds.
+    images = list_run_images(members[0].folder, paths, say=say)
     # This function is no generator itself, so that wrong options raise at the call and not at the first prediction.
-    return _require_readable(_predict(run, paths, rules, others, say))
+    return _require_readable(predict_listed(load_models(members, rules), images, rules))
 
 
-def predict_to_csv(
-    run: str,
-    paths: Sequence[str],
-    file: Path,
-    rules: DecisionRules = NO_DECISION_RULES,
-    *,
-    others: Sequence[str] = (),
-    say: Say = say_nothing,
-) -> None:
-    """Write a prediction for each image into a CSV file: a row an image, a column a class; otherwise as `predict`.
+def predict_listed(
+    models: Sequence[LoadedModel], images: ImageList, rules: DecisionRules = NO_DECISION_RULES
+) -> Iterator[ImagePrediction]:
+    """Yield the prediction of one model, or of the mean of several, for each image of a list, which is then closed."""
+    with images:
+        yield from predict_with_models(models, images, rules)
 
-    Args:
-        run: A run folder, or a runs:/ or models:/ address.
-        paths: Files, folders and patterns.
-        file: The CSV file.
-        rules: Which decision rules of the model's manifest are applied to its predictions.
-        others: More runs; the probabilities of all runs are averaged.
-        say: Receives what was passed over in folders, and how many rows were written.
+
+def check_rules(rules: DecisionRules, others: Sequence[str]) -> None:
+    """Refuse decision rules that exclude each other, or that several runs can't apply, before a model is loaded.
 
     Raises:
-        ImagetuneError: As from `predict`; also a DataError where the file is one of the images.
+        RecipeError: They do.
     """
-    _check_rules(rules, others)
-    # The table's file may lie among the images that a pattern names.
-    require_no_overwrite([file], find_images(paths))
-    rows, unread = write_prediction_table(_predict(run, paths, rules, others, say), file)
-    say("written", f"{file}: {format_count(rows, 'image')}" + (f", {unread:,} of them can't be read" if unread else ""))
-    # Each row has its error; that not one image could be read is an exit code as well.
-    if unread == rows:
-        raise build_unreadable_error()
-
-
-def _check_rules(rules: DecisionRules, others: Sequence[str]) -> None:
-    """Refuse decision rules that exclude each other, or that several runs can't apply, before a model is loaded."""
     if rules.operating_point and rules.min_cost:
         what = "--operating-point and --min-cost exclude each other"
         raise RecipeError(what, where="--min-cost", hint="give one of them")
@@ -85,13 +70,40 @@ def _check_rules(rules: DecisionRules, others: Sequence[str]) -> None:
         raise RecipeError(what, where="--with", hint="leave it out")
 
 
-def _predict(
-    run: str, paths: Sequence[str], rules: DecisionRules, others: Sequence[str], say: Say
-) -> Iterator[ImagePrediction]:
-    if others:
-        return predict_ensemble((run, *others), paths, say=say)
-    _, loaded = open_run(run)
-    return predict_images(loaded, find_images(paths, say=say), rules)
+def list_run_images(folder: RunFolder, paths: Sequence[str], *, say: Say) -> ImageList:
+    """Return the list of the images that files, folders, patterns and tables name; it is to be closed.
+
+    Args:
+        folder: The run, whose recipe names the column of tables.
+        paths: As for `predict`.
+        say: Receives what was passed over in folders, and why.
+
+    Raises:
+        DataError: There is no image, or a table can't be read.
+    """
+    has_table = any(path.lower().endswith(TABLE_SUFFIXES) for path in paths)
+    # Of a model from elsewhere there may be no recipe; then a table's column is called path.
+    columns = load_recipe(folder.recipe).recipe.data.columns if has_table and folder.recipe.is_file() else None
+    return list_images(paths, columns, say=say)
+
+
+def load_models(members: Sequence[Member], rules: DecisionRules, *, scored: bool = False) -> list[LoadedModel]:
+    """Return the models of runs, which have what is asked of them.
+
+    Args:
+        members: The runs.
+        rules: Decision rules that the first one's manifest has to have.
+        scored: Whether some model has to have an out-of-distribution score.
+
+    Raises:
+        ModelFileError: A model is corrupted, or lacks what is asked of it.
+    """
+    models = [load_model(member.folder.model) for member in members]
+    require_rules(models[0], rules)
+    if scored and all(model.detector is None for model in models):
+        hint = "leave it out, or fit with evaluate.out_of_distribution"
+        raise ModelFileError("the model has no out-of-distribution score", where="--ood", hint=hint)
+    return models
 
 
 def _require_readable(predictions: Iterable[ImagePrediction]) -> Iterator[ImagePrediction]:

@@ -66,3 +66,9 @@ def expand_home(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def format_relative_path(path: str, root: Path) -> str:
+    """Return an image's path as in splits.csv: relative to the root if it lies below it, with forward slashes."""
+    start = f"{root}{os.sep}"
+    return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path

@@ -34,6 +34,7 @@ MODEL_CARD = "model_card.md"
 TRACKING = "tracking.json"
 SYSTEM = "system.jsonl"
 DEBUG_LOG = "debug.log"
+RUN_LOCK = ".run.lock"
 
 # Marks a folder that imagetune made and that has no recipe, such as one of explanations.
 WRITTEN = ".written-by-imagetune"

@@ -6,14 +6,41 @@ calibrated; it costs a forward pass of each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from imagetune.evaluation.predict import ImagePrediction, build_image_prediction
+from imagetune.evaluation.predict import (
+    NO_DECISION_RULES,
+    DecisionRules,
+    ImagePrediction,
+    build_image_predictions,
+    predict_images,
+)
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import LoadedModel
+
+
+def predict_with_models(
+    models: Sequence[LoadedModel], paths: Sequence[str], ways: DecisionRules = NO_DECISION_RULES, *, start: int = 0
+) -> Iterator[ImagePrediction]:
+    """Yield the prediction of a model, or the mean of several models' predicted probabilities, for each path in order.
+
+    Each model gets the image in its own size and applies its own test-time augmentation. All stay loaded, so that the
+    first prediction comes after one batch and not after all images.
+
+    Args:
+        models: One model, or several with the same classes.
+        paths: The files.
+        ways: The decision rules to apply, of one model alone.
+        start: The first path to predict.
+    """
+    if len(models) == 1:
+        return predict_images(models[0], paths, ways, start=start)
+    together = combine_models(models)
+    streams = [predict_images(model, paths, start=start) for model in models]
+    return (average_image_predictions(predictions, together) for predictions in zip(*streams, strict=True))
 
 
 def average_predictions(members: Sequence[Predictions]) -> Predictions:
@@ -69,7 +96,7 @@ def average_image_predictions(predictions: Sequence[ImagePrediction], together: 
         else [prediction.value]
         for prediction in predictions
     ]
-    found = build_image_prediction(predictions[0].path, np.mean(rows, axis=0), together)
+    (found,) = build_image_predictions([predictions[0].path], np.mean(rows, axis=0)[None], together)
     votes = [prediction.out_of_distribution for prediction in predictions if prediction.out_of_distribution is not None]
     if not votes:
         return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeAlias
 
 import keras
@@ -11,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.loading.decode import resize_image
-from imagetune.data.loading.pipeline import Batch, load_evaluation_batches
+from imagetune.data.loading.pipeline import Batch, load_unlabelled_batches
 from imagetune.data.sources.labels import LabelRule, format_exact_number
-from imagetune.data.sources.records import Record
 from imagetune.errors import ModelFileError
-from imagetune.evaluation.predictions import UNKNOWN, Predictions
+from imagetune.evaluation.predictions import UNKNOWN, WORTH_FOLDING, Predictions
 from imagetune.evaluation.probabilities.decision_rules import (
     build_prediction_intervals,
     build_prediction_sets,
@@ -24,12 +24,11 @@ from imagetune.evaluation.probabilities.decision_rules import (
     predict_min_cost,
 )
 from imagetune.evaluation.probabilities.temperature import apply_temperature
-from imagetune.model.build import LOGITS, POOLING, append_layer_output
+from imagetune.model.build import append_layer_output
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
-from imagetune.model.inference import choose_batch_size, predict_probabilities
+from imagetune.model.inference import choose_batch_size, predict_batches
 from imagetune.model.manifest import LoadedModel
 
-_Prediction: TypeAlias = Callable[[Batch], tuple[np.ndarray, NDArray[np.float64] | None]]
 BatchPredictor: TypeAlias = Callable[[Sequence[str], NDArray[np.uint8]], list["ImagePrediction"]]
 """From names and images (n, height, width, 3) of the model's size to their predictions, in order."""
 
@@ -86,27 +85,37 @@ class ImagePrediction:
 
 
 def predict_images(
-    loaded: LoadedModel, paths: Sequence[str], ways: DecisionRules = NO_DECISION_RULES
+    loaded: LoadedModel, paths: Sequence[str], ways: DecisionRules = NO_DECISION_RULES, *, start: int = 0
 ) -> Iterator[ImagePrediction]:
-    """Yield a prediction for each path, in order, a batch at a time.
+    """Yield a prediction for each path, in order, a batch at a time; memory does not grow with their number.
+
+    Args:
+        loaded: The model.
+        paths: The files.
+        ways: The decision rules of the model's manifest to apply.
+        start: The first path to predict; what comes is the same as from there on in a pass over all.
 
     Raises:
-        ModelFileError: The manifest lacks a rule that is to be applied.
+        ModelFileError: The manifest lacks a rule that is to be applied; at the call.
     """
-    _require_rules(loaded, ways)
-    records = [Record(path, label="") for path in paths]
-    prediction = _build_function(loaded)
-    with load_evaluation_batches(
-        records,
-        loaded.class_names,
-        image=loaded.image,
-        batch_size=choose_batch_size(loaded.model),
-        workers="auto",
-        max_pixels=loaded.max_pixels,
-        keep_going=True,
+    require_rules(loaded, ways)
+    # Not more than there are: a single image is not to cost as much as a full batch.
+    size = max(1, min(choose_batch_size(loaded.model), len(paths)))
+    # From the beginning of a batch on: rounding may differ by an image's place in it.
+    return islice(_predict_files(loaded, paths, ways, size, start // size), start % size, None)
+
+
+def _predict_files(
+    loaded: LoadedModel, paths: Sequence[str], ways: DecisionRules, size: int, first: int
+) -> Iterator[ImagePrediction]:
+    place = first * size
+    with load_unlabelled_batches(
+        paths, image=loaded.image, batch_size=size, max_pixels=loaded.max_pixels, start_step=first
     ) as batches:
-        for batch in batches:
-            yield from _predict_batch(loaded, prediction, paths, batch, ways)
+        for batch, rows, scores in _compute_outputs(loaded, _build_networks(loaded, count=len(paths)), batches, size):
+            names = paths[place : place + len(batch.indices) + len(batch.errors)]
+            yield from _build_batch(loaded, names, place, batch, rows, scores, ways)
+            place += len(names)
 
 
 def predict_arrays(
@@ -121,13 +130,10 @@ def predict_arrays(
         ways: The decision rules of the model's manifest to apply.
 
     Raises:
-        ModelFileError: The manifest lacks a rule that is to be applied.
+        ModelFileError: The manifest lacks a rule that is to be applied; at the call.
     """
-    predict = build_predictor(loaded, ways)
-    size = choose_batch_size(loaded.model)
-    for first in range(0, len(images), size):
-        resized = [resize_image(image, loaded.image) for image in images[first : first + size]]
-        yield from predict([f"images[{first + index}]" for index in range(len(resized))], np.stack(resized))
+    require_rules(loaded, ways)
+    return _predict_arrays(loaded, images, ways)
 
 
 def build_predictor(
@@ -144,115 +150,160 @@ def build_predictor(
     Raises:
         ModelFileError: The manifest lacks a rule that is to be applied.
     """
-    _require_rules(loaded, ways)
-    prediction = _build_function(loaded, fold_batch_norm_layers if for_many else _keep)
+    require_rules(loaded, ways)
+    networks = _build_networks(loaded, count=WORTH_FOLDING if for_many else 1)
 
     def predict(names: Sequence[str], images: NDArray[np.uint8]) -> list[ImagePrediction]:
         batch = Batch(images, np.full(len(images), UNKNOWN, np.int32), np.arange(len(images)))
-        return list(_predict_batch(loaded, prediction, names, batch, ways))
+        ((_, rows, scores),) = _compute_outputs(loaded, networks, [batch], len(images))
+        return _build_batch(loaded, names, 0, batch, rows, scores, ways)
 
     return predict
 
 
-def _predict_batch(
-    loaded: LoadedModel, prediction: _Prediction, paths: Sequence[str], batch: Batch, ways: DecisionRules
+def _predict_arrays(
+    loaded: LoadedModel, images: Sequence[NDArray[np.uint8]], ways: DecisionRules
 ) -> Iterator[ImagePrediction]:
-    found = {index: ImagePrediction(paths[index], None, {}, what) for index, what in batch.errors}
-    if len(batch.indices):
-        rows, scores = prediction(batch)
-        for index, row in zip(batch.indices, rows, strict=True):
-            found[int(index)] = build_image_prediction(paths[index], row, loaded, ways)
-        if loaded.detector is not None and scores is not None:
-            flags = loaded.detector.flagged(scores)
-            for index, score, flag in zip(batch.indices, scores.tolist(), flags.tolist(), strict=True):
-                known = found[int(index)]
-                found[int(index)] = replace(known, out_of_distribution=flag, out_of_distribution_score=score)
-    # Errors and predictions of the batch together, in the order of the paths.
-    yield from (found[index] for index in sorted(found))
+    size = max(1, min(choose_batch_size(loaded.model), len(images)))
+    starts = range(0, len(images), size)
+    batches = (_stack(images[first : first + size], first, loaded) for first in starts)
+    for batch, rows, scores in _compute_outputs(loaded, _build_networks(loaded, count=len(images)), batches, size):
+        first = int(batch.indices[0])
+        names = [f"images[{index}]" for index in batch.indices]
+        yield from _build_batch(loaded, names, first, batch, rows, scores, ways)
 
 
-def _keep(model: keras.Model) -> keras.Model:
-    return model
+def _stack(images: Sequence[NDArray[np.uint8]], first: int, loaded: LoadedModel) -> Batch:
+    resized = np.stack([resize_image(image, loaded.image) for image in images])
+    return Batch(resized, np.full(len(resized), UNKNOWN, np.int32), np.arange(first, first + len(resized)))
 
 
-def _build_function(loaded: LoadedModel, prepare: Callable[[keras.Model], keras.Model] = _keep) -> _Prediction:
-    """Return a function from a batch to predictions (b, k) and out-of-distribution scores (b,); None if no detector.
+@dataclass(frozen=True)
+class _Networks:
+    """The networks that predict: ``both`` gives outputs and evidence side by side, ``copies`` outputs alone."""
 
-    Test-time augmentation changes the predictions only: scores are those of the image itself, as they were when their
+    both: keras.Model
+    copies: keras.Model
+
+
+def _build_networks(loaded: LoadedModel, *, count: int) -> _Networks:
+    """Return the networks to predict ``count`` images with."""
+    layer, model = loaded.evidence_layer, loaded.model
+    # One forward pass gives the outputs and what the detector needs.
+    both = model if layer is None else append_layer_output(model, layer)
+    if count * (1 + len(loaded.tta)) >= WORTH_FOLDING:
+        both = fold_batch_norm_layers(both)
+        # Only augmented copies go through the model without what the detector needs.
+        model = fold_batch_norm_layers(model) if layer is not None and loaded.tta else both
+    return _Networks(both, model)
+
+
+def _compute_outputs(
+    loaded: LoadedModel, networks: _Networks, batches: Iterable[Batch], size: int
+) -> Iterator[tuple[Batch, np.ndarray, NDArray[np.float64] | None]]:
+    """Yield each batch with the model's outputs (b, k) and out-of-distribution scores (b,); None without a detector.
+
+    Test-time augmentation changes the outputs only: scores are those of the image itself, as they were when their
     threshold was chosen.
     """
-    detector = loaded.detector
+    detector, outputs, both = loaded.detector, len(loaded.class_names), networks.both
     if detector is None:
-        alone = prepare(loaded.model)
-        return lambda batch: (predict_probabilities(alone, [batch], tta=loaded.tta), None)
-    # One forward pass gives the outputs and what the detector needs.
-    both = prepare(append_layer_output(loaded.model, LOGITS if detector.rule.score == "energy" else POOLING))
-    outputs = len(loaded.class_names)
-
-    def prediction(batch: Batch) -> tuple[np.ndarray, NDArray[np.float64]]:
-        seen = predict_probabilities(both, [batch])
-        rows = predict_probabilities(loaded.model, [batch], tta=loaded.tta) if loaded.tta else seen[:, :outputs]
-        return rows, detector.scores(seen[:, outputs:], loaded.task)
-
-    return prediction
+        yield from ((batch, rows, None) for batch, rows in predict_batches(both, batches, tta=loaded.tta, size=size))
+        return
+    for batch, seen in predict_batches(both, batches, size=size):
+        rows = seen[:, :outputs]
+        if loaded.tta:
+            _, rows = next(predict_batches(networks.copies, [batch], tta=loaded.tta, size=size))
+        yield batch, rows, detector.scores(seen[:, outputs:], loaded.task)
 
 
-def build_image_prediction(
-    path: str, row: np.ndarray, loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES
-) -> ImagePrediction:
-    """Return the prediction for one image from the model's outputs.
+def _build_batch(
+    loaded: LoadedModel,
+    names: Sequence[str],
+    first: int,
+    batch: Batch,
+    rows: np.ndarray,
+    scores: NDArray[np.float64] | None,
+    ways: DecisionRules,
+) -> list[ImagePrediction]:
+    """Return the predictions of a batch in the order of its images, those of which can't be read with the others."""
+    found = build_image_predictions([names[int(index) - first] for index in batch.indices], rows, loaded, ways)
+    if loaded.detector is not None and scores is not None:
+        marks = zip(scores.tolist(), loaded.detector.flagged(scores).tolist(), strict=True)
+        found = [
+            replace(one, out_of_distribution=flag, out_of_distribution_score=score)
+            for one, (score, flag) in zip(found, marks, strict=True)
+        ]
+    # The first error is inserted first, so that each comes to its place among all.
+    for index, what in sorted(batch.errors):
+        found.insert(index - first, ImagePrediction(names[index - first], None, {}, what))
+    return found
+
+
+def build_image_predictions(
+    paths: Sequence[str], rows: np.ndarray, loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES
+) -> list[ImagePrediction]:
+    """Return the predictions for images from the model's outputs.
 
     Args:
-        path: Path of the image.
-        row: (k,) outputs of the model.
+        paths: Path of each of the n images.
+        rows: (n, k) outputs of the model.
         loaded: The model.
         ways: The decision rules of its manifest to apply.
     """
-    rule = LabelRule(loaded.task, loaded.label_separator)
-    outputs = np.asarray(row, np.float64)[None]
+    outputs = np.asarray(rows, np.float64)
     if loaded.task == "regression":
-        # Nine digits identify every float32; more would show its binary rounding.
-        value = float(f"{outputs[0, 0]:.9g}")
-        interval = _build_interval(value, loaded) if ways.sets else None
-        return ImagePrediction(path, format_exact_number(value), {}, None, value, interval=interval)
-    # As the predictions of one image, so that labels follow from the same code as in an evaluation.
-    prediction = Predictions(
-        (path,), np.array([UNKNOWN]), outputs, loaded.class_names, rule, np.zeros_like(outputs), loaded.thresholds
+        return [_build_number(path, row[0], loaded, ways) for path, row in zip(paths, outputs, strict=True)]
+    # Labels follow from the same code as in an evaluation.
+    rule, unknown = LabelRule(loaded.task, loaded.label_separator), np.full(len(paths), UNKNOWN)
+    predictions = Predictions(
+        tuple(paths), unknown, outputs, loaded.class_names, rule, np.zeros_like(outputs), loaded.thresholds
     )
-    shown = np.asarray(row, np.float32)
+    shown = np.asarray(rows, np.float32)
     if ways.calibrated and loaded.temperature is not None:
-        shown = apply_temperature(outputs, loaded.temperature, loaded.task)[0].astype(np.float32)
-    named = {name: float(p) for name, p in zip(loaded.class_names, shown, strict=True)}
-    predictions = _build_set(prediction, loaded) if ways.sets else None
-    label = _choose_cheapest(outputs, loaded) if ways.min_cost else _choose_label(prediction, loaded, ways)
-    return ImagePrediction(path, label, named, None, predictions=predictions)
+        shown = apply_temperature(outputs, loaded.temperature, loaded.task).astype(np.float32)
+    labels = _choose_cheapest(outputs, loaded) if ways.min_cost else _choose_labels(predictions, loaded, ways)
+    sets = _build_sets(predictions, loaded) if ways.sets else [None] * len(paths)
+    return [
+        ImagePrediction(path, label, dict(zip(loaded.class_names, row, strict=True)), None, predictions=members)
+        for path, label, row, members in zip(paths, labels, shown.tolist(), sets, strict=True)
+    ]
 
 
-def _choose_label(prediction: Predictions, loaded: LoadedModel, ways: DecisionRules) -> str:
-    """Return the predicted label as text; thresholds apply to the model's own, uncalibrated probabilities."""
+def _build_number(path: str, output: float, loaded: LoadedModel, ways: DecisionRules) -> ImagePrediction:
+    # Nine digits identify every float32; more would show its binary rounding.
+    value = float(f"{output:.9g}")
+    interval = _build_interval(value, loaded) if ways.sets else None
+    return ImagePrediction(path, format_exact_number(value), {}, None, value, interval=interval)
+
+
+def _choose_labels(predictions: Predictions, loaded: LoadedModel, ways: DecisionRules) -> list[str]:
+    """Return the predicted labels as text; thresholds apply to the model's own, uncalibrated probabilities."""
     point = loaded.operating_point if ways.operating_point else None
     if point is not None and loaded.task != "multi_label":
-        return loaded.class_names[int(predict_at_operating_point(prediction, point)[0])]
+        return [loaded.class_names[int(index)] for index in predict_at_operating_point(predictions, point)]
     if point is not None:
-        prediction = replace(prediction, thresholds=list_operating_thresholds(prediction, point))
-    _, label = next(prediction.texts())
-    return label
+        predictions = replace(predictions, thresholds=list_operating_thresholds(predictions, point))
+    return [label for _, label in predictions.texts()]
 
 
-def _choose_cheapest(outputs: NDArray[np.float64], loaded: LoadedModel) -> str:
-    """Return the class with the lowest expected cost, computed as in the analysis ``costs`` of evaluation.json."""
+def _choose_cheapest(outputs: NDArray[np.float64], loaded: LoadedModel) -> list[str]:
+    """Return the classes with the lowest expected cost, computed as in the analysis ``costs`` of evaluation.json."""
     if loaded.temperature is not None:
         outputs = apply_temperature(outputs, loaded.temperature, loaded.task)
-    return loaded.class_names[int(predict_min_cost(outputs, np.array(loaded.costs, np.float64))[0])]
+    return [loaded.class_names[int(index)] for index in predict_min_cost(outputs, np.array(loaded.costs, np.float64))]
 
 
-def _build_set(prediction: Predictions, loaded: LoadedModel) -> tuple[str, ...] | None:
-    """Return the class names in the prediction set, the most probable first."""
+def _build_sets(predictions: Predictions, loaded: LoadedModel) -> list[tuple[str, ...] | None]:
+    """Return the class names in each prediction set, the most probable first."""
     if loaded.conformal is None:
-        return None
-    held = build_prediction_sets(prediction, loaded.conformal)[0]
-    order = np.argsort(-prediction.probabilities[0], kind="stable")
-    return tuple(loaded.class_names[index] for index in order if held[index])
+        return [None] * len(predictions.paths)
+    held = build_prediction_sets(predictions, loaded.conformal)
+    orders = np.argsort(-predictions.probabilities, axis=1, kind="stable")
+    return [
+        tuple(loaded.class_names[index] for index in order if row[index])
+        for order, row in zip(orders, held, strict=True)
+    ]
 
 
 def _build_interval(value: float, loaded: LoadedModel) -> tuple[float, float] | None:
@@ -263,8 +314,12 @@ def _build_interval(value: float, loaded: LoadedModel) -> tuple[float, float] | 
     return float(low[0]), float(high[0])
 
 
-def _require_rules(loaded: LoadedModel, ways: DecisionRules) -> None:
-    """Raise an error if a decision rule is to be applied that the manifest doesn't have."""
+def require_rules(loaded: LoadedModel, ways: DecisionRules) -> None:
+    """Make sure that the manifest has every decision rule that is to be applied.
+
+    Raises:
+        ModelFileError: It lacks one.
+    """
     rule = loaded.conformal
     no_sets = rule is None or (loaded.task == "regression" and rule.threshold is None)
     missing = {

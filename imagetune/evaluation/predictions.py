@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.csv_tables import read_csv_rows, write_csv
+from imagetune.core.path_names import format_relative_path
 from imagetune.data.loading.targets import compute_median_class, encode_targets
 from imagetune.data.sources.labels import (
     SINGLE_LABEL,
@@ -22,7 +23,6 @@ from imagetune.data.sources.labels import (
     parse_class_column,
     parse_number,
 )
-from imagetune.data.splits.splits import format_relative_path
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ MAX_IMAGES = 1_500_000
 MAX_NUMBERS = 50_000_000
 _HINT = "copy the run folder again, or evaluate the run again"
 # From this many images on, a model with folded BatchNorm saves more time than building and compiling it takes.
-_WORTH_FOLDING = 1000
+WORTH_FOLDING = 1000
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
     from imagetune.model.fold_batch_norm import fold_batch_norm_layers
     from imagetune.model.inference import predict_probabilities
 
-    if len(records) * (1 + len(tta)) >= _WORTH_FOLDING:
+    if len(records) * (1 + len(tta)) >= WORTH_FOLDING:
         model = fold_batch_norm_layers(model)
     with load_evaluation_batches(
         records, class_names, image=image, batch_size=batch_size, workers=workers, max_pixels=max_pixels, cache=cache

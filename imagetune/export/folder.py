@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +19,16 @@ from numpy.typing import NDArray
 
 from imagetune.core.files import compute_file_sha256, write_json, write_text
 from imagetune.errors import ModelFileError
-from imagetune.export.formats import Target
+from imagetune.export.float_layers import keep_layers_float
+from imagetune.export.formats import MODEL_NAMES, Target
 from imagetune.export.litert import write_litert
 from imagetune.export.onnx import write_onnx
+from imagetune.export.outputs import build_export_model
+from imagetune.export.readme import write_readme
+from imagetune.export.sample import describe_sample, write_sample
 from imagetune.export.saved_model import write_saved_model
 from imagetune.model.manifest import LoadedModel, Manifest
+from imagetune.model.out_of_distribution import write_statistics
 from imagetune.run_folder.plain_model import SCRIPT, build_labels
 
 MANIFEST = "manifest.json"
@@ -45,6 +51,7 @@ class Measurement:
 
     Attributes:
         outputs: (n, k) outputs; NaN where an image can't be read.
+        scores: (n,) out-of-distribution scores; NaN where there is none.
         encoded: Of a SavedModel, (n, k) outputs of its signature for image files; else (0, k).
         reasons: (n,) why an image can't be read; empty for the others.
         milliseconds: Of each timed call with one image.
@@ -52,6 +59,7 @@ class Measurement:
     """
 
     outputs: NDArray[np.float64]
+    scores: NDArray[np.float64]
     encoded: NDArray[np.float64]
     reasons: tuple[str, ...]
     milliseconds: NDArray[np.float64]
@@ -61,7 +69,7 @@ class Measurement:
 def write_export(
     loaded: LoadedModel, manifest: Manifest, target: Target, folder: Path, calibration: NDArray[np.uint8]
 ) -> None:
-    """Fill an empty folder with the export of a model.
+    """Fill an empty folder with the export of a model; what only its own predictions tell is added by `finish_export`.
 
     Args:
         loaded: The model of a finished run.
@@ -75,17 +83,73 @@ def write_export(
     """
     place = folder / target.model_name
     if target.format == "saved_model":
-        write_saved_model(loaded.model, place, loaded.image)
+        write_saved_model(build_export_model(loaded), place, loaded.image)
     elif target.format == "litert":
-        with tempfile.TemporaryDirectory(prefix="imagetune-litert-") as name:
-            between = Path(name) / "saved_model"
-            write_saved_model(loaded.model, between, loaded.image)
+        with _write_between(loaded) as between:
             write_litert(between, place, target.quantization, calibration)
     else:
-        write_onnx(loaded.model, place, target.quantization, calibration)
+        write_onnx(build_export_model(loaded), place, target.quantization, calibration)
+    if loaded.detector is not None and loaded.detector.statistics is not None:
+        write_statistics(loaded.detector.statistics, folder)
+    write_sample(folder)
     write_json(folder / MANIFEST, _build_manifest(manifest, target, place))
     write_text(folder / EXAMPLE, SCRIPT.read_text(encoding="utf-8"))
-    write_text(folder / README, _write_readme(manifest, target))
+
+
+def write_softer_models(loaded: LoadedModel, folder: Path, calibration: NDArray[np.uint8]) -> Iterator[tuple[str, ...]]:
+    """Replace an int8 LiteRT model by ones with more and more layers in float32, and yield the names of these.
+
+    Args:
+        loaded: The model of a finished run.
+        folder: Its export.
+        calibration: (n, height, width, 3) training images.
+
+    Raises:
+        ResourceError: The model can't be converted.
+    """
+    with _write_between(loaded) as between:
+        for kept, content in keep_layers_float(between, calibration):
+            (folder / MODEL_NAMES["litert"]).write_bytes(content)
+            yield kept
+
+
+@contextmanager
+def _write_between(loaded: LoadedModel) -> Iterator[Path]:
+    """Lend the SavedModel that LiteRT's converter reads."""
+    with tempfile.TemporaryDirectory(prefix="imagetune-litert-") as name:
+        between = Path(name) / "saved_model"
+        write_saved_model(build_export_model(loaded), between, loaded.image, encoded=False)
+        yield between
+
+
+def finish_export(
+    folder: Path,
+    manifest: Manifest,
+    target: Target,
+    sample: NDArray[np.float64],
+    *,
+    scores: Mapping[str, Any] | None,
+    float_layers: Sequence[str] = (),
+) -> None:
+    """Write manifest.json and README.md as the export's own predictions have it.
+
+    Args:
+        folder: The folder of the export.
+        manifest: That of its model.
+        target: The format and number type.
+        sample: (k,) the export's outputs for its sample image.
+        scores: The document of `compare_scores`; None without out-of-distribution scores.
+        float_layers: Of int8: the layers that stayed float32.
+    """
+    content = _build_manifest(manifest, target, folder / target.model_name) | {
+        "float_layers": list(float_layers),
+        "sample": describe_sample(manifest, sample),
+    }
+    problem = scores["problem"] if scores else ""
+    if problem:
+        content["out_of_distribution"] = None
+    write_json(folder / MANIFEST, content)
+    write_text(folder / README, write_readme(manifest, target, _RUNTIMES[target.format], content, problem))
 
 
 def measure_export(folder: Path, paths: Sequence[str]) -> Measurement:
@@ -108,6 +172,7 @@ def measure_export(folder: Path, paths: Sequence[str]) -> Measurement:
         stored = np.load(found)
         return Measurement(
             outputs=stored["outputs"],
+            scores=stored["scores"],
             encoded=stored["encoded"],
             reasons=tuple(map(str, stored["reasons"])),
             milliseconds=1000 * stored["seconds"],
@@ -131,7 +196,6 @@ def _build_manifest(manifest: Manifest, target: Target, place: Path) -> dict[str
         "quantization": target.quantization,
         **build_labels(manifest),
         **rules,
-        # Its score is made of what the export doesn't give: logits or features.
         "out_of_distribution": manifest.out_of_distribution and manifest.out_of_distribution.model_dump(mode="json"),
         "backbone": manifest.config.backbone,
         "weights_license": manifest.weights_license,
@@ -145,42 +209,3 @@ def _build_manifest(manifest: Manifest, target: Target, place: Path) -> dict[str
             **{path.relative_to(place.parent).as_posix(): compute_file_sha256(path) for path in files},
         },
     }
-
-
-def _write_readme(manifest: Manifest, target: Target) -> str:
-    packages = " ".join(_RUNTIMES[target.format])
-    size = f"{manifest.image.height} x {manifest.image.width}"
-    tta = (
-        "\nThe run averages over transformed copies (test-time augmentation); this model alone doesn't.\n"
-        if manifest.tta
-        else ""
-    )
-    encoded = (
-        "\nThe signature `serving_default` takes images, and `encoded` takes the bytes of image files, as TensorFlow"
-        "\nServing gives them. The latter doesn't turn images by their EXIF orientation.\n"
-        if target.format == "saved_model"
-        else ""
-    )
-    return f"""\
-# {manifest.config.backbone}, {len(manifest.class_names)} outputs, as {target.name}
-
-It takes RGB images of {size} pixels, 0 to 255, and normalises them itself. Without imagetune:
-
-    pip install numpy {packages}
-    python example.py IMAGE...
-
-or in Python, in this folder:
-
-    import json
-    from pathlib import Path
-    import example
-    labels = json.loads(Path("manifest.json").read_text())
-    predict = example.open_model(Path("."))
-    image = example.load_image("image.jpg", labels)
-    outputs = predict(image[None])[0]
-    print(example.name_label(outputs, labels), outputs.max())
-{encoded}{tta}
-`manifest.json` has the labels, how images are read, thresholds, the temperature of the calibration and the hashes.
-`parity.html` and `parity.json` say how its predictions differ from those of the Keras model on the same images. The
-licence of the weights that training started from: {manifest.weights_license or "unknown"}.
-"""

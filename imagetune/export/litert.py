@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +29,11 @@ def write_litert(saved_model: Path, file: Path, quantization: Quantization, cali
     Raises:
         ResourceError: The model has an operator that LiteRT doesn't have built in.
     """
+    file.write_bytes(convert_quietly("litert", build_converter(saved_model, quantization, calibration).convert))
+
+
+def build_converter(saved_model: Path, quantization: Quantization, calibration: NDArray[np.uint8]) -> Any:
+    """Return TensorFlow's converter, ready for a SavedModel and a number type."""
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model), signature_keys=[IMAGES])
     # Without this list TensorFlow's own operators would be let in, which the small runtimes don't have.
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -41,4 +47,4 @@ def write_litert(saved_model: Path, file: Path, quantization: Quantization, cali
             yield from ([image[None]] for image in calibration)
 
         converter.representative_dataset = show
-    file.write_bytes(convert_quietly("litert", converter.convert))
+    return converter

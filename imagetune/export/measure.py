@@ -22,27 +22,31 @@ READ_AT_ONCE = 32
 
 
 def main(folder: Path, listed: Path, target: Path) -> None:
-    """Write outputs (n, k), NaN where an image can't be read, with reasons, seconds a call and peak memory."""
+    """Write outputs (n, k) and OOD scores (n,), NaN where there is none; reasons, seconds a call and peak memory."""
     sys.path.insert(0, str(folder))
     about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     paths = json.loads(listed.read_text(encoding="utf-8"))
-    outputs, encoded, reasons, seconds = [], [], [], []
+    outputs, scores, encoded, reasons, seconds = [], [], [], [], []
     with ProcessPoolExecutor(1) as reader:
         # The process is forked here, before a runtime has threads that a fork would break.
         reader.submit(len, "").result()
-        predict = importlib.import_module("example").open_model(folder)
+        example = importlib.import_module("example")
+        predict = example.open_runtime(folder)
         predict_file = open_encoded(folder) if (folder / "saved_model").is_dir() else None
         for path, image, reason in read_images(reader, paths, about):
             reasons.append(reason)
             started = time.perf_counter()
-            outputs.append(None if image is None else predict(image[None])[0])
+            found = None if image is None else predict(image[None])
             seconds += [time.perf_counter() - started] if image is not None else []
+            outputs.append(None if found is None else found["probabilities"][0])
+            scores.append(None if found is None else example.score_images(found, about, folder))
             if predict_file is not None:
                 encoded.append(None if image is None else predict_file(path))
     width = len(about["class_names"])
     np.savez(
         target,
         outputs=stack(outputs, width),
+        scores=stack(scores, 1)[:, 0],
         encoded=stack(encoded, width),
         reasons=np.array(reasons),
         # The first calls allocate and compile.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.export.formats import Quantization, convert_quietly
-from imagetune.model.trainable import list_leaf_layers
+from imagetune.export.plain_operations import plain_operations
 
 
 def write_onnx(model: keras.Model, file: Path, quantization: Quantization, calibration: NDArray[np.uint8]) -> None:
     """Write an ONNX file that takes images (n, height, width, 3) float32, RGB pixels 0..255.
 
     Args:
-        model: (n, height, width, 3) RGB pixels 0..255 to (n, k).
+        model: (n, height, width, 3) RGB pixels 0..255 to outputs by name.
         file: The file to write.
         quantization: The number type; float16 keeps float32 inputs and outputs.
         calibration: (n, height, width, 3) training images, for ``int8``.
@@ -35,25 +34,11 @@ def write_onnx(model: keras.Model, file: Path, quantization: Quantization, calib
         def convert() -> None:
             # Keras exports no model that has never been called.
             model.predict_on_batch(np.zeros((1, *model.input_shape[1:]), np.float32))
-            with _hold_constants(model):
+            with plain_operations(model):
                 model.export(str(plain), format="onnx", verbose=False)
             _quantize(plain, file, quantization, calibration)
 
         convert_quietly("onnx", convert)
-
-
-@contextmanager
-def _hold_constants(model: keras.Model) -> Iterator[None]:
-    """Let normalisation layers hold arrays in the block: tensors would become inputs of the ONNX graph."""
-    layers = [layer for layer in list_leaf_layers(model) if isinstance(layer, keras.layers.Normalization)]
-    held = [(layer, layer.mean, layer.variance) for layer in layers]
-    for layer, mean, variance in held:
-        layer.mean, layer.variance = np.asarray(mean), np.asarray(variance)
-    try:
-        yield
-    finally:
-        for layer, mean, variance in held:
-            layer.mean, layer.variance = mean, variance
 
 
 def _quantize(plain: Path, file: Path, quantization: Quantization, calibration: NDArray[np.uint8]) -> None:

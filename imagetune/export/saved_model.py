@@ -14,34 +14,36 @@ IMAGES = "serving_default"
 """The signature that takes ``images`` (n, height, width, 3) uint8 RGB."""
 ENCODED = "encoded"
 """The signature that takes ``encoded`` (n,) bytes of image files."""
-OUTPUT = "probabilities"
 _PNG = b"\x89PNG"
 
 
-def write_saved_model(model: keras.Model, folder: Path, image: ImageSettings) -> None:
-    """Write a SavedModel whose two signatures give ``probabilities`` (n, k) float32.
+def write_saved_model(model: keras.Model, folder: Path, image: ImageSettings, *, encoded: bool = True) -> None:
+    """Write a SavedModel whose signatures give the outputs of `build_export_model` by their names, float32.
 
     The signature of files decodes JPEG, PNG, BMP and GIF inside the graph, lays transparent PNGs on the background and
     fits images into the frame as the model was trained; it doesn't turn images by their EXIF orientation.
 
     Args:
-        model: (n, height, width, 3) RGB pixels 0..255 to (n, k).
+        model: (n, height, width, 3) RGB pixels 0..255 to outputs by name.
         folder: The folder to make.
         image: How an image file becomes the model's input.
+        encoded: Whether there is the signature of files, too.
     """
 
     def predict(images: Any) -> dict[str, Any]:
-        return {OUTPUT: model(tf.cast(images, tf.float32), training=False)}
+        return dict(model(tf.cast(images, tf.float32), training=False))
 
-    def predict_encoded(encoded: Any) -> dict[str, Any]:
+    def predict_encoded(files: Any) -> dict[str, Any]:
         frame = tf.TensorSpec((image.height, image.width, 3), tf.uint8)
-        return predict(tf.map_fn(lambda file: _decode(file, image), encoded, fn_output_signature=frame))
+        return predict(tf.map_fn(lambda file: _decode(file, image), files, fn_output_signature=frame))
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     pixels = tf.TensorSpec((None, image.height, image.width, 3), tf.uint8, name="images")
     archive.add_endpoint(IMAGES, predict, input_signature=[pixels])
-    archive.add_endpoint(ENCODED, predict_encoded, input_signature=[tf.TensorSpec((None,), tf.string, name=ENCODED)])
+    if encoded:
+        files = tf.TensorSpec((None,), tf.string, name=ENCODED)
+        archive.add_endpoint(ENCODED, predict_encoded, input_signature=[files])
     archive.write_out(str(folder), verbose=False)
 
 

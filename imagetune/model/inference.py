@@ -35,7 +35,8 @@ def choose_batch_size(model: keras.Model) -> int:
 def measure_largest_output(model: keras.Model) -> int:
     """Return the size in bytes that the largest output of a layer has for one image, as float32."""
     outputs = (output for layer in list_leaf_layers(model) for output in keras.tree.flatten(layer.output))
-    return max((4 * math.prod(output.shape[1:]) for output in outputs), default=0)
+    # How many tokens there are is open from DINOv2's layer scale on; the heads of its attention know it.
+    return max((4 * math.prod(side or 1 for side in output.shape[1:]) for output in outputs), default=0)
 
 
 class ImageBatch(Protocol):
@@ -71,22 +72,23 @@ def predict_probabilities(
 
 
 def predict_batches(
-    model: keras.Model, batches: Iterable[AnyBatch], *, tta: Sequence[TTATransform] = ()
+    model: keras.Model, batches: Iterable[AnyBatch], *, tta: Sequence[TTATransform] = (), size: int = 0
 ) -> Iterator[tuple[AnyBatch, np.ndarray]]:
     """Yield each batch with the model's outputs (batch, ...) float32, in the order of the batches.
 
     Args:
         model: A model of the batches' images, or of features in their place.
-        batches: Batches of images, none larger than the first.
+        batches: Batches of images, none larger than ``size``.
         tta: Transforms of test-time augmentation that outputs are averaged over, beside the image itself.
+        size: Number of images that each batch is filled up to; by default that of the first.
     """
     pending: deque[tuple[AnyBatch, Future[np.ndarray]]] = deque()
-    size, parallel = 0, _count_parallel_batches()
+    compiled, parallel = None, _count_parallel_batches()
     with ThreadPoolExecutor(parallel, "imagetune-forward") as pool:
         for batch in batches:
             check_stop()
-            if not size:  # the first call compiles, which is done once
-                size = len(batch.images)
+            if compiled is None:  # the first call compiles, which is done once
+                size = size or len(batch.images)
                 with free_graphs():
                     compiled = _predict(model, batch.images, size, tta)
                 yield batch, compiled

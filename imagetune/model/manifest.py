@@ -19,19 +19,14 @@ import keras
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from imagetune.core.files import (
-    compute_file_sha256,
-    convert_disk_errors,
-    read_json,
-    write_json,
-)
+from imagetune.core.files import compute_file_sha256, convert_disk_errors, read_json, write_json
 from imagetune.core.leftovers import name_temporary
 from imagetune.core.plugins import BACKBONES, describe_plugin_package
 from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, ResourceError, WeightsError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import POOLING, build_model, find_value_scale
+from imagetune.model.build import LOGITS, POOLING, build_model, find_value_scale
 from imagetune.model.decision_rules import ConformalRule, OperatingPoint
 from imagetune.model.keras_settings import keras_settings
 from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
@@ -170,6 +165,13 @@ class LoadedModel:
     operating_point: OperatingPoint | None = None
     costs: tuple[tuple[float, ...], ...] | None = None
     detector: Detector | None = None
+
+    @property
+    def evidence_layer(self) -> str | None:
+        """Name of the head's layer whose output the detector scores; None without a detector."""
+        if self.detector is None:
+            return None
+        return LOGITS if self.detector.rule.score == "energy" else POOLING
 
 
 def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name

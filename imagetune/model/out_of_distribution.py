@@ -45,7 +45,7 @@ class OutOfDistribution(Section):
     threshold: Annotated[float, Field(allow_inf_nan=False)]
     """Score above which an image is flagged as out-of-distribution; chosen on images that the score hasn't learned."""
     share: Annotated[float, Field(gt=0.0, lt=0.5)]
-    """Share of these images that the threshold was chosen to flag."""
+    """Largest share of new images from the same source that the threshold was chosen to flag."""
     statistics_sha256: str | None = None
     """For mahalanobis: SHA-256 of ``feature_statistics.npz``."""
 

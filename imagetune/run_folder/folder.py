@@ -175,18 +175,20 @@ class RunFolder:
         append_json_line(self.stages, line)
 
 
-def check_run_place(run_dir: Path | None) -> None:
+def check_run_place(run_dir: Path | None, *, begun: bool = False) -> None:
     """Make sure that a run folder can be made, before any work is done; nothing is left behind.
 
     Args:
         run_dir: The run folder; None for one below runs/.
+        begun: Whether the folder may hold a run, which is gone on with.
 
     Raises:
         RecipeError: The place can't be written to.
         CheckpointError: The folder holds a run already.
     """
     # A file in the place of the folder is occupied, too.
-    if run_dir is not None and run_dir.exists() and any(run_dir.iterdir() if run_dir.is_dir() else [run_dir]):
+    occupied = run_dir is not None and run_dir.exists() and any(run_dir.iterdir() if run_dir.is_dir() else [run_dir])
+    if run_dir is not None and occupied and not begun:
         raise _build_occupied_error(RunFolder(run_dir))
     place = run_dir.absolute() if run_dir else Path(RUNS).absolute()
     # The nearest folder that exists decides whether those below it can be made.
@@ -228,6 +230,20 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
             folder.write_status("failed", error=str(error))
         raise
     return folder
+
+
+def reopen_run_folder(folder: RunFolder, recipe: Recipe) -> None:
+    """Make the folder of a stopped run that of one in progress, with the recipe as it is now.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    with contextlib.suppress(OSError):
+        for leftover in find_leftovers(folder):
+            remove_path(leftover)
+        folder.debug_log.unlink(missing_ok=True)
+    folder.write_status("running")
+    write_recipe(recipe, folder.recipe)
 
 
 def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> None:
@@ -335,9 +351,7 @@ def _build_occupied_error(folder: RunFolder) -> CheckpointError:
 
 def suggest_continuation(folder: RunFolder) -> str:
     """Return how to go on with a run or a search that was stopped before its end, as a hint."""
-    if (folder.path / run_files.SEARCH).is_file():
-        return f"go on with it by the same command and --run-dir {folder.path} --resume"
-    return "a fit can't be gone on with: the same command with a new run folder begins again"
+    return f"go on with it by the same command with --run-dir {folder.path} --resume"
 
 
 def _find_writer(folder: RunFolder) -> int | None:

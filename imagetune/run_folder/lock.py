@@ -43,7 +43,6 @@ def build_lock_document(
         images: SHA-256 of every image by path.
         plugins: Packages whose plug-ins the recipe uses; left out where there are none.
     """
-    versions = {name: found for name in _PACKAGES if (found := _find_version(name))}
     machine = {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -52,12 +51,17 @@ def build_lock_document(
         "memory_bytes": psutil.virtual_memory().total,
     }
     return {
-        "versions": versions,
+        "versions": list_versions(),
         "platform": machine,
         "seeds": {"seed": seed},
         "weights": dict(weights),
         "images": dict(images),
     } | ({"plugins": dict(plugins)} if plugins else {})
+
+
+def list_versions() -> dict[str, str]:
+    """Return the version of each installed package that may change a run's result, by name."""
+    return {name: found for name in _PACKAGES if (found := _find_version(name))}
 
 
 def _find_version(package: str) -> str | None:

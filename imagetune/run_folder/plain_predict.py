@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,49 +78,107 @@ def name_label(row: Any, labels: dict[str, Any]) -> str:
     return str(names[min(int(best), len(names) - 1)])
 
 
-def open_model(folder: Path) -> Any:
-    """Return a function from (n, height, width, 3) uint8 images to (n, k) outputs of the model in a folder."""
+def open_runtime(folder: Path) -> Any:
+    """Return a function from (n, height, width, 3) uint8 images to outputs by name, (n, ...) each, of a folder's model.
+
+    ``probabilities`` are the model's (n, k) outputs. Exports with an out-of-distribution rule also have ``evidence``.
+    """
     if (folder / "model.tflite").is_file():
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(folder / "model.tflite"), num_threads=os.cpu_count())
-        interpreter.allocate_tensors()
-        (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+        predict = Interpreter(str(folder / "model.tflite"), num_threads=os.cpu_count()).get_signature_runner()
 
-        def predict(image: Any) -> Any:
-            interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
-            interpreter.invoke()
-            return interpreter.get_tensor(result["index"])[0].copy()
+        def predict_each(images: Any) -> dict[str, Any]:
+            rows = [predict(images=image[None]) for image in images]
+            return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
-        return lambda images: np.stack([predict(image) for image in images])
+        return predict_each
     if (folder / "model.onnx").is_file():
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-        return lambda images: session.run(None, {session.get_inputs()[0].name: images.astype(np.float32)})[0]
+        (given,), names = session.get_inputs(), [output.name for output in session.get_outputs()]
+        run = session.run
+        return lambda images: dict(zip(names, run(names, {given.name: images.astype(np.float32)}), strict=True))
     import keras
 
     if (folder / "saved_model").is_dir():
         layer = keras.layers.TFSMLayer(str(folder / "saved_model"), call_endpoint="serving_default")
-        return lambda images: np.asarray(layer(images)["probabilities"])
+        return lambda images: {name: np.asarray(output) for name, output in layer(images).items()}
     model = keras.models.load_model(folder / "model.keras")
-    return lambda images: model.predict(images, verbose=0)
+    return lambda images: {"probabilities": model.predict(images, verbose=0)}
+
+
+def open_model(folder: Path) -> Any:
+    """Return a function from (n, height, width, 3) uint8 images to (n, k) outputs of the model in a folder."""
+    run = open_runtime(folder)
+    return lambda images: run(images)["probabilities"]
+
+
+def score_images(outputs: dict[str, Any], labels: dict[str, Any], folder: Path) -> Any:
+    """Return (n,) out-of-distribution scores, higher for images less like the training ones; None without a rule."""
+    rule = labels.get("out_of_distribution")
+    if not rule:
+        return None
+    evidence = outputs["evidence"].astype(float).reshape(len(outputs["evidence"]), -1)
+    if rule["score"] == "energy":
+        several = labels["task"] == "multi_label"
+        return -np.logaddexp(0, evidence).sum(axis=1) if several else -np.logaddexp.reduce(evidence, axis=1)
+    statistics = read_statistics(folder / "feature_statistics.npz")
+    lengths = np.maximum(np.linalg.norm(evidence, axis=1, keepdims=True), 1e-12)
+    return np.array([measure_distance(point, **statistics) for point in evidence / lengths])
+
+
+@cache
+def read_statistics(path: Path) -> dict[str, Any]:
+    """Return the arrays of the training images' features: means, directions, variances and rest."""
+    with np.load(path) as stored:
+        return {name: stored[name].astype(float) for name in stored.files}
+
+
+def measure_distance(point: Any, means: Any, directions: Any, variances: Any, rest: Any) -> Any:
+    """Return the squared Mahalanobis distance of features (d,) of length 1 to the nearest mean."""
+    apart = point - means
+    along = (apart @ directions.T) ** 2
+    beside = np.maximum((apart**2).sum(axis=1) - along.sum(axis=1), 0)
+    return ((along / variances).sum(axis=1) + beside / rest).min()
+
+
+def predict_file(file: Any, labels: dict[str, Any], model: Any, folder: Path) -> tuple[Any, str]:
+    """Return the outputs (k,) for an image file, and a line that tells them."""
+    outputs = model(load_image(file, labels)[None])
+    row, scores = outputs["probabilities"][0].astype(float), score_images(outputs, labels, folder)
+    shares = "  ".join(f"{label} {share:.4f}" for label, share in zip(labels["class_names"], row, strict=True))
+    odd = scores is not None and scores[0] > labels["out_of_distribution"]["threshold"]
+    return row, f"{file}\t{name_label(row, labels)}\t{shares}" + ("\tout-of-distribution" if odd else "")
+
+
+def repeat_sample(labels: dict[str, Any], model: Any, folder: Path) -> int:
+    """Predict the sample image of an export, say whether its outputs are as recorded, and return 0 if they are."""
+    sample = labels.get("sample")
+    if sample is None:
+        print("give the paths of images")
+        return 1
+    row, line = predict_file(folder / sample["file"], labels, model, folder)
+    apart = float(np.abs(row - sample["outputs"]).max())
+    same = apart <= sample["tolerance"]
+    print(line)
+    print(f"{'as' if same else 'NOT as'} recorded in manifest.json: the largest difference is {apart:.2g}")
+    return 0 if same else 1
 
 
 def main(names: Any, folder: Path) -> int:
-    """Print a line for each image and return how many of them can't be read."""
+    """Print a line for each image, or for the sample where none is given, and return how many have failed."""
     about = next(folder / name for name in ("manifest.json", "labels.json") if (folder / name).is_file())
-    labels, model, unread = json.loads(about.read_text(encoding="utf-8")), open_model(folder), 0
+    labels, model, unread = json.loads(about.read_text(encoding="utf-8")), open_runtime(folder), 0
+    if not names:
+        return repeat_sample(labels, model, folder)
     for name in names:
         try:
-            image = load_image(name, labels)
+            print(predict_file(name, labels, model, folder)[1])
         except Exception as error:  # noqa: BLE001 - Pillow raises whatever it likes for a corrupted file
             unread += 1
             print(f"{name}\terror: {error}")
-            continue
-        row = model(image[None])[0].astype(float)
-        shares = "  ".join(f"{label} {share:.4f}" for label, share in zip(labels["class_names"], row, strict=True))
-        print(f"{name}\t{name_label(row, labels)}\t{shares}")
     return unread
 
 

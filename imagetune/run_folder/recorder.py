@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from imagetune.core.files import read_json_lines, write_text
 from imagetune.core.secrets import redact_text
 from imagetune.errors import CheckpointError, ImagetuneError, StoppedError
 from imagetune.run_folder.folder import RunFolder, State, suggest_continuation
+from imagetune.training.loop.state import TrainingState
 from imagetune.training.setup.events import EpochRecord, FeaturesDone, Listener, StageJudged, StageStarted, StepDone
 
 # Seconds between two writes of status.json: often enough for whoever watches, seldom enough for network disks.
@@ -43,10 +46,23 @@ def _add_continuation(folder: RunFolder, error: BaseException) -> None:
 
 
 def get_failure_state(error: BaseException) -> State:
-    """Return the final state of a run that ended with ``error``: killed for a signal, failed otherwise."""
-    # Exit codes above 128 are those of signals.
-    killed = isinstance(error, KeyboardInterrupt) or (isinstance(error, ImagetuneError) and error.exit_code > 128)
-    return "killed" if killed else "failed"
+    """Return the final state of a run that ended with ``error``: killed where it was stopped, failed otherwise."""
+    return "killed" if isinstance(error, KeyboardInterrupt | StoppedError) else "failed"
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return read_json_lines(path) if path.is_file() else []
+
+
+def _cut_stages(lines: Sequence[Mapping[str, Any]], state: TrainingState) -> list[Mapping[str, Any]]:
+    """Return the lines of stages.jsonl up to the beginning of the stage that a training is in.
+
+    What follows comes again: this stage's judgement, and the beginnings of later ones.
+    """
+    if state.stage is None:
+        return []
+    begins = [line.get("name") == state.stage.name and "judged" not in line for line in lines]
+    return list(lines[: begins.index(True) + 1]) if any(begins) else []
 
 
 class RunRecorder:
@@ -69,20 +85,30 @@ class RunRecorder:
         self._last_write = 0.0
         self._known_stages: frozenset[str] = frozenset()
 
-    def go_on_from(self, earlier: RunFolder) -> None:
-        """Copy the epochs and stages of an earlier training that this one continues.
+    def go_on_from(self, earlier: RunFolder, state: TrainingState) -> None:
+        """Copy the epochs and stages up to the checkpoint from which an earlier training is resumed.
+
+        Args:
+            earlier: Run folder of the earlier training; it may be this one.
+            state: The checkpoint's state.
 
         Raises:
             CheckpointError: They can't be read.
         """
         try:
-            epochs, stages = (read_json_lines(path) for path in (earlier.metrics, earlier.stages))
+            epochs = [line for line in _read_lines(earlier.metrics) if line["epoch"] <= state.epoch]
+            stages = _cut_stages(_read_lines(earlier.stages), state)
             self._known_stages = frozenset(stage["name"] for stage in stages)
-            self._steps_before_epoch = int(epochs[-1]["step"]) if epochs else 0
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"its epochs can't be read: {error!r}", where=str(earlier.path)) from error
+        # A kill between the checkpoint and the line leaves the line out.
+        if state.last is not None and (not epochs or epochs[-1]["epoch"] < state.last.epoch):
+            epochs.append(state.last.as_json())
+        self._steps_before_epoch = 0 if state.last is None else state.last.step
+        self.stage = "" if state.stage is None else state.stage.name
+        self.epoch, self.step = state.epoch, state.step
         for path, lines in ((self.folder.metrics, epochs), (self.folder.stages, stages)):
-            # Copied whole, so that the folder shows one training from its first epoch.
+            # Written whole, so that the folder shows one training from its first epoch.
             write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def stage_started(self, event: StageStarted) -> None:

@@ -131,7 +131,7 @@ def _read_fold(result: RunResult, splits: Splits, config: DataConfig, whole: Run
         folder=folder.path.relative_to(whole.path).as_posix(),
         train=len(splits.train),
         val=len(splits.val),
-        best_epoch=result.best.epoch,
+        best_epoch=result.evaluation["best_epoch"],
         predictions=read_predictions(folder.predictions("test"), rule=build_label_rule(config), thresholds=thresholds),
         groups=list_groups(open_holdout(splits)),
         metrics={name: metric["value"] for name, metric in metrics.items()},

@@ -27,13 +27,16 @@ from imagetune.model.manifest import save_model
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import find_used_plugins
-from imagetune.run_folder.folder import RunFolder, create_run_folder
+from imagetune.run_folder.claim import hold_run_folder
+from imagetune.run_folder.folder import RunFolder, create_run_folder, reopen_run_folder
 from imagetune.run_folder.lock import build_lock_document
 from imagetune.run_folder.plain_model import write_plain_predict
+from imagetune.run_folder.reader import read_evaluation
 from imagetune.run_folder.recorder import RunRecorder, get_failure_state
 from imagetune.runs.pages import write_pages
 from imagetune.runs.prepare import Data, Training, prepare_training, refuse_inherited_leaks
-from imagetune.runs.test import evaluate_splits, predict_labelled
+from imagetune.runs.resume import BegunRun, check_same_weights, find_begun_run, settle_as_before
+from imagetune.runs.test import ModelOrigin, evaluate_splits, predict_labelled
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.loop.fit import train
@@ -83,7 +86,13 @@ class Run:
 
 @contextmanager
 def start_run(
-    recipe: Recipe, run_dir: Path | None, *, say: Say, listener: Listener | None = None, pages: bool = True
+    recipe: Recipe,
+    run_dir: Path | None,
+    *,
+    say: Say,
+    listener: Listener | None = None,
+    pages: bool = True,
+    begun: BegunRun | None = None,
 ) -> Iterator[Run]:
     """Make a run's folder and keep its status up to date: running in the block, then finished, failed or killed.
 
@@ -97,19 +106,32 @@ def start_run(
         say: Receives the folder's path, and what could not be sent.
         listener: Receives the training's progress.
         pages: Whether the report, the model card and the plots are written at the end, also for a run that failed.
+        begun: The run that is gone on with, in the place of a new one.
 
     Yields:
         The run; nothing is copied to MLflow before `Run.track`.
 
     Raises:
-        CheckpointError: The folder holds a run already.
+        CheckpointError: The folder holds a run already, or another process is writing it.
         ResourceError: The disk is full.
         StoppedError: A signal was received.
     """
     check_stop()
-    folder = create_run_folder(recipe, run_dir)
-    say("run folder", str(folder.path))
-    run = Run(folder, recipe, listener or SilentListener())
+    folder = create_run_folder(recipe, run_dir) if begun is None else begun.folder
+    with hold_run_folder(folder):
+        if begun is not None:
+            reopen_run_folder(folder, recipe)
+        say("run folder", str(folder.path))
+        with _record_run(Run(folder, recipe, listener or SilentListener()), say=say, pages=pages) as run:
+            if begun is not None:
+                run.recorder.go_on_from(folder, begun.state)
+            yield run
+
+
+@contextmanager
+def _record_run(run: Run, *, say: Say, pages: bool) -> Iterator[Run]:
+    """Keep the status of a run up to date, as `start_run` says."""
+    folder = run.folder
     try:
         yield run
         check_stop()
@@ -144,6 +166,9 @@ def _note_late_stop(folder: RunFolder) -> None:
     try:
         check_stop()
     except StoppedError as stop:
+        # Nothing is left for which it could be requeued.
+        if stop.requeue:
+            return
         stop.where, stop.hint = str(folder.path), "this run is finished and complete"
         raise
 
@@ -160,13 +185,11 @@ class RunResult:
 
     Attributes:
         folder: The run folder.
-        best: The epoch whose weights the model has.
         evaluation: The content of evaluation.json.
         missed: A sentence for each missed requirement of ``evaluate.require``, which says by how much.
     """
 
     folder: Path
-    best: EpochRecord
     evaluation: dict[str, Any]
     missed: tuple[str, ...]
 
@@ -183,29 +206,49 @@ def run_recipe(
 ) -> RunResult:
     """Train, test and record a run that belongs to another one, such as a fold or the winner of a search.
 
+    One that was begun by an earlier process is gone on with.
+
     Args:
         recipe: The resolved recipe.
         data: Its images.
-        run_dir: The run folder to make.
+        run_dir: The run folder to make, or to go on with.
         listener: Receives the training's progress.
         say: Receives progress messages.
         stop: Checked after every step.
         parent_run_id: The MLflow run that this one is nested in.
     """
+    begun = find_begun_run(run_dir, resume=True)
+    if begun is not None:
+        recipe = settle_as_before(recipe, begun, data)
+        if begun.finished:
+            return read_run_result(begun.folder, recipe)
     # Before the model is built and before there is a folder: such a run should leave nothing behind.
     refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop)
-    with start_run(training.recipe, run_dir, say=say, listener=listener) as run:
-        write_inputs(run.folder, training, data)
+    with start_run(training.recipe, run_dir, say=say, listener=listener, begun=begun) as run:
+        write_inputs(run.folder, training, data, begun=begun, say=say)
         # After the inputs are written, so that the first copy has them.
         run.track(parent_run_id=parent_run_id)
-        best = train_model(run, training, say=say)
+        best = train_model(run, training, begun=begun, say=say)
         evaluation = write_and_test(run, training, data.splits, best=best, say=say)
-    return build_run_result(run, best, evaluation)
+    return build_run_result(run.folder, run.recipe, evaluation)
 
 
-def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
-    """Write the inputs of a run, before it trains: lock.json, splits.csv and audit.json."""
+def write_inputs(folder: RunFolder, training: Training, data: Data, *, begun: BegunRun | None = None, say: Say) -> None:
+    """Write the inputs of a run, before it trains: lock.json, splits.csv and audit.json.
+
+    Args:
+        folder: The run folder.
+        training: The run's training.
+        data: Its images.
+        begun: The run that is gone on with: its weights must be these.
+        say: Receives warnings.
+
+    Raises:
+        CheckpointError: The weights are others than those of the run that is gone on with.
+    """
+    if begun is not None:
+        check_same_weights(begun, training.weights, say=say)
     weights = asdict(training.weights)
     write_json(
         folder.lock,
@@ -220,9 +263,18 @@ def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
     write_json(folder.audit, build_audit_document(data.catalog, data.audit, data.splits))
 
 
-def train_model(run: Run, training: Training, *, say: Say) -> EpochRecord:
+def train_model(run: Run, training: Training, *, begun: BegunRun | None = None, say: Say) -> EpochRecord:
     """Train in the run's folder, leave the best epoch's weights in the job's model, and return that epoch's record."""
-    best = train(replace(training.job, folder=run.folder.checkpoints, listener=run.recorder))
+    point = None if begun is None else begun.point
+    if point is not None:
+        for error in point.passed_over:
+            say("warning", f"{error.where}: {error.what}; training goes on from an earlier checkpoint")
+        at = "" if point.state.stage is None else f" of stage {point.state.stage.name!r}"
+        say("resumed", f"after epoch {point.state.epoch}, step {point.state.step}{at}")
+    best = train(
+        replace(training.job, folder=run.folder.checkpoints, listener=run.recorder),
+        start_from=None if point is None else run.folder.checkpoints,
+    )
     say("best", f"epoch {best.epoch}, of stage {best.stage!r}")
     return best
 
@@ -248,14 +300,29 @@ def write_and_test(run: Run, training: Training, splits: Splits, *, best: EpochR
     # Later stages were dropped: the backbone is not fine-tuned by what the model doesn't have.
     kept = recipe.model_copy(update={"train": recipe.train.until(best.stage)})
     return evaluate_splits(
-        run.folder, job.model, kept, splits, say=say, val=val, images=job.images, refit=refit is not None
+        run.folder,
+        job.model,
+        kept,
+        splits,
+        say=say,
+        val=val,
+        images=job.images,
+        origin=ModelOrigin(refit is not None, best.epoch),
     )
 
 
-def build_run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) -> RunResult:
+def build_run_result(folder: RunFolder, recipe: Recipe, evaluation: dict[str, Any]) -> RunResult:
     """Return the result of a finished run, with the requirements that it missed."""
-    missed = list_failed_requirements(evaluation, run.recipe.evaluate.require)
-    return RunResult(run.folder.path, best, evaluation, missed)
+    return RunResult(folder.path, evaluation, list_failed_requirements(evaluation, recipe.evaluate.require))
+
+
+def read_run_result(folder: RunFolder, recipe: Recipe) -> RunResult:
+    """Return the result of a run that an earlier process has finished.
+
+    Raises:
+        ModelFileError: Its evaluation can't be read.
+    """
+    return build_run_result(folder, recipe, read_evaluation(folder.evaluation))
 
 
 def write_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ import psutil
 from imagetune.core.files import read_json_lines
 from imagetune.core.messages import Say
 from imagetune.core.text import format_count, format_list
+from imagetune.data.audit.image_statistics import Inspection
 from imagetune.data.audit.inspection import inspect_images
+from imagetune.data.audit.near_duplicates import find_duplicate_groups
 from imagetune.data.findings import Finding
 from imagetune.data.sources.labels import build_label_rule
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
+from imagetune.data.splits.groups import group_records
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError
@@ -49,6 +52,19 @@ _LOST = {"stray-image": "outside the class folders", "name-not-utf8": "its name 
 _RISEN = 1.1
 
 
+@dataclass(frozen=True)
+class ModelOrigin:
+    """Where a model's weights are from, as evaluation.json says.
+
+    Attributes:
+        refit: Whether the model has learned from the validation images, so that their predictions are from before that.
+        best_epoch: The epoch whose weights the model has; None where they are of no single one.
+    """
+
+    refit: bool = False
+    best_epoch: int | None = None
+
+
 def evaluate_splits(
     folder: RunFolder,
     model: keras.Model,
@@ -58,7 +74,7 @@ def evaluate_splits(
     say: Say,
     val: Predictions | None = None,
     images: TrainingImages | None = None,
-    refit: bool = False,
+    origin: ModelOrigin | None = None,
 ) -> dict[str, Any]:
     """Predict every split once, compute every metric, and return the content of evaluation.json.
 
@@ -72,7 +88,7 @@ def evaluate_splits(
         say: Receives the names of the splits when all is done.
         val: The validation predictions where ``write_model`` has made them already.
         images: The images of training and validation, with the cache of decoded images.
-        refit: Whether the model has learned from the validation images, so that ``val`` is from before that.
+        origin: Where the model's weights are from.
     """
     sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
     thresholds = read_manifest(folder.model).thresholds
@@ -98,7 +114,7 @@ def evaluate_splits(
         config=recipe.evaluate,
         seen=_describe_leaks(folder, recipe, splits, images.hashes),
         course=describe_course(recipe.train, read_json_lines(folder.metrics) if folder.metrics.is_file() else ()),
-    ) | {"refit": refit}
+    ) | asdict(origin or ModelOrigin())
     # Written before the diagnoses, which take longest: the metrics stay, whatever happens to the rest.
     folder.write_evaluation(document)
     document |= run_analyses(_build_context(folder, model, recipe, examined, splits.root))
@@ -197,8 +213,8 @@ def read_labelled_records(
         class_names: The classes that the model knows.
 
     Returns:
-        The usable images; path and reason of those that are left out: they can't be decoded, their class is unknown to
-        the model, or the source can't give them a label.
+        The usable images, with near-duplicates as groups; path and reason of those that are left out: they can't be
+        decoded, their class is unknown to the model, or the source can't give them a label.
 
     Raises:
         DataError: There is no such source, no image can be used, or one can't and ``data.on_bad_image`` is ``error``.
@@ -213,7 +229,8 @@ def read_labelled_records(
     catalog = read_catalog(config, min_classes=1)
     # Each file is opened once, however many records name it.
     paths = list(dict.fromkeys(record.path for record in catalog.records))
-    inspected = inspect_images(paths, background=config.background, max_pixels=config.max_pixels, descriptors=False)
+    near = config.audit.near_duplicates
+    inspected = inspect_images(paths, background=config.background, max_pixels=config.max_pixels, descriptors=near)
     bad = {one.statistics.path: one.statistics.error for one in inspected if one.statistics.error is not None}
     unknown = _find_unknown_classes(catalog.records, config, class_names)
     unusable = bad | {name: why for name, why in unknown.items() if name not in bad}
@@ -223,7 +240,14 @@ def read_labelled_records(
         hint = "repair or remove them; `imagetune data check` lists them all, and --fix writes a table without them"
         raise DataError(what, where=str(path), hint=hint)
     lost = {place: why for code, why in _LOST.items() for place in _list_paths(catalog.findings, code)}
-    return tuple(record for record in catalog.records if record.path not in unusable), unusable | lost
+    records = [record for record in catalog.records if record.path not in unusable]
+    return group_records(records, _find_alike(records, inspected), catalog.root), unusable | lost
+
+
+def _find_alike(records: Sequence[Record], inspected: Sequence[Inspection]) -> list[int]:
+    """Return the near-duplicate group of each record."""
+    alike = dict(zip((one.statistics.path for one in inspected), find_duplicate_groups(inspected), strict=True))
+    return [alike[record.path] for record in records]
 
 
 def _list_paths(findings: Sequence[Finding], code: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource
 from imagetune.recipe.printing import format_searchable_recipe
 from imagetune.recipe.schema import Recipe
+from imagetune.run_folder.claim import hold_run_folder
 from imagetune.run_folder.folder import RunFolder, create_run_folder
 from imagetune.run_folder.recorder import record_failure
 from imagetune.runs.checks.recipe import load_checked_recipe
@@ -37,7 +38,7 @@ from imagetune.search.records.trial import TrialResult
 from imagetune.search.refit import Refit, build_refit_recipe, complete_refit, find_finished_refit, refit, write_best
 from imagetune.search.report.write import write_last_report
 from imagetune.search.results.findings import NO_FINDINGS, Findings, describe_plan, write_findings
-from imagetune.search.resume import check_journal, check_same_training, only_search, record_images
+from imagetune.search.resume import check_journal, check_same_training, record_images
 from imagetune.search.space import count_settings
 from imagetune.search.trial_process.folds import check_folds
 from imagetune.search.warm_start import load_warm_start, write_warm_start
@@ -236,7 +237,7 @@ def _open_folder(loaded: LoadedRecipe, run_dir: Path | None, *, resume: bool) ->
         folder = RunFolder(run_dir.absolute())
     else:
         folder = create_run_folder(loaded.recipe, run_dir)
-    with only_search(folder.path):
+    with hold_run_folder(folder):
         yield folder
 
 

@@ -28,10 +28,11 @@ from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.search import ChoiceSpace, Value
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
+from imagetune.runs.same_inputs import Image, list_present_images, read_recorded_images
 from imagetune.search.proposers.finalists import Candidate, get_direction, rank_candidates
 from imagetune.search.records.journal import Journal, list_results
 from imagetune.search.records.trial import Known
-from imagetune.search.resume import Image, list_present_images, may_change, read_recorded_images
+from imagetune.search.resume import may_change
 from imagetune.search.space import is_setting
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 

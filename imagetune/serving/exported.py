@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.documents import name_foreign_document
-from imagetune.evaluation.predict import BatchPredictor, DecisionRules, ImagePrediction, build_image_prediction
+from imagetune.evaluation.predict import BatchPredictor, DecisionRules, ImagePrediction, build_image_predictions
 from imagetune.model.decision_rules import ConformalRule
 from imagetune.model.manifest import DEFAULT_MAX_PIXELS, LoadedModel
 from imagetune.recipe.sections.data import ImageSettings
@@ -35,8 +35,7 @@ def open_export(folder: Path) -> tuple[LoadedModel, BatchPredictor]:
     ways = DecisionRules(sets=loaded.conformal is not None)
 
     def predict(names: Sequence[str], images: NDArray[np.uint8]) -> list[ImagePrediction]:
-        rows = run(images)
-        return [build_image_prediction(name, row, loaded, ways) for name, row in zip(names, rows, strict=True)]
+        return build_image_predictions(names, run(images), loaded, ways)
 
     return loaded, predict
 

@@ -25,16 +25,17 @@ class ModelProcess:
     Args:
         folder: The run folder.
         threads: Number of threads that the model computes with.
+        training_images: Whether explanations show training images.
 
     Raises:
         ImagetuneError: The model can't be loaded.
     """
 
-    def __init__(self, folder: Path, *, threads: int) -> None:
+    def __init__(self, folder: Path, *, threads: int, training_images: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(
-            target=_run, args=(theirs, folder, threads), name="imagetune-model", daemon=True
+            target=_run, args=(theirs, folder, threads, training_images), name="imagetune-model", daemon=True
         )
         with hide_main_module():
             self._process.start()
@@ -84,7 +85,7 @@ class ModelProcess:
         raise error_class(what, where=where, hint=hint)
 
 
-def _run(connection: Connection, folder: Path, threads: int) -> None:
+def _run(connection: Connection, folder: Path, threads: int, training_images: bool) -> None:
     """Load the model, then answer one call after another, until the server goes."""
     prepare_worker()
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
@@ -97,7 +98,7 @@ def _run(connection: Connection, folder: Path, threads: int) -> None:
                 open_predictor,
                 predict_uploads,
             )
-        predictor = open_predictor(folder)
+        predictor = open_predictor(folder, training_images=training_images)
     except ImagetuneError as error:
         connection.send(("failed", type(error), error.what, error.where, error.hint))
         return

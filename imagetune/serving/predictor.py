@@ -17,8 +17,10 @@ from imagetune.evaluation.predict import BatchPredictor, DecisionRules, ImagePre
 from imagetune.model.devices import find_device
 from imagetune.model.inference import choose_batch_size
 from imagetune.model.manifest import LoadedModel, load_model
+from imagetune.run_folder.folder import RunFolder
 from imagetune.serving.certificate import is_export
 from imagetune.serving.explain import explain_image
+from imagetune.serving.training_images import TrainingImages, read_training_images
 
 Upload = tuple[str, bytes]
 """Name and content of an image file."""
@@ -37,21 +39,28 @@ class Predictor:
         predict: Its predictions for a batch.
         max_batch: Most images that it takes at a time.
         parallel: Whether several processes of one thread each are faster than one.
+        training: Training images to show; None to show none.
     """
 
     loaded: LoadedModel
     predict: BatchPredictor
     max_batch: int
     parallel: bool
+    training: TrainingImages | None = None
 
 
-def open_predictor(folder: Path) -> Predictor:
+def open_predictor(folder: Path, *, training_images: bool = False) -> Predictor:
     """Return the model of a run or of an export, which has predicted once already.
 
+    Args:
+        folder: The run folder, or that of an export.
+        training_images: Whether training images may be shown; an export has none.
+
     Raises:
+        DataError: The run's splits.csv can't be read.
         ModelFileError: It is missing, corrupted, or changed since it was written.
     """
-    predictor = _open_export(folder) if is_export(folder) else _open_run(folder)
+    predictor = _open_export(folder) if is_export(folder) else _open_run(folder, training_images=training_images)
     settings = predictor.loaded.image
     image = np.zeros((settings.height, settings.width, 3), np.uint8)
     # The first two sizes of a batch are compiled, which nobody should have to wait for.
@@ -60,12 +69,13 @@ def open_predictor(folder: Path) -> Predictor:
     return predictor
 
 
-def _open_run(folder: Path) -> Predictor:
+def _open_run(folder: Path, *, training_images: bool) -> Predictor:
     loaded = load_model(folder)
     rule = loaded.conformal
     sets = rule is not None and (loaded.task != "regression" or rule.threshold is not None)
     predict = build_predictor(loaded, DecisionRules(sets=sets), for_many=True)
-    return Predictor(loaded, predict, choose_batch_size(loaded.model), parallel=find_device().is_cpu)
+    training = read_training_images(RunFolder(folder), loaded) if training_images else None
+    return Predictor(loaded, predict, choose_batch_size(loaded.model), find_device().is_cpu, training)
 
 
 def _open_export(folder: Path) -> Predictor:
@@ -127,7 +137,8 @@ def explain_upload(predictor: Predictor, upload: Upload) -> dict[str, Any]:
         image = decode_upload(predictor.loaded, name, data)
     except BadImageError as error:
         return describe_bad_image(predictor.loaded, name, data, error)
-    return {**explain_image(predictor.loaded, image), "error": None}
+    nearest = predictor.training and predictor.training.find(image)
+    return {**explain_image(predictor.loaded, image), "nearest": nearest, "error": None}
 
 
 def decode_upload(loaded: LoadedModel, name: str, data: bytes) -> NDArray[np.uint8]:

@@ -72,7 +72,7 @@ async def _serve(
     # On the CPU processes of one thread each take less of it for an image than one process of many (docs/serving.md).
     workers = settings.workers or min(cores, _MAX_WORKERS)
     pool = ModelPool(
-        lambda: ModelProcess(folder, threads=max(1, cores // workers)),
+        lambda: ModelProcess(folder, threads=max(1, cores // workers), training_images=settings.training_images),
         BatchQueue(settings.limits.queued_images, metrics.queued_images.set),
         workers=settings.workers,
         cores=min(cores, _MAX_WORKERS),

@@ -46,6 +46,7 @@ class ServerSettings:
         workers: Number of processes that hold the model; None for one a core, up to four; one for an export or a GPU.
         max_batch: Most images that go through the model at a time.
         limits: What requests may take.
+        training_images: Whether explanations show the nearest training image.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +55,7 @@ class ServerSettings:
     workers: int | None = None
     max_batch: int = 16
     limits: Limits = field(default_factory=Limits)
+    training_images: bool = False
 
 
 def require_packages() -> None:

@@ -12,6 +12,21 @@ def test_other_labelled_images_can_be_tested(fitted, new_images, imagetune):
     assert document["seen"] == {"images": 0, "near_duplicates": 0, "paths": [], "notes": []}
 
 
+def test_intervals_of_near_duplicates_count_their_groups(fitted, new_images, workplace, imagetune):
+    many = shutil.copytree(new_images, workplace / "many")
+    for path in sorted((many / "red").iterdir()):
+        for side in (30, 40, 50):
+            small = cv2.resize(cv2.imread(str(path)), (side, side), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(path.with_name(f"{path.stem}-{side}.png")), small)
+    alone = imagetune("evaluate", fitted[1], "--data", new_images, "--json").json()["splits"]["test"]
+    test = imagetune("evaluate", fitted[1], "--data", many, "--json").json()["splits"]["test"]
+    assert (test["images"], test["groups"]) == (30, 15)
+    assert "near-duplicate groups; intervals count groups, not images" in test["notes"][-1]
+    widths = [one["metrics"]["accuracy"]["high"] - one["metrics"]["accuracy"]["low"] for one in (alone, test)]
+    assert widths[1] > 0.9 * widths[0]
+    assert "30 images in 15 groups" in imagetune("evaluate", fitted[1], "--data", many).out
+
+
 class TestImagesOfTheTraining:
     """Images that the run was trained or selected with, as copies, and some only in another size."""
 

@@ -138,10 +138,10 @@ def test_names_that_only_the_real_things_know_are_checked_too(recipe, imagetune)
     assert "did you mean 'HorizontalFlip'" in outcome.err
 
 
-def test_a_folder_that_holds_a_run_is_refused(fitted, recipe, imagetune):
-    outcome = imagetune("fit", recipe, "--run-dir", fitted[1])
+def test_a_folder_that_holds_another_run_is_refused(fitted, recipe, imagetune):
+    outcome = imagetune("fit", recipe, "--run-dir", fitted[1], "-o", "train.stages.0.epochs=2")
     assert outcome.code == 6
-    assert "holds a run that is finished" in outcome.err
+    assert "the recipe changed since: train.stages[0].epochs was 1, now it is 2" in outcome.err
 
 
 def test_unavailable_weights_stop_before_anything_is_written(recipe, workplace, imagetune, monkeypatch):

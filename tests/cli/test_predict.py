@@ -1,8 +1,10 @@
 import csv
 import json
 import shutil
+import signal
 
 import pytest
+from pyarrow import parquet
 
 
 def test_folders_files_and_patterns_are_taken(fitted, images, imagetune):
@@ -88,3 +90,78 @@ def test_a_csv_says_how_many_images_it_holds(fitted, images, workplace, imagetun
     (workplace / "mine" / "empty.png").touch()
     outcome = imagetune("predict", fitted[1], "mine", "--csv", "out.csv")
     assert outcome.err.strip() == "written     out.csv: 11 images, 1 of them can't be read"
+
+
+def write_table(folder, images):
+    (folder / "list.csv").write_text("path,note\n" + "".join(f"{image},x\n" for image in images))
+    return folder / "list.csv"
+
+
+def test_a_table_of_paths_has_a_row_for_each_of_its_rows_in_each_format(fitted, images, workplace, imagetune):
+    table = write_table(workplace, [images / "red" / "red01.png", "none.png", images / "red" / "red01.png"])
+    for kind in ("csv", "jsonl", "parquet"):
+        assert imagetune("predict", fitted[1], table, f"--{kind}", f"out.{kind}").code == 0
+    with (workplace / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [
+        str(images / "red/red01.png"),
+        str(workplace / "none.png"),
+        rows[0]["path"],
+    ]
+    assert rows[0] == rows[2] != rows[1]
+    assert rows[1]["error"] == "no such file"
+    lines = [json.loads(line) for line in (workplace / "out.jsonl").read_text().splitlines()]
+    found = parquet.read_table(workplace / "out.parquet").to_pylist()
+    for row, line, typed in zip(rows, lines, found, strict=True):
+        assert row["path"] == line["path"] == typed["path"]
+        assert (row["label"] or None) == line["label"] == typed["label"]
+        assert (float(row["red"]) if row["red"] else None) == line["probabilities"].get("red") == typed["red"]
+
+
+def test_a_stopped_table_is_kept_and_gone_on_with(fitted, images, workplace, imagetune, monkeypatch):
+    from imagetune.core import growing_file
+
+    table = write_table(workplace, sorted(images.rglob("*.png")) * 4)
+    assert imagetune("predict", fitted[1], table, "--csv", "whole.csv").code == 0
+    monkeypatch.setattr(growing_file, "_COMMIT_SECONDS", 0.0)
+    add = growing_file.GrowingFile.add
+
+    def stop(self, content, rows):
+        add(self, content, rows)
+        if self.rows == 32:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(growing_file.GrowingFile, "add", stop)
+        outcome = imagetune("predict", fitted[1], table, "--csv", "out.csv")
+    assert outcome.code == 143
+    kept = int(outcome.err.split("kept")[1].split()[0])
+    assert 32 <= kept < 120
+    assert f"kept        {kept} of 120 rows; the same command with --resume goes on" in outcome.err
+    assert not (workplace / "out.csv").exists()
+    outcome = imagetune("predict", fitted[1], table, "--csv", "out.csv")
+    assert (outcome.code, f"has {kept} rows kept in out.csv.partial" in outcome.err) == (6, True)
+    outcome = imagetune("predict", fitted[1], images, "--csv", "out.csv", "--resume")
+    assert (outcome.code, "was made with other images" in outcome.err) == (6, True)
+    assert imagetune("predict", fitted[1], table, "--csv", "out.csv", "--resume").code == 0
+    assert (workplace / "out.csv").read_bytes() == (workplace / "whole.csv").read_bytes()
+    assert not (workplace / "out.csv.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--json", "--csv", "out.csv"), "--csv and --json exclude each other"),
+        (("--resume",), "--resume needs --csv, --jsonl or --parquet"),
+        (("--json", "--no-probabilities"), "--no-probabilities needs --csv"),
+        (("--jsonl", "out.jsonl", "--ood"), "--ood needs --csv or --parquet"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(fitted, images, imagetune, words, message):
+    outcome = imagetune("predict", fitted[1], images, *words)
+    assert (outcome.code, message in outcome.err) == (2, True)
+
+
+def test_a_table_for_a_full_device_says_so(fitted, images, imagetune):
+    outcome = imagetune("predict", fitted[1], images / "red", "--csv", "/dev/full")
+    assert (outcome.code, "No space left on device" in outcome.err) == (5, True)

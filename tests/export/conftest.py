@@ -13,7 +13,8 @@ RECIPE = {
     "data": {"image_size": 32, "workers": 0, "augmentation": "none", "split": {"val": 0.5, "test": 0.1}},
     "model": {"backbone": TINY, "weights": "random"},
     "train": {"batch_size": 16, "stages": [{"name": "all", "unfreeze": "all", "epochs": 25, "learning_rate": 0.01}]},
-    "evaluate": {"bootstrap_samples": 100, "explain": 0},
+    # A share that so few validation images can choose a threshold for.
+    "evaluate": {"bootstrap_samples": 100, "explain": 0, "out_of_distribution_share": 0.1},
     "tracking": {"enabled": False},
 }
 
@@ -42,3 +43,16 @@ def wide_run(tmp_path_factory):
             fit(recipe, run_dir=folder / "run")
 
     return made_once(tmp_path_factory, "wide", make) / "run"
+
+
+@pytest.fixture(scope="session")
+def litert(wide_run, tmp_path_factory):
+    """The run's export to LiteRT, which was accepted; nobody changes it."""
+
+    def make(folder):
+        from imagetune.commands.export import export
+
+        with tiny_backbones():
+            export(str(wide_run), format="litert", out=folder / "litert")
+
+    return made_once(tmp_path_factory, "wide-litert", make) / "litert"

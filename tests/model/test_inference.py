@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from imagetune.model.inference import predict_probabilities
+from imagetune.model.inference import measure_largest_output, predict_probabilities
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,12 @@ def test_transforms_reach_a_smaller_last_batch_too(random_images):
     )
     np.testing.assert_allclose(found[:, 0], found[:, 1], atol=1e-6)
     np.testing.assert_allclose(found[:, 0], images.mean((1, 2, 3)) / 255, atol=1e-6)
+
+
+def test_the_largest_output_is_found_though_a_layer_scale_leaves_the_number_of_tokens_open():
+    """As DINOv2's does, whose models could otherwise not be loaded."""
+    tokens = keras.Input((17, 8))
+    scaled = keras.layers.EinsumDense("abc,c->abc", (None, 8))(tokens)
+    model = keras.Model(tokens, keras.layers.Reshape((17, 2, 4))(scaled))
+    assert scaled.shape == (None, None, 8)
+    assert measure_largest_output(model) == 4 * 17 * 8

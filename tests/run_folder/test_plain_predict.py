@@ -14,9 +14,15 @@ from PIL import Image
 
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.formats import FORMATS
-from imagetune.evaluation.predict import build_image_prediction, predict_images
+from imagetune.evaluation.predict import build_image_predictions, predict_images
 from imagetune.model.build import build_model
 from imagetune.model.manifest import LoadedModel, load_model, read_manifest, save_model
+from imagetune.model.out_of_distribution import (
+    Detector,
+    OutOfDistribution,
+    feature_statistics,
+    write_statistics,
+)
 from imagetune.recipe.sections.data import ImageSettings
 from imagetune.recipe.sections.model import ModelConfig
 from imagetune.run_folder import plain_predict
@@ -91,8 +97,23 @@ def test_labels_are_those_of_imagetune(task, rows):
     )
     labels = {"task": task, "class_names": names, "thresholds": thresholds, "separator": ";"}
     for row in np.array(rows, np.float32):
-        ours = build_image_prediction("x", row, loaded).label
+        (ours,) = (one.label for one in build_image_predictions(["x"], row[None], loaded))
         assert plain_predict.name_label(row.astype(float), labels) == ours
+
+
+@pytest.mark.parametrize(
+    ("score", "task"), [("energy", "single_label"), ("energy", "multi_label"), ("mahalanobis", "regression")]
+)
+def test_out_of_distribution_scores_are_those_of_imagetune(tmp_path, score, task):
+    random = np.random.default_rng(0)
+    evidence, known = random.normal(size=(5, 6)), random.normal(size=(40, 6))
+    statistics = feature_statistics(known, None) if score == "mahalanobis" else None
+    if statistics:
+        write_statistics(statistics, tmp_path)
+    rule = OutOfDistribution(score=score, threshold=1.0, share=0.05)
+    labels = {"task": task, "out_of_distribution": rule.model_dump()}
+    scores = plain_predict.score_images({"evidence": evidence.astype(np.float32)}, labels, tmp_path)
+    np.testing.assert_allclose(scores, Detector(rule, statistics).scores(evidence, task), rtol=1e-4)
 
 
 def find_imports(nodes):
@@ -105,7 +126,7 @@ def test_the_script_needs_only_pillow_and_the_runtime_of_its_model():
     tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
     # NumPy comes with every runtime.
     assert find_imports(tree.body) == {"numpy", "PIL"}
-    (opening,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "open_model"]
+    (opening,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "open_runtime"]
     runtimes = {"keras", "ai_edge_litert.interpreter", "onnxruntime"}
     assert find_imports(ast.walk(opening)) == runtimes
     assert find_imports(ast.walk(tree)) == {"numpy", "PIL"} | runtimes

@@ -118,7 +118,7 @@ def test_what_is_pasted_dropped_and_photographed_is_sent(served: Served, images:
         await_results(opened, 2)
         opened.choose_files("#camera", [images["two.png"]])
         await_results(opened, 3)
-        assert opened.ask('document.querySelector("#camera").capture') == "environment"
+        assert opened.ask('document.querySelector("#camera").getAttribute("capture")') == "environment"
         assert words(opened, "#results figure figcaption") == ["two.png", "given.png", "given.png"]
         assert not troubles(opened)
 
@@ -156,18 +156,16 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(served: Served, i
         open_page(opened, served)
         opened.choose_files("#files", [images["one.png"]])
         await_results(opened, 1)
-        opened.ask("document.activeElement.blur()")
-        reached = []
-        for _ in range(5):
+        reached = [opened.ask("document.activeElement.textContent")]
+        for _ in range(3):
             opened.press("Tab")
             focus = 'document.activeElement.matches(":focus-visible")'
             assert opened.ask(f"{focus} && getComputedStyle(document.activeElement).outlineWidth") == "3px"
             reached.append(opened.ask("document.activeElement.textContent"))
             if reached[-1] == "Show what it looks at":
                 opened.press("Enter")
-        assert reached[:3] == ["Choose images", "The other 1", "Show what it looks at"]
-        opened.await_true('document.querySelector(".shown img")')
-        assert "Shares that are watched" in reached
+                opened.await_true('document.querySelector(".shown img")')
+        assert reached == ["Choose images", "The other 1", "Show what it looks at", "Shares that are watched"]
 
 
 @needs_browser

@@ -26,7 +26,7 @@ def format_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
     test = document.get("splits", {}).get("test")
     if test is None:
         return
-    yield format_line("test", format_count(test["images"], "image"))
+    yield format_line("test", _describe_images(test))
     if unusable := document.get("unusable"):
         reasons = format_list((f"{path} ({why})" for path, why in unusable.items()), most=3)
         yield format_line("left out", f"{format_count(len(unusable), 'image')} that can't be used: {reasons}")
@@ -59,6 +59,16 @@ def format_run(folder: Path) -> Iterator[str]:
 def format_use(folder: Path) -> str:
     """Return the command that predicts with a run."""
     return format_line("use", f"imagetune predict {folder} IMAGES...")
+
+
+def _describe_images(test: Mapping[str, Any]) -> str:
+    """Return how many images were tested, and how many independent groups intervals count where it makes a difference.
+
+    An evaluation.json of before there were groups has no count of them.
+    """
+    groups = test.get("groups", 0)
+    images = format_count(test["images"], "image")
+    return f"{images} in {groups:,} groups (near-duplicates or given); intervals count groups" if groups else images
 
 
 def _requirement_line(requirement: Mapping[str, Any], document: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.cli.render.lines import format_line
+from imagetune.core.text import format_count
 
 
 def format_parity(document: Mapping[str, Any], out: Path) -> Iterator[str]:
@@ -21,6 +22,11 @@ def format_parity(document: Mapping[str, Any], out: Path) -> Iterator[str]:
     yield format_line("latency", f"{milliseconds['median']:.1f} ms an image, 95% within {milliseconds['p95']:.1f} ms")
     size, memory = document["size_bytes"] / 1e6, document["peak_memory_bytes"] / 1e6
     yield format_line("size", f"{size:.1f} MB; {memory:.0f} MB of memory while it runs")
+    if kept := len(document["float_layers"]):
+        yield format_line("float32", f"{format_count(kept, 'layer')}, whose int8 cost too much")
+    if scores := document["out_of_distribution"]:
+        same = f"the same images flagged on {scores['flag_agreement']:.1%}"
+        yield format_line("OOD", f"not in this export: {scores['problem']}" if scores["problem"] else same)
     if document["not_read"]:
         yield format_line("not read", f"{len(document['not_read'])} images by example.py; parity.json names them")
     yield format_line("written", str(out))

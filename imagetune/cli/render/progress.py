@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -11,8 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from imagetune.cli.render.console import keep_going_without_output
 from imagetune.cli.render.lines import LABEL_WIDTH, format_line, make_visible, wrap_line
-from imagetune.core.text import format_count
+from imagetune.core.text import format_count, format_duration
 from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageJudged, StageStarted, StepDone
+
+# Steps that are timed, after the first one, and from how many seconds on a stage's time is worth a line.
+_TIMED_STEPS, _WORTH_SAYING = 3, 20
 
 
 class Screen:
@@ -34,6 +38,8 @@ class Screen:
         self._task: TaskID | None = None
         self._first_epoch = 1
         self._last_epoch = 0
+        self._began = time.monotonic()
+        self._times: list[float] = []
 
     @contextmanager
     def shown(self) -> Iterator[Screen]:
@@ -62,15 +68,20 @@ class Screen:
         if self._task is not None:
             # One bar at a time: a finished stage has its lines above.
             self._progress.remove_task(self._task)
+        self._began, self._times = time.monotonic(), []
         self._first_epoch = event.first_epoch
         self._last_epoch = event.first_epoch + event.epochs - 1
         self._task = self._progress.add_task(event.name, total=event.epochs * event.steps_per_epoch, loss=0.0)
 
     def stage_judged(self, event: StageJudged) -> None:
-        """Print whether the stage is kept, and what it has gained."""
+        """Print whether the stage is kept, what it has gained, and what it took where that was in vain."""
+        took = f"; it took {format_duration(time.monotonic() - self._began)}"
+        if event.gain is None:
+            self.say("stage", f"{event.name} is dropped: no epoch of it was better than the best one before{took}")
+            return
         gained = f"validation loss {-event.gain:+.4f}, standard error {event.standard_error:.4f}"
-        kept = "is kept" if event.kept else "is not kept: it doesn't clearly beat the weights that it started from"
-        self.say("stage", f"{event.name} {kept} ({gained})")
+        kept = "is kept" if event.kept else "is dropped: it doesn't clearly beat the weights that it started from"
+        self.say("stage", f"{event.name} {kept} ({gained}){'' if event.kept else took}")
 
     def features_done(self, event: FeaturesDone) -> None:
         """Show the number of computed features in the progress bar."""
@@ -79,11 +90,24 @@ class Screen:
             self._progress.update(self._task, description=description)
 
     def step_done(self, event: StepDone) -> None:
-        """Move the progress bar."""
+        """Move the progress bar, and early in a long stage print how long it will take."""
+        self._estimate(event)
         if self._task is not None:
             done = (event.epoch - self._first_epoch) * event.steps_per_epoch + event.step
             description = f"{event.stage} epoch {event.epoch}/{self._last_epoch}"
             self._progress.update(self._task, completed=done, description=description, loss=event.loss)
+
+    def _estimate(self, event: StepDone) -> None:
+        """Print how long all steps of the stage will take, by those after the first one, which compiles."""
+        self._times.append(time.monotonic())
+        if len(self._times) != _TIMED_STEPS + 1:
+            return
+        each = (self._times[-1] - self._times[0]) / _TIMED_STEPS
+        epochs = self._last_epoch - event.epoch + 1
+        seconds = each * event.steps_per_epoch * epochs
+        if seconds >= _WORTH_SAYING:
+            length = f"about {format_duration(seconds)} for up to {format_count(epochs, 'epoch')}"
+            self.say("time", f"{event.stage}: {length}, without validation")
 
     def epoch_done(self, record: EpochRecord) -> None:
         """Print the epoch's metrics."""

@@ -15,7 +15,7 @@ from imagetune.data.audit.inspection import inspect_images
 from imagetune.data.audit.outliers import find_outlier_images, find_placeholders
 from imagetune.data.audit.shift import find_split_shift
 from imagetune.data.audit.shortcuts import ShortcutScore, find_shortcuts, measure_shortcuts
-from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
+from imagetune.data.duplicates.groups import find_components, find_equal_pairs, is_duplicate_group, list_group_members
 from imagetune.data.duplicates.perceptual import find_near_duplicate_pairs
 from imagetune.data.findings import CODES, Finding, Severity, find_severity
 from imagetune.data.sources.catalog import Catalog
@@ -263,7 +263,8 @@ def _find_leaks(
             records,
             severity,
         )
-    named = [index for index in good if records[index].group is not None]
+    # The table of a run names near-duplicates as groups: they are the leak from above.
+    named = [index for index in good if (name := records[index].group) and not is_duplicate_group(name)]
     roots = find_components(len(named), find_equal_pairs([records[index].group for index in named]))
     groups = _keep_groups_across_splits([[named[at] for at in group] for group in list_group_members(roots)], records)
     if groups:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from imagetune.core.text import format_count
 from imagetune.data.audit.inspection import inspect_images
-from imagetune.data.duplicates.groups import find_components
+from imagetune.data.duplicates.groups import find_components, find_equal_pairs
 from imagetune.data.duplicates.perceptual import find_near_duplicate_pairs
 
 if TYPE_CHECKING:
+    from imagetune.data.audit.image_statistics import Inspection
     from imagetune.recipe.sections.data import DataConfig
 
 
@@ -49,8 +50,7 @@ def find_near_duplicates(paths: Sequence[str], known: Sequence[str], config: Dat
         descriptors=True,
         keep=config.cache != "off",
     )
-    pairs = find_near_duplicate_pairs([one.thumbnail for one in inspected])
-    roots = dict(zip(everything, find_components(len(everything), pairs), strict=True))
+    roots = dict(zip(everything, find_duplicate_groups(inspected), strict=True))
     taken = {roots[path] for path in known}
     errors = {one.statistics.path for one in inspected if one.statistics.error is not None}
     gone, in_all = len(errors.intersection(known)), len(set(known))
@@ -59,3 +59,14 @@ def find_near_duplicates(paths: Sequence[str], known: Sequence[str], config: Dat
         "would not be noticed"
     )
     return NearDuplicates(frozenset(path for path in paths if roots[path] in taken), (note,) if gone else ())
+
+
+def find_duplicate_groups(inspected: Sequence[Inspection]) -> list[int]:
+    """Return the group of each of n images, named by its first one: exact copies, and near-duplicates if described.
+
+    Args:
+        inspected: The images; one without a descriptor has no near-duplicates, one without a hash no copies.
+    """
+    copies = find_equal_pairs([one.statistics.sha256 or None for one in inspected])
+    near = find_near_duplicate_pairs([one.thumbnail for one in inspected])
+    return find_components(len(inspected), [*copies, *near])

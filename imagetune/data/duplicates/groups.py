@@ -7,6 +7,18 @@ from itertools import pairwise
 
 import numpy as np
 
+_NAMED = "near-duplicates of "
+
+
+def name_duplicate_group(path: str) -> str:
+    """Return the name that a near-duplicate group has where others have that of a patient or a film."""
+    return f"{_NAMED}{path}"
+
+
+def is_duplicate_group(name: str | None) -> bool:
+    """Return whether a group's name is one of `name_duplicate_group`."""
+    return name is not None and name.startswith(_NAMED)
+
 
 def find_components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     """Return the connected component of each of ``count`` items, named by its smallest item."""

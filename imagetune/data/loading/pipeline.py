@@ -7,7 +7,7 @@ don't depend on the number of workers, loading can start at any step, and the la
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,6 +20,7 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
 from imagetune.core.processes import count_usable_cores, hide_main_module, keep_freed_memory, prepare_worker
 from imagetune.data.loading.augmentation import Augmenter, build_augmenter
+from imagetune.data.loading.file_loader import FileLoader, load_each
 from imagetune.data.loading.image_cache import ImageCache, ImageSource, build_image_source
 from imagetune.data.sources.records import Record
 from imagetune.errors import BadImageError, ResourceError
@@ -50,8 +51,8 @@ class Batch:
         images: ``(b, height, width, 3)`` uint8 RGB.
         labels: ``(b,)`` int32, index into the class names, -1 for an unknown label.
         indices: ``(b,)`` int64, positions among the records.
-        errors: ``(index, message)`` of images that could not be loaded and are missing from the batch; empty unless
-            ``keep_going`` was asked for.
+        errors: ``(index, message)`` of images that could not be loaded and are missing from the batch; empty but for
+            `load_unlabelled_batches`.
     """
 
     images: npt.NDArray[np.uint8]
@@ -194,7 +195,6 @@ def load_evaluation_batches(
     batch_size: int,
     workers: Workers,
     max_pixels: int,
-    keep_going: bool = False,
     cache: ImageCache | None = None,
 ) -> Batches:
     """Return the batches of one pass over the records in their order, without augmentation.
@@ -206,8 +206,6 @@ def load_evaluation_batches(
         batch_size: Images in a batch.
         workers: As for `load_training_batches`, but none are started where starting takes longer than the work.
         max_pixels: Larger images are refused.
-        keep_going: Whether images that can't be loaded are left out of their batch and listed in ``errors``; a batch
-            may then be empty.
         cache: As for `load_training_batches`.
     """
     source = build_image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
@@ -216,9 +214,27 @@ def load_evaluation_batches(
     loader = _BatchLoader(
         source.for_processes() if count else source, find_label_positions(records, class_names), batch_size, 0, None
     )
-    return _build_batches(
-        loader, range(compute_steps_per_epoch(len(records), batch_size)), count, keep_going=keep_going
-    )
+    return _build_batches(loader, range(compute_steps_per_epoch(len(records), batch_size)), count, keep_going=False)
+
+
+def load_unlabelled_batches(
+    paths: Sequence[str], *, image: ImageSettings, batch_size: int, max_pixels: int, start_step: int = 0
+) -> Batches:
+    """Return the batches of one pass over files in their order; memory does not grow with their number.
+
+    Images that can't be loaded are left out of their batch and listed in ``errors``; a batch may then be empty.
+
+    Args:
+        paths: The files; a slice of them is read at a time, and worker processes get a copy.
+        image: Size, resize method and background.
+        batch_size: Images in a batch.
+        max_pixels: Larger images are refused.
+        start_step: The first batch, counted from 0.
+    """
+    steps = range(start_step, compute_steps_per_epoch(len(paths), batch_size))
+    work = len(steps) * batch_size * (DECODE_SECONDS + COPY_SECONDS)
+    count = _choose_workers("auto", work_seconds=work, cores=count_usable_cores())
+    return _build_batches(FileLoader(paths, image, max_pixels, batch_size), steps, count, keep_going=True)
 
 
 def compute_steps_per_epoch(count: int, batch_size: int) -> int:
@@ -251,22 +267,14 @@ class _BatchLoader:
         part = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
         order = self._get_order(epoch)
         wanted = order[part]
-        image = self._source.image
-        images = np.empty((len(wanted), image.height, image.width, 3), np.uint8)
-        # Exceptions lose their attributes on the way back from a worker, so errors are returned as text.
-        errors: list[tuple[int, str, str, str]] = []
-        kept: list[int] = []
-        for place, index in enumerate(wanted.tolist(), start=part.start):
+
+        def load(place: int) -> npt.NDArray[np.uint8]:
+            index = int(wanted[place])
             # Resampled images are seeded by their place, so that copies of one image are augmented differently.
-            number = index if self._chances is None else len(order) + place
-            try:
-                images[len(kept)] = self._load(index, epoch, number)
-            except BadImageError as error:
-                errors.append((index, error.where, error.what, error.hint))
-            else:
-                kept.append(index)
-        indices = np.array(kept, np.int64)
-        return {"images": images[: len(kept)], "labels": self._labels[indices], "indices": indices, "errors": errors}
+            return self._load(index, epoch, index if self._chances is None else len(order) + part.start + place)
+
+        loaded = load_each(wanted.tolist(), load, self._source.image)
+        return loaded | {"labels": self._labels[loaded["indices"]]}
 
     def _get_order(self, epoch: int) -> npt.NDArray[np.int64]:
         if self._augmenter is None:
@@ -319,7 +327,7 @@ def _draw_positions(chances: npt.NDArray[np.float64], seed: int, epoch: int) -> 
     return random.permutation(drawn.astype(np.int64))
 
 
-def _build_batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bool) -> Batches:
+def _build_batches(loader: Callable[[int], dict[str, Any]], steps: range, workers: int, *, keep_going: bool) -> Batches:
     workers = min(workers, len(steps))
     threads = 1 if workers else min(count_usable_cores(), 8, max(1, len(steps)))
     # Grain's default buffer would keep 500 batches in memory.

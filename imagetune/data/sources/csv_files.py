@@ -102,6 +102,29 @@ def read_csv_columns(table: Path, wanted: dict[str, int], names: Sequence[str], 
     shared: dict[str, dict[str, str]] = {name: {} for name in wanted}
     lines: list[int] = []
     left_out: Counter[str] = Counter()
+    for chunk_lines, chunk in iterate_csv_chunks(table, wanted, names, headless=headless, left_out=left_out):
+        lines += chunk_lines
+        for name, cells in chunk.items():
+            known = shared[name]
+            columns[name] += map(known.setdefault, cells, cells) if len(known) < _MAX_SHARED else cells
+    return CsvColumns(columns, lines, tuple(_describe_left_out(left_out)))
+
+
+def iterate_csv_chunks(
+    table: Path, wanted: dict[str, int], names: Sequence[str], *, headless: bool, left_out: Counter[str]
+) -> Iterator[tuple[list[int], dict[str, list[str]]]]:
+    """Yield the lines and the cells by column name of a few hundred rows at a time, so that memory does not grow.
+
+    Args:
+        table: The file.
+        wanted: As for `read_csv_columns`.
+        names: As for `read_csv_columns`.
+        headless: Whether the first row is data.
+        left_out: Counts the lines that hold no row, by their kind.
+
+    Raises:
+        DataError: As for `read_csv_columns`.
+    """
     with _open_rows(table, names) as (reader, before, commented):
         if not headless:
             next(reader)
@@ -112,13 +135,14 @@ def read_csv_columns(table: Path, wanted: dict[str, int], names: Sequence[str], 
             end = reader.line_num
             if set(map(len, rows)) != {len(names)} or any(row[0][:1] in _SUSPICIOUS for row in rows):
                 ends, rows = _choose_rows(rows, ends, names, commented, left_out, where=str(table), before=before)
-            lines += (before + line for line in ends)
-            for name, place in wanted.items():
-                # A table of ours may be a source: what kept its cells from being formulas is taken away again.
-                cells = [unquote_cell(cell) if cell[:1] == "'" else cell for cell in (row[place] for row in rows)]
-                known = shared[name]
-                columns[name] += map(known.setdefault, cells, cells) if len(known) < _MAX_SHARED else cells
-    return CsvColumns(columns, lines, tuple(_describe_left_out(left_out)))
+            # A table of ours may be a source: what kept its cells from being formulas is taken away again.
+            yield (
+                [before + line for line in ends],
+                {
+                    name: [unquote_cell(cell) if cell[:1] == "'" else cell for cell in (row[place] for row in rows)]
+                    for name, place in wanted.items()
+                },
+            )
 
 
 def _count_lines(rows: Sequence[Sequence[str]], start: int, end: int) -> Sequence[int]:

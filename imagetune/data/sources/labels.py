@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 PLAIN_COLUMN = "label"
 PLAIN_VALUE = "value"
 # Columns that tables of predictions have beside one for each class.
-_PREDICTION_COLUMNS = frozenset(("path", "label", "predicted", "predictions", "low", "high", "error", "split", "group"))
+_PREDICTION_COLUMNS = frozenset(
+    (
+        *("path", "label", "predicted", "predictions", "low", "high", "error", "split", "group"),
+        *("out_of_distribution", "out_of_distribution_score"),
+    )
+)
 _CLASS_PREFIX = "class "
 # The largest float32, in which models compute.
 MAX_VALUE = 3.4e38

@@ -1,4 +1,4 @@
-"""Where the images of a table are, when not one of its paths exists: with a suffix, or in a folder beside the table."""
+"""What to say about paths that don't exist: what lies beside one, and where the images of a table are instead."""
 
 from __future__ import annotations
 
@@ -6,12 +6,28 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from imagetune.core.files import is_folder, is_link
+from imagetune.core.text import format_list, suggest_name
 from imagetune.data.sources.image_files import is_image
-from imagetune.data.sources.walking import Walk, walk_folders
+from imagetune.data.sources.walking import Walk, list_names, walk_folders
+from imagetune.errors import DataError
 
 # Enough to find a pattern, and few enough to be looked for among a hundred thousand files.
 _SAMPLES = 8
 _MAX_FILES = 200_000
+
+
+def build_path_error(path: Path) -> DataError:
+    """Return the error for a file or folder that doesn't exist, with what is there in its place."""
+    if is_link(path):
+        target = str(path.readlink())
+        return DataError(f"is a symbolic link to {target!r}, which does not exist", where=str(path))
+    parent = path.parent
+    if not is_folder(parent):
+        return DataError(f"no such file or folder; {parent} does not exist either", where=str(path))
+    names = list_names(parent)
+    beside = f"beside it: {format_list(names)}" if names else f"{parent} is empty"
+    return DataError("no such file or folder", where=str(path), hint=suggest_name(path.name, names) or beside)
 
 
 def describe_missing(paths: Sequence[str], root: Path) -> tuple[str, str]:

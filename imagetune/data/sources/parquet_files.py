@@ -7,9 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.path_names import MAX_PATH_BYTES
 from imagetune.core.text import shorten_middle
 from imagetune.data.sources.table_bounds import MAX_CELL, require_bounded_parquet, require_columns_bounded
 from imagetune.errors import DataError, ImagetuneError
+
+_BUFFER_BYTES = 1 << 20
+_CHUNK = 256
 
 
 def read_parquet_names(table: Path) -> list[str]:
@@ -50,6 +54,35 @@ def read_parquet_columns(table: Path, names: Iterable[str]) -> Any:
             if any((length or 0) > MAX_CELL for length in lengths):
                 raise DataError(f"column {name!r} has a cell of more than {MAX_CELL:,} bytes", where=str(table))
     return found
+
+
+def iterate_parquet_texts(table: Path, name: str) -> Iterator[list[str | None]]:
+    """Yield the cells of a column of text a few hundred at a time, so that memory does not grow with the rows.
+
+    Raises:
+        DataError: The file is corrupted or too large, the column is no text, or a cell is longer than a path may be.
+    """
+    from pyarrow import compute, parquet, types
+
+    with (
+        _convert_errors(table),
+        # Read through a buffer: by default pyarrow would take a whole row group, which may hold a million rows.
+        parquet.ParquetFile(table, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file,
+    ):
+        leaves = [file.metadata.schema.column(place).path for place in range(file.metadata.num_columns)]
+        require_bounded_parquet(table, file.metadata, [place for place, leaf in enumerate(leaves) if leaf == name])
+        kind = file.schema_arrow.field(name).type
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        if not any(check(kind) for check in (types.is_string, types.is_large_string, types.is_integer)):
+            raise DataError(f"column {name!r} is of type {kind}; expected text or whole numbers", where=str(table))
+        for batch in file.iter_batches(batch_size=_CHUNK, columns=[name]):
+            # Not as dictionaries, as which a million different paths would be kept.
+            cells = batch.column(0).cast("string")
+            if (compute.max(compute.binary_length(cells)).as_py() or 0) > MAX_PATH_BYTES:
+                what = f"column {name!r} has a cell of more than {MAX_PATH_BYTES:,} bytes, which is no path"
+                raise DataError(what, where=str(table))
+            yield cells.to_pylist()
 
 
 def list_dictionary_texts(column: Any) -> list[str | None]:

@@ -16,17 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.core.files import is_file, is_folder, is_link, path_exists
+from imagetune.core.files import is_file, is_folder, path_exists
 from imagetune.core.messages import Say, say_nothing
-from imagetune.core.path_names import expand_home, find_spelling
+from imagetune.core.path_names import find_spelling
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.sources.folders import build_walk_findings, read_folder
-from imagetune.data.sources.image_files import is_image_file
+from imagetune.data.sources.folders import read_folder
+from imagetune.data.sources.image_list import list_images
 from imagetune.data.sources.labels import build_label_rule, canonicalize_labels, order_classes
+from imagetune.data.sources.missing import build_path_error
 from imagetune.data.sources.tables import read_table
-from imagetune.data.sources.walking import Walk, list_names, walk_folders, walk_images
 from imagetune.errors import DataError
 from imagetune.recipe.source_kinds import TABLE_SUFFIXES
 
@@ -49,7 +49,7 @@ def read_catalog(config: DataConfig, *, min_classes: int = 2) -> Catalog:
     """
     source = Path(find_spelling(config.source))
     if not path_exists(source):
-        raise _build_path_error(source)
+        raise build_path_error(source)
     if is_folder(source):
         catalog = read_folder(source, config)
     elif not is_file(source):
@@ -76,67 +76,25 @@ def require_paths(paths: Iterable[str]) -> None:
     for word in paths:
         path = Path(find_spelling(str(Path(word).expanduser().absolute())))
         if not (path.exists() or path.is_symlink() or glob.has_magic(word)):
-            raise _build_path_error(path)
+            raise build_path_error(path)
 
 
 def find_images(paths: Sequence[str], *, say: Say = say_nothing) -> tuple[str, ...]:
     """Return the image files that the arguments of a command line name.
 
     Args:
-        paths: Files (with any suffix), folders (searched recursively), and globs with ``*``, ``?`` or ``**``.
+        paths: As for `imagetune.data.sources.image_list.list_images`.
         say: Receives what was passed over in folders, and why.
 
     Returns:
-        Absolute paths, each once; those of a folder or a glob are sorted.
+        Absolute paths, as `list_images`, which is for those that may be millions.
 
     Raises:
         DataError: A path doesn't exist, or no image is found.
+        ResourceError: As from `list_images`.
     """
-    found: dict[str, None] = {}
-    walk, seen = Walk(), set[tuple[int, int]]()
-    for word in paths:
-        path = Path(find_spelling(str(expand_home(word).absolute())))
-        if is_folder(path):
-            found.update(dict.fromkeys(_walk_images(path, walk, seen)))
-        elif os.path.lexists(path):
-            found[str(path)] = None
-        elif glob.has_magic(word):
-            # Only what was typed is a pattern, not the name of the working folder.
-            typed = expand_home(word)
-            pattern = str(typed) if typed.is_absolute() else f"{glob.escape(str(Path.cwd()))}/{typed}"
-            matches = sorted(_expand_pattern(pattern))
-            found.update(dict.fromkeys(_list_glob_images(matches, walk, seen)))
-        else:
-            raise _build_path_error(path)
-    walk.others = [*dict.fromkeys(walk.others)]
-    for finding in build_walk_findings(walk):
-        say("note", f"{finding.title}: {format_list(finding.paths)}")
-    if not found:
-        hint = "name files, folders or globs such as 'in/*.jpg'"
-        raise DataError("no images found", where=format_list(paths), hint=hint)
-    return tuple(found)
-
-
-def _expand_pattern(pattern: str) -> set[str]:
-    """Return the paths that match a pattern; ``**`` matches any folders, each real one once."""
-    # Folders that match are searched anyway.
-    before, stars, after = pattern.removesuffix("/**").partition("**/")
-    if not stars or not before.endswith("/"):
-        # Path.glob accepts no absolute pattern.
-        return set(glob.glob(pattern.removesuffix("/**")))  # noqa: PTH207
-    matches: set[str] = set()
-    for top in glob.glob(before.rstrip("/") or "/"):  # noqa: PTH207
-        for folder, _ in walk_folders(top, Walk()):
-            matches |= _expand_pattern(f"{glob.escape(folder)}/{after}")
-    return matches
-
-
-def _walk_images(folder: Path, passed_over: Walk, seen: set[tuple[int, int]]) -> list[str]:
-    """Return the images below a folder, whatever their names, and add what isn't one to ``passed_over``."""
-    walk = walk_images(folder, seen=seen)
-    for name in ("others", "loops", "repeated", "unreadable", "written"):
-        getattr(passed_over, name).extend(getattr(walk, name))
-    return sorted((*walk.images, *walk.not_utf8))
+    with list_images(paths, say=say) as images:
+        return tuple(images)
 
 
 def require_no_overwrite(outputs: Iterable[Path], images: Iterable[str]) -> None:
@@ -145,39 +103,27 @@ def require_no_overwrite(outputs: Iterable[Path], images: Iterable[str]) -> None
     Raises:
         DataError: One of ``outputs`` is the same file as one of ``images``, also through links.
     """
-    spared = {os.path.realpath(image) for image in images}
-    for output in outputs:
-        if os.path.realpath(output) in spared:
+    # By device and inode, and of the outputs: of a million images nothing is kept.
+    there = {identity: output for output in outputs if (identity := _identify_file(output))}
+    for image in images if there else ():
+        output = there.get(_identify_file(image) or (0, 0))
+        if output is not None:
             what = "is one of the images, which imagetune never overwrites"
             raise DataError(what, where=str(output), hint="name another path")
+
+
+def _identify_file(path: str | Path) -> tuple[int, int] | None:
+    """Return device and inode of a file, also through links; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a million paths as objects would take twice the time
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def build_unreadable_error() -> DataError:
     """Return the error for images of which none could be decoded; the reason of each was reported before."""
     return DataError("none of the images can be read", hint="the reason for each image is given above")
-
-
-def _list_glob_images(matches: list[str], passed_over: Walk, seen: set[tuple[int, int]]) -> Iterable[str]:
-    for match in matches:
-        if is_folder(match):
-            # `**` matches every folder as well as the files inside; a plain `*` matches folders to be searched.
-            yield from _walk_images(Path(match), passed_over, seen)
-        elif is_image_file(match):
-            yield match
-        else:
-            passed_over.others.append(match)
-
-
-def _build_path_error(path: Path) -> DataError:
-    if is_link(path):
-        target = str(path.readlink())
-        return DataError(f"is a symbolic link to {target!r}, which does not exist", where=str(path))
-    parent = path.parent
-    if not is_folder(parent):
-        return DataError(f"no such file or folder; {parent} does not exist either", where=str(path))
-    names = list_names(parent)
-    beside = f"beside it: {format_list(names)}" if names else f"{parent} is empty"
-    return DataError("no such file or folder", where=str(path), hint=suggest_name(path.name, names) or beside)
 
 
 def _canonicalize(catalog: Catalog, config: DataConfig, *, required: bool) -> Catalog:

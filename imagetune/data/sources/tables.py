@@ -226,7 +226,7 @@ def _build_records(rows: _Rows, table: Path, folder: Path, config: DataConfig) -
         raise DataError("has a header but no rows", where=str(table))
     splits = _parse_splits(rows, table) or [None] * len(paths)
     groups = cells.get("group")
-    absolute = _make_absolute(paths, folder, config.columns.path_format)
+    absolute = make_absolute(paths, folder, config.columns.path_format)
     # One string object for equal labels saves memory with a million rows.
     shared = {label: unicodedata.normalize("NFC", label.strip()) for label in set(labels)}
     names = [shared[label] for label in labels]
@@ -279,7 +279,14 @@ def _parse_splits(rows: _Rows, table: Path) -> list[str | None]:
     return [known[word] for word in words]
 
 
-def _make_absolute(paths: list[str], folder: Path, path_format: str) -> list[str]:
+def make_absolute(paths: list[str], folder: Path, path_format: str) -> list[str]:
+    """Return the absolute paths of a table's cells, which start at a folder.
+
+    Args:
+        paths: The cells of the column, none empty.
+        folder: The table's folder.
+        path_format: ``data.columns.path_format`` of the recipe.
+    """
     start = f"{folder}/".replace("//", "/")
     if path_format != _CELL:
         paths = [path_format.replace(_CELL, path.strip()) for path in paths]

@@ -104,32 +104,94 @@ def walk_folders(
     Raises:
         DataError: There are more than 200,000 folders.
     """
-    seen = set() if seen is None else seen
+    for folder in iterate_folders(top, walk, set() if seen is None else seen):
+        try:
+            files = [entry for entry in scan_entries(folder) if not is_folder_entry(entry)]
+        except OSError:
+            walk.unreadable.append(folder)
+            continue
+        # The file system's own order differs between machines, and records must not.
+        yield folder, sorted(files, key=lambda entry: entry.name)
+
+
+def iterate_files(top: str, walk: Walk, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield the path of each file below a folder, those of one folder in no order.
+
+    A folder of a million files takes no memory here, unlike in `walk_folders`.
+
+    Args:
+        top: As for `walk_folders`.
+        walk: As for `walk_folders`.
+        seen: As for `walk_folders`.
+
+    Raises:
+        DataError: There are more than 200,000 folders.
+    """
+    for folder in iterate_folders(top, walk, seen):
+        try:
+            yield from (entry.path for entry in scan_entries(folder) if not is_folder_entry(entry))
+        except OSError:
+            walk.unreadable.append(folder)
+
+
+def iterate_folders(top: str, walk: Walk, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield the path of each real folder from ``top`` on once, in the order of their names.
+
+    Args:
+        top: As for `walk_folders`.
+        walk: As for `walk_folders`.
+        seen: As for `walk_folders`.
+
+    Raises:
+        DataError: There are more than 200,000 folders.
+    """
     pending = [top]
     while pending:
         folder = pending.pop()
-        identity = identify_folder(folder)
-        if identity is None:
+        if not _enter(folder, top, walk, seen):
+            continue
+        try:
+            inside = [entry.path for entry in scan_entries(folder) if is_folder_entry(entry)]
+        except OSError:
             walk.unreadable.append(folder)
-        elif folder != top and is_link_loop(folder):
-            walk.loops.append(folder)
-        elif identity in seen:
-            walk.repeated += [folder] if folder != top else []
-        elif folder != top and is_written(folder):
-            walk.written.append(folder)
-        else:
-            seen.add(identity)
-            if len(seen) > MAX_FOLDERS:
-                what = f"holds more than {MAX_FOLDERS:,} folders"
-                raise DataError(what, where=top, hint="name a folder further down, or use a table with path,label")
-            try:
-                inside, files = list_entries(folder)
-            except OSError:
-                walk.unreadable.append(folder)
-                continue
-            yield folder, files
-            # The last one is taken first.
-            pending += reversed(inside)
+            continue
+        yield folder
+        # The last one is taken first.
+        pending += sorted(inside, reverse=True)
+
+
+def scan_entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Yield what is in a folder in no order, without what is skipped.
+
+    Raises:
+        OSError: It can't be listed.
+    """
+    with os.scandir(folder) as found:
+        yield from (entry for entry in found if not is_skipped(entry.name))
+
+
+def _enter(folder: str, top: str, walk: Walk, seen: set[tuple[int, int]]) -> bool:
+    """Return whether a walk from ``top`` goes into a folder, and note why it doesn't.
+
+    Raises:
+        DataError: There are more than 200,000 folders.
+    """
+    identity = identify_folder(folder)
+    if identity is None:
+        walk.unreadable.append(folder)
+    elif folder != top and is_link_loop(folder):
+        walk.loops.append(folder)
+    elif identity in seen:
+        walk.repeated += [folder] if folder != top else []
+    elif folder != top and is_written(folder):
+        walk.written.append(folder)
+    else:
+        seen.add(identity)
+        if len(seen) > MAX_FOLDERS:
+            what = f"holds more than {MAX_FOLDERS:,} folders"
+            raise DataError(what, where=top, hint="name a folder further down, or use a table with path,label")
+        return True
+    return False
 
 
 def list_entries(folder: str) -> tuple[list[str], list[os.DirEntry[str]]]:
@@ -138,9 +200,8 @@ def list_entries(folder: str) -> tuple[list[str], list[os.DirEntry[str]]]:
     Raises:
         OSError: It can't be listed.
     """
-    with os.scandir(folder) as found:
-        # The file system's own order differs between machines, and records must not.
-        entries = sorted((entry for entry in found if not is_skipped(entry.name)), key=lambda entry: entry.name)
+    # The file system's own order differs between machines, and records must not.
+    entries = sorted(scan_entries(folder), key=lambda entry: entry.name)
     inside = [entry.path for entry in entries if is_folder_entry(entry)]
     return inside, [entry for entry in entries if not is_folder_entry(entry)] if inside else entries
 

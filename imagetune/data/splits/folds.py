@@ -15,6 +15,7 @@ from imagetune.core.text import format_count
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.assignment import Unit, assign_splits, compute_draw
+from imagetune.data.splits.groups import add_duplicate_groups
 from imagetune.data.splits.splits import Splits, build_split_units
 from imagetune.errors import DataError
 
@@ -39,6 +40,7 @@ def build_cross_validation_folds(
         DataError: There are fewer groups of images than folds, or a class has images in one fold only.
     """
     units, made = _assign_units(catalog, audit, splits, folds=folds, seed=seed, key=key)
+    catalog = add_duplicate_groups(catalog, audit)
     # The ratio of the run itself, so that its folds train on as large a share as it did.
     share = len(splits.val) / (len(splits.train) + len(splits.val))
     return tuple(_build_fold(catalog, splits, units, made, fold, share, seed) for fold in range(folds))
@@ -60,6 +62,7 @@ def build_selection_folds(
         DataError: As `build_cross_validation_folds`.
     """
     units, made = _assign_units(catalog, audit, splits, folds=folds, seed=seed, key="search.folds")
+    catalog = add_duplicate_groups(catalog, audit)
     found = []
     for fold in range(folds):
         train = _build_records(catalog, [unit for unit, own in zip(units, made, strict=True) if own != fold], "train")

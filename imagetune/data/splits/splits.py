@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imagetune.core.csv_tables import read_csv_rows, write_csv
-from imagetune.core.path_names import find_spelling
+from imagetune.core.path_names import find_spelling, format_relative_path
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.duplicates.groups import find_components, find_equal_pairs, list_group_members
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule, build_label_rule, order_classes, parse_number
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.assignment import Unit, assign_splits, compute_draw
+from imagetune.data.splits.groups import add_duplicate_groups
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ _IMAGES_A_BIN = 10
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation and test splits of the usable images; every record's ``split`` is filled in.
+    """Training, validation and test splits of the usable images, with the split and the group of each.
+
+    Near-duplicates are a group, too: see `imagetune.data.splits.groups.group_records`.
 
     Attributes:
         root: The folder that displayed paths are relative to.
@@ -100,7 +102,9 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
     _require_usable(catalog, good, audit, rule)
     splits: list[str | None] = [record.split for record in catalog.records]
     notes = _fill_in_splits(splits, good, catalog, audit, config, seed)
-    sides = {side: tuple(_select_side(side, splits, good, catalog)) for side in ("train", "val", "test")}
+    # After the units of the split: these are drawn by content, whatever their near-duplicates are called.
+    grouped = add_duplicate_groups(catalog, audit)
+    sides = {side: tuple(_select_side(side, splits, good, grouped)) for side in ("train", "val", "test")}
     class_names = _order_class_names(sides["train"], config, catalog.root)
     for side in ("val", "test"):
         _require_known(rule.counts(record.label for record in sides[side]), class_names, side, catalog.root)
@@ -296,12 +300,6 @@ def _require_known(counts: Counter[str], class_names: Sequence[str], side: str, 
     others = f"; so are {format_list(map(repr, sorted(set(unknown) - {label})))}" if len(unknown) > 1 else ""
     hint = suggest_name(label, class_names) or f"the training labels are {format_list(class_names, most=12)}"
     raise DataError(what + others, where=str(root), hint=hint)
-
-
-def format_relative_path(path: str, root: Path) -> str:
-    """Return an image's path as in splits.csv: relative to the root if it lies below it, with forward slashes."""
-    start = f"{root}{os.sep}"
-    return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path
 
 
 def _build_cells(record: Record, slices: Sequence[str], root: Path) -> tuple[str | None, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom
+from scipy.stats import beta, betabinom, binom
 
 from imagetune.core import run_files
 from imagetune.core.text import format_count
@@ -35,6 +35,8 @@ from imagetune.model.split_model import split_model_at
 
 # Test images with the highest scores that are listed, highest first.
 STRANGEST = 12
+# How sure it is that new images of the same source exceed the threshold no more often than was asked for.
+CERTAINTY = 0.9
 _SPLITS = {"train": "training", "val": "validation"}
 _BATCH = 1024
 _BINS = 40
@@ -65,17 +67,19 @@ def analyse_out_of_distribution(run: EvaluationContext) -> dict[str, Any] | None
     The distance is measured by statistics of training and validation images; each of these gets its score from
     statistics of the other folds (cross-fitting), so that all of them together choose the threshold. A backbone that
     was fine-tuned has learned the training images, and so has a head, whose logits give the energy: validation images
-    alone choose then. The threshold is an order statistic, and what share of new images from the same source it will
-    flag is a beta distribution. Where there are so few images that even the highest score may be too low for the share,
-    no image is flagged, as a threshold that hangs on one image means nothing.
+    alone choose then. The threshold is an order statistic that at most the share of new images from the same source
+    exceeds with a certainty of 90%; what share it will flag is a beta distribution. Where there are so few images that
+    even the highest score may be too low for the share, no image is flagged: a threshold that hangs on one image means
+    nothing.
 
     The document::
 
         {"score": "energy", "threshold": -3.1, "share": 0.05, "recipe_score": "energy",
          "chosen_on": {"splits": ["train", "val"], "images": 335},
-         "false_alarms": {"value": 0.05, "low": 0.03, "high": 0.08},      share of new images of the source flagged
+         "false_alarms": {"value": 0.04, "low": 0.02, "high": 0.06},      share of new images of the source flagged
          "threshold_interval": [-3.3, -2.9],
          "splits": {"val" | "test" | "train": {"images": 80, "flagged": {"value", "low", "high"}}},
+         "expected": [0.0, 0.09],                    range of the share that is flagged of so many test images by chance
          "wrong": {"kept": {"value", "low", "high"}, "flagged": {...}},   share of wrong predictions on the test
          "histogram": {"edges": [...], "counts": {"train": [...], "val": [...], "test": [...]}},
          "highest_scores": [{"path", "score", "flagged"}]}                     test images with the highest scores
@@ -119,11 +123,31 @@ def count_images_needed(share: float, confidence: float) -> int:
 
 
 def choose_score_threshold(scores: Floats, share: float) -> float:
-    """Return the threshold that at most ``share`` of the scores (n,) exceed: an order statistic of them."""
-    ordered = np.sort(scores)
-    # Subtracted against rounding: a product that should be whole may lie just above it.
-    kept = min(int(np.ceil((1 - share) * len(ordered) - 1e-9)), len(ordered))
-    return float(ordered[kept - 1])
+    """Return the lowest score that hardly more than ``share`` of new images exceed: a one-sided tolerance limit.
+
+    With `CERTAINTY` at most that share exceeds it, whatever the distribution (Wilks, Annals of Mathematical Statistics
+    12, 1941). The order statistic that the share of the scores themselves exceeds is too low as often as too high.
+
+    Args:
+        scores: (n,) scores of images that the detector hasn't learned.
+        share: Largest share that is to exceed it, in (0, 1). Of too few images for that the highest score is returned.
+    """
+    ordered, above = np.sort(scores), np.arange(len(scores))
+    allowed = beta(above + 1, len(scores) - above).ppf(CERTAINTY) <= share
+    return float(ordered[len(ordered) - max(int(allowed.sum()), 1)])
+
+
+def estimate_expected_flags(above: int, known: int, images: int, confidence: float) -> list[float]:
+    """Return the range of the share that is flagged of so many new images of the same source (beta-binomial).
+
+    Args:
+        above: How many of the scores that the threshold was chosen from exceed it.
+        known: Number of these scores.
+        images: Number of new images.
+        confidence: Coverage of the range, in (0, 1).
+    """
+    ends = betabinom(images, above + 1, known - above).ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    return [float(end / images) for end in ends]
 
 
 def estimate_false_alarms(above: int, images: int, confidence: float) -> Estimate:
@@ -236,6 +260,7 @@ def _describe_rule(run: EvaluationContext, rule: OutOfDistribution, scored: _Sco
             }
             for name, found in flagged.items()
         },
+        "expected": estimate_expected_flags(above, len(known), len(scores[tested]), confidence),
         "tested": tested,
         "wrong": _estimate_wrong(run.splits[tested].predictions, flagged[tested], confidence),
         "histogram": _compute_histogram(scores),

@@ -146,7 +146,8 @@ def evaluate_predictions(
     labels, predicted = predictions.labels[known], predictions.predicted[known]
     probabilities = _normalise(predictions)[known]
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
-    codes = encode_groups([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
+    groups = [group for group, kept in zip(groups, known, strict=True) if kept] if groups else ()
+    codes = encode_groups(groups)
     left_out, jackknife = _leave_out(labels, probabilities, predicted, config.top_k, bootstrap, codes)
     values = _compute_class_values(labels, probabilities, predicted)
     confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
@@ -173,7 +174,7 @@ def evaluate_predictions(
         classes=classes,
         confusion=confusion.astype(np.int64),
         bootstrap=bootstrap,
-        notes=(*_list_notes(classes, unknown), *list_group_notes(codes)),
+        notes=(*_list_notes(classes, unknown), *list_group_notes(groups)),
         task=predictions.rule.task,
         groups=0 if codes is None else int(codes.max()) + 1,
     )

@@ -131,7 +131,7 @@ def evaluate_labels(
         metrics=_estimate_headlines(values, shares, others, jackknife, len(true)),
         classes=classes,
         bootstrap=bootstrap,
-        notes=(*_list_notes(classes, true, predictions.unknown), *list_group_notes(codes)),
+        notes=(*_list_notes(classes, true, predictions.unknown), *list_group_notes(groups)),
         baseline=float((2 * prevalences / (1 + prevalences)).mean()),
         groups=0 if codes is None else int(codes.max()) + 1,
     )

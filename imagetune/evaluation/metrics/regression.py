@@ -111,7 +111,7 @@ def evaluate_values(
         for name in HEADLINES
     }
     count = 0 if codes is None else int(codes.max()) + 1
-    notes = (*_list_notes(true), *list_group_notes(codes))
+    notes = (*_list_notes(true), *list_group_notes(groups))
     return ValueEvaluation(predictions.class_names, len(true), metrics, bootstrap, notes, count)
 
 

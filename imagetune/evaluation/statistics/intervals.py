@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from imagetune.data.splits.groups import describe_groups
 from imagetune.evaluation.statistics.bootstrap import CHUNK_CELLS, Bootstrap, Precision, compute_percentile_interval
 from imagetune.evaluation.statistics.jackknife import (
     LeftOut,
@@ -88,12 +89,10 @@ def encode_groups(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
     return codes.astype(np.int64) if len(names) < len(named) else None
 
 
-def list_group_notes(groups: NDArray[np.int64] | None) -> list[str]:
-    """Return the note that intervals resample whole groups; empty where images come in none."""
-    count = 0 if groups is None else int(groups.max()) + 1
-    if not count:
-        return []
-    return [f"the images come in {count} groups, and intervals resample whole groups"]
+def list_group_notes(groups: Sequence[str | None]) -> list[str]:
+    """Return the note that intervals count groups, and how many images share one; empty where images come in none."""
+    found = describe_groups(groups)
+    return [f"{found}; intervals count groups, not images"] if found else []
 
 
 def list_units(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Units:

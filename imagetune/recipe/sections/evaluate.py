@@ -131,7 +131,8 @@ class EvaluateConfig(Section):
     out_of_distribution: Literal["mahalanobis", "energy", "off"] = "mahalanobis"
     """Score that finds out-of-distribution images; its threshold is chosen on validation. `off` scores none."""
     out_of_distribution_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Share of validation images that the threshold of that score flags, above 0 and below 0.5."""
+    """Largest share of images like those of the training that the threshold of that score flags, above 0 and below
+    0.5; fewer with a certainty of 90%."""
     explain: Annotated[int, Field(ge=0, le=100)] = 8
     """Number of the worst mistakes for which the report shows a saliency map (Grad-CAM), 0 to 100."""
     robustness: RobustnessConfig | None = None

@@ -233,6 +233,9 @@ class TrainConfig(Section):
     """Whether a solved head is solved once more, on training and validation images together, after everything is
     chosen. Validation metrics, calibration and thresholds stay those of the head that hasn't seen the validation
     images. `off` keeps that head."""
+    commit_minutes: Annotated[float, Field(gt=0.0, le=100_000.0)] = 5.0
+    """Minutes of training after which a checkpoint is committed within an epoch; each epoch's end commits one, too. A
+    run that is killed loses no more than that: `fit --resume` goes on from the last checkpoint."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When a stage ends early, and by which validation metric the best weights are chosen."""
 

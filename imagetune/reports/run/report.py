@@ -258,11 +258,13 @@ def _view_stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
 
 
 def _describe_outcome(run: RunFiles, name: str) -> str:
-    """Return whether a stage that had to beat its start was kept, and why; empty for others."""
+    """Return whether a stage that had to beat its start was kept, and why it was dropped; empty for others."""
     judged = [line["judged"] for line in run.stages if line.get("name") == name and "judged" in line]
     if not judged:
         return ""
     found = judged[-1]
+    if found["gain"] is None:
+        return "dropped: no epoch of it was better than the best one before"
     gain = (
         f"its validation loss is {abs(found['gain']):.3g} {'lower' if found['gain'] > 0 else 'higher'} than before it"
     )

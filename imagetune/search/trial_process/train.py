@@ -16,7 +16,9 @@ from imagetune.run_folder.lock import build_lock_document
 from imagetune.runs.prepare import Data, Training, prepare_training
 from imagetune.runs.run import Run, start_run
 from imagetune.search.trial_process.early_stop import MedianStopping
+from imagetune.training.loop.checkpoints import find_resume_point
 from imagetune.training.loop.fit import train
+from imagetune.training.loop.state import TrainingState
 from imagetune.training.setup.stopping import StopRequest
 
 
@@ -85,7 +87,8 @@ def _train(lesson: TrialTraining, run: Run, stop: StopRequest) -> TrainingOutcom
     earlier = None if lesson.continues is None else RunFolder(lesson.continues)
     if earlier is not None:
         # Before the training: its epochs are appended to those of the lower rung.
-        recorder.go_on_from(earlier)
+        point = find_resume_point(earlier.checkpoints)
+        recorder.go_on_from(earlier, TrainingState() if point is None else point.state)
     # Lines that came from the lower rung aren't epochs of this trial.
     before = len(read_json_lines(folder.metrics))
     recipe = lesson.recipe if earlier is None else _with_batch_size_of(earlier, lesson.recipe)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from imagetune.core.row_store import MemoryRows, Rows, StoredRows, compute_row_key, open_rows
 from imagetune.data.loading.augmentation import resolve_augmentation
 from imagetune.data.loading.image_cache import DECODER_VERSION
-from imagetune.data.loading.pipeline import Batches, load_evaluation_batches
+from imagetune.data.loading.pipeline import Batches, compute_steps_per_epoch, load_evaluation_batches
 from imagetune.data.sources.records import Record
 from imagetune.errors import ResourceError
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
@@ -74,7 +74,7 @@ class TrainFeatures:
     first_epoch: int
 
     def batches(
-        self, order: Callable[[int], NDArray[np.int64]], *, batch_size: int, epochs: int, done: int = 0
+        self, order: Callable[[int], NDArray[np.int64]], *, batch_size: int, epochs: int, done_steps: int = 0
     ) -> Iterator[FeatureBatch]:
         """Yield the batches of all epochs, in the order in which the image pipeline would.
 
@@ -82,15 +82,16 @@ class TrainFeatures:
             order: Returns the image positions (n,) of an epoch in their order.
             batch_size: Number of images in a batch; the last of an epoch may have fewer.
             epochs: Number of epochs, from the first on.
-            done: Number of epochs to leave out at the beginning.
+            done_steps: Number of batches to leave out at the beginning.
 
         Raises:
             ResourceError: The table of features was deleted.
         """
+        done, begun = divmod(done_steps, compute_steps_per_epoch(self.count, batch_size))
         for number in range(done, epochs):
             positions = order(self.first_epoch + number)
             copy = number % self.copies
-            for first in range(0, self.count, batch_size):
+            for first in range(begun * batch_size if number == done else 0, self.count, batch_size):
                 indices = positions[first : first + batch_size]
                 yield FeatureBatch(_take_rows(self.rows, copy * self.count + indices), indices)
 

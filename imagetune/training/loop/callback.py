@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import keras
+from numpy.typing import NDArray
 
 from imagetune.errors import DivergedError
 from imagetune.training.loop.checkpoints import (
@@ -17,7 +18,7 @@ from imagetune.training.loop.checkpoints import (
     get_checkpoint_path,
     prune_checkpoints,
 )
-from imagetune.training.loop.resume import collect_arrays
+from imagetune.training.loop.resume import collect_arrays, restore_sums
 from imagetune.training.loop.state import BestEpoch, StageState, TrainingState, improves
 from imagetune.training.loop.weight_averaging import KeptWeights
 from imagetune.training.optimization.optimizer import scale_learning_rate
@@ -41,6 +42,7 @@ class StageCallback(keras.callbacks.Callback):
         validate: Returns the validation metrics of the current model.
         initial: Weights that training started with.
         stop_when: Called after every epoch; true ends the training there.
+        resumed: Arrays of the checkpoint that the stage is resumed from; empty where it begins.
 
     Attributes:
         state: Current state of training.
@@ -57,6 +59,7 @@ class StageCallback(keras.callbacks.Callback):
         validate: Callable[[], dict[str, float]],
         initial: InitialWeights,
         stop_when: StopCondition,
+        resumed: Mapping[str, NDArray[Any]],
     ) -> None:
         super().__init__()
         self.job = job
@@ -70,7 +73,9 @@ class StageCallback(keras.callbacks.Callback):
         self._early_stopping = setup.stage.early_stopping or job.config.early_stopping
         self._plateau = PlateauLearningRate(setup.schedule, self._stage.plateau)
         self._committed_step: int | None = None
-        self._began = 0.0
+        self._committed_at = time.monotonic()
+        self._began, self._began_step = 0.0, state.step
+        self._resumed = resumed if self.steps_of_epoch else {}
 
     @property
     def _stage(self) -> StageState:
@@ -79,13 +84,31 @@ class StageCallback(keras.callbacks.Callback):
         return self.state.stage
 
     @property
+    def epochs_of_stage(self) -> int:
+        """Number of finished epochs of the stage."""
+        return self.state.epoch - self._stage.epochs_before
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Number of passes of the epoch that has begun; 0 between two epochs."""
+        return self._steps_of_stage - self.epochs_of_stage * self.job.steps_per_epoch
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stage has no more epochs."""
+        return self.stopped or self._stage.finished
+
+    @property
     def _steps_of_stage(self) -> int:
         return self.state.step - self._stage.steps_before
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Start the clock of the epoch."""
+        """Start the clock of the epoch, with the sums that it had where it is resumed."""
         del epoch, logs
-        self._began = time.perf_counter()
+        self._began, self._began_step = time.perf_counter(), self.state.step
+        if self._resumed:
+            restore_sums(self._resumed, self.model, self.setup.tally)
+            self._resumed = {}
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Set the learning rate of a plateau schedule, which depends on the validation metrics."""
@@ -99,21 +122,26 @@ class StageCallback(keras.callbacks.Callback):
             scale_learning_rate(self.model.optimizer, factor)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Check that the loss is finite, notify the listener, and stop on request.
+        """Check that the loss is finite, notify the listener, commit where it is time, and stop on request.
 
         Raises:
             DivergedError: The loss is not finite.
+            ResourceError: The disk is full.
             StoppedError: A signal was received.
         """
+        del batch
         loss = float((logs or {})["loss"])
         # Counted before the check, so that the error names the step that diverged.
         self.state = replace(self.state, step=self.state.step + 1)
         if not math.isfinite(loss):
             raise self._diverged(loss)
-        self.job.listener.step_done(
-            StepDone(self._stage.name, self.state.epoch + 1, batch + 1, self.job.steps_per_epoch, loss)
-        )
-        self.job.stop.check()
+        done, steps = self.steps_of_epoch, self.job.steps_per_epoch
+        self.job.listener.step_done(StepDone(self._stage.name, self.state.epoch + 1, done, steps, loss))
+        # The end of an epoch commits itself, and asks then.
+        if done < steps:
+            if time.monotonic() - self._committed_at > 60.0 * self.job.config.commit_minutes:
+                self.commit()
+            self.job.stop.check()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validate, commit a checkpoint, and decide whether the stage goes on.
@@ -128,28 +156,32 @@ class StageCallback(keras.callbacks.Callback):
         # Before the arrays are collected, because the sum of SWA is one of them.
         self.weights.add_epoch(epoch + 1)
         # Collected before averages are swapped in: training goes on with the learned weights.
-        arrays = collect_arrays(self.job.model, self.setup.learner.optimizer, self.weights)
+        arrays = collect_arrays(self.job.model, self.setup.learner, self.weights)
         with self.weights.swap_in():
             record = self._record(float((logs or {})["loss"]), seconds)
-            best = self._advance(record, last=epoch + 1 == self.setup.stage.epochs)
+            self._advance(record, last=epoch + 1 == self.setup.stage.epochs)
             self._commit(replace(self.state, arrays=arrays))
-        # Only now that the new checkpoint is complete.
-        prune_checkpoints(self.job.folder, best=best.checkpoint, baseline=self._stage.baseline)
         self.job.listener.epoch_done(record)
         self.stopped = self.stop_when(record)
-        self.model.stop_training = self.stopped or self._stage.finished
+        self.model.stop_training = self.ended
         # Last of all: a signal doesn't cost the epoch that has just ended.
         self.job.stop.check()
 
     def commit(self) -> None:
-        """Commit a checkpoint of the weights as they would be kept now, unless the last epoch's is the same."""
-        if self._committed_step != self.state.step:
-            with self.weights.swap_in():
-                self._commit(self.state)
+        """Commit a checkpoint of the weights as they would be kept now, unless the last one is the same."""
+        if self._committed_step == self.state.step:
+            return
+        tally = self.setup.tally if self.steps_of_epoch else None
+        arrays = collect_arrays(self.job.model, self.setup.learner, self.weights, tally)
+        stage = replace(self._stage, plateau=self._plateau.state)
+        with self.weights.swap_in():
+            self._commit(replace(self.state, stage=stage, arrays=arrays))
 
     def _commit(self, state: TrainingState) -> None:
         commit_checkpoint(self.job.folder, self.job.model, state, self.initial)
-        self._committed_step = state.step
+        self._committed_step, self._committed_at = state.step, time.monotonic()
+        # Only now that the new checkpoint is complete.
+        prune_checkpoints(self.job.folder)
 
     def _record(self, loss: float, seconds: float) -> EpochRecord:
         val = self.validate()
@@ -162,11 +194,16 @@ class StageCallback(keras.callbacks.Callback):
             train=self.setup.tally.metrics(loss),
             val=val,
             learning_rate=self._learning_rate(),
-            images_per_second=len(self.job.images.train) / max(seconds, 1e-9),
+            images_per_second=self._count_images() / max(seconds, 1e-9),
         )
 
-    def _advance(self, record: EpochRecord, *, last: bool) -> BestEpoch:
-        """Update early stopping, plateau and the best epoch with an epoch's record; return the best epoch so far.
+    def _count_images(self) -> int:
+        """Return the number of images that were trained on since the epoch began, or was resumed."""
+        missed = self.job.steps_per_epoch - (self.state.step - self._began_step)
+        return len(self.job.images.train) - missed * self.job.config.pass_size
+
+    def _advance(self, record: EpochRecord, *, last: bool) -> None:
+        """Update early stopping, plateau, the best and the last epoch with an epoch's record.
 
         Args:
             record: Record of the epoch.
@@ -185,8 +222,7 @@ class StageCallback(keras.callbacks.Callback):
             averaged_epochs=self.weights.averaged_epochs,
             finished=last or (watched.patience is not None and stalled > watched.patience),
         )
-        self.state = replace(self.state, best=best, stage=stage)
-        return best
+        self.state = replace(self.state, best=best, last=record, stage=stage)
 
     def _learning_rate(self) -> float:
         if self.setup.schedule.config.name == "plateau":

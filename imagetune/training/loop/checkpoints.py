@@ -2,8 +2,8 @@
 
 A checkpoint holds the model's weights and the state of training. The weights that training started with are one file
 that all checkpoints of a run share by hard links; those that have changed since lie beside it, so that a checkpoint of
-a stage that trains only the head is as small as the head. A checkpoint made at the end of an epoch also holds the
-arrays that resuming exactly from there needs, see `imagetune.training.loop.resume`.
+a stage that trains only the head is as small as the head. Beside them lie the arrays that resuming exactly from there
+needs, see `imagetune.training.loop.resume`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,14 +140,11 @@ def reopen_checkpoint(path: Path, model: keras.Model) -> tuple[TrainingState, In
     """Load a checkpoint's weights into a model, and return all that training needs to resume from it.
 
     Raises:
-        CheckpointError: The files are not those that were committed, or the checkpoint was made in the middle of an
-            epoch, so that it can't be resumed from.
+        CheckpointError: The files are not those that were committed, or it has no arrays to resume from.
     """
     state, resumable = _verify(path)
     if not resumable:
-        raise CheckpointError(
-            "training can't be resumed from here: it was not made at the end of an epoch", where=str(path)
-        )
+        raise CheckpointError("training can't be resumed from the weights that it started with", where=str(path))
     with _open_arrays(path / ARRAYS) as stored:
         state = replace(state, arrays={name: stored[name] for name in stored.files})
     _load_initial(path, model, None)
@@ -157,17 +154,69 @@ def reopen_checkpoint(path: Path, model: keras.Model) -> tuple[TrainingState, In
     return state, initial
 
 
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where training can be resumed.
+
+    Attributes:
+        checkpoint: The newest checkpoint that is whole, with all that it needs.
+        state: Its state, without the arrays.
+        passed_over: Why newer ones can't be used.
+    """
+
+    checkpoint: Path
+    state: TrainingState
+    passed_over: tuple[CheckpointError, ...] = ()
+
+
+def find_resume_point(folder: Path) -> ResumePoint | None:
+    """Return where training can be resumed; None where no checkpoint but that of the first weights was made.
+
+    Args:
+        folder: Folder of a training's checkpoints.
+
+    Raises:
+        CheckpointError: There are checkpoints to resume from, and all are corrupted.
+    """
+    problems: list[CheckpointError] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            state, resumable = _verify(path)
+            for name in state.needed_checkpoints - {path.name} if resumable else ():
+                _verify(folder / name)
+        except CheckpointError as error:
+            problems.append(error)
+            continue
+        if resumable:
+            return ResumePoint(path, state, tuple(problems))
+    if problems:
+        raise problems[0]
+    return None
+
+
+def remove_later_checkpoints(path: Path) -> None:
+    """Remove the checkpoints that are newer than this one, from which training is resumed in its own folder."""
+    for later in list_checkpoints(path.parent):
+        if later.name > path.name:
+            shutil.rmtree(later)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the folders of the committed checkpoints, oldest first."""
     # Steps have leading zeros, so that names sort like numbers.
     return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
 
 
-def prune_checkpoints(folder: Path, *, best: Path | None, baseline: str = "") -> None:
-    """Delete all but the newest ``KEEP`` checkpoints, the best one, and the one named that a stage has to beat."""
-    kept = {*list_checkpoints(folder)[-KEEP:], best, folder / baseline}
+def prune_checkpoints(folder: Path) -> None:
+    """Delete all but the newest ``KEEP`` checkpoints, and those that resuming from them needs."""
+    newest = list_checkpoints(folder)[-KEEP:]
+    kept = {path.name for path in newest}
+    for path in newest:
+        # One that is corrupted needs nothing any more.
+        with suppress(CheckpointError):
+            kept |= _read_state(path)[0].needed_checkpoints
     for path in list_checkpoints(folder):
-        if path not in kept:
+        if path.name not in kept:
             shutil.rmtree(path)
 
 
@@ -219,18 +268,23 @@ def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 def _verify(path: Path) -> tuple[TrainingState, bool]:
     """Return the state of training, and whether it can be resumed, after checking the files' hashes."""
-    try:
-        content = read_json(path / STATE)
-        expected = {INITIAL: content["start_sha256"], CHANGED: content["changed_sha256"]}
-        if resumable := "resume_sha256" in content:
-            expected[ARRAYS] = content["resume_sha256"]
-        state = TrainingState.from_json(content, path.parent)
-    except (OSError, *SURPRISES) as error:
-        raise CheckpointError(f"{STATE} can't be read: {error}", where=str(path)) from error
+    state, expected = _read_state(path)
     for name, digest in expected.items():
         if not (path / name).is_file() or compute_file_sha256(path / name) != digest:
             raise CheckpointError(f"{name} is missing or corrupted", where=str(path), hint="use an earlier checkpoint")
-    return state, resumable
+    return state, ARRAYS in expected
+
+
+def _read_state(path: Path) -> tuple[TrainingState, dict[str, str]]:
+    """Return the state of training, and the SHA-256 that each file of a checkpoint must have."""
+    try:
+        content = read_json(path / STATE)
+        expected = {INITIAL: content["start_sha256"], CHANGED: content["changed_sha256"]}
+        if "resume_sha256" in content:
+            expected[ARRAYS] = content["resume_sha256"]
+        return TrainingState.from_json(content, path.parent), expected
+    except (OSError, *SURPRISES) as error:
+        raise CheckpointError(f"{STATE} can't be read: {error}", where=str(path)) from error
 
 
 def _load_initial(path: Path, model: keras.Model, positions: Collection[int] | None) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from imagetune.data.loading.pipeline import Batch
-from imagetune.errors import CheckpointError, ImagetuneError
+from imagetune.errors import CheckpointError, ImagetuneError, StoppedError
 from imagetune.model.split_model import SplitModel
 from imagetune.model.traces import free_graphs
 from imagetune.model.trainable import find_trainable_positions
@@ -69,12 +70,12 @@ def train(
     """Train the model in place through all stages and return the epoch whose weights it has then: the best of all.
 
     A stage starts from the best weights so far, so one that brings no improvement leaves the model as it was. Training
-    that resumes from the end of an epoch of an earlier one gives the same result as that would have, with the same
-    recipe and images.
+    that resumes from a checkpoint of an earlier one gives the same result as that would have, with the same recipe and
+    images.
 
     Args:
         job: The training job.
-        start_from: Folder of the checkpoints of an earlier training to resume.
+        start_from: Folder of the checkpoints of an earlier training to resume; it may be the job's own.
         until_epoch: Last epoch, counted over all stages; schedules stay those of the whole recipe.
         stop_when: Called after every epoch; true ends the training there.
 
@@ -145,13 +146,13 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
     job, model = training.job, build_stage_model(training.job, stage)
     resolved, plan = _settle_stage(training, stage, model, state)
     begun = state.stage or _begin_stage(resolved, plan, state)
-    state, done = replace(state, stage=begun), state.epoch - begun.epochs_before
-    source = open_stage_source(job, resolved, plan, model, first_epoch=begun.epochs_before, done=done)
+    state, done_steps = replace(state, stage=begun), state.step - begun.steps_before
+    source = open_stage_source(job, resolved, plan, model, first_epoch=begun.epochs_before, done_steps=done_steps)
     with convert_memory_errors(job.config.pass_size), job.stop.deferred(), source:
         setup = _prepare(training, resolved, model, state.slots, plan.halves)
         state = replace(state, learned=state.learned | find_trainable_positions(model))
         weights = _build_kept_weights(job, resolved, model, setup, state.learned)
-        state = _restore(state, setup, weights)
+        resumed, state = state.arrays, _restore(state, setup, weights)
         job.listener.stage_started(_build_announcement(job, stage, begun, setup))
         callback = StageCallback(
             job,
@@ -161,8 +162,9 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
             validate=source.validate,
             initial=training.initial,
             stop_when=training.stop_when,
+            resumed=resumed,
         )
-        _fit(callback, training.targets, source.batches(), done)
+        _fit(callback, training.targets, iter(source.batches()))
     state = judge_stage(job, stage, callback.state)
     state = replace(state, stage=None, slots=_read_slots(setup, model))
     if not _has_best_weights(job, model, state):
@@ -250,7 +252,7 @@ def _restore(state: TrainingState, setup: StageSetup, weights: KeptWeights) -> T
     if state.arrays:
         restore_weights(state, weights)
         restore_optimizer(state, setup.learner)
-    # They belong to the end of an epoch: a checkpoint in the middle of the next must not contain them.
+    # They belong to that checkpoint: later ones must not contain them.
     return replace(state, arrays={})
 
 
@@ -278,31 +280,67 @@ def _read_slots(setup: StageSetup, model: keras.Model) -> Slots:
     return read_slots(setup.learner.optimizer, find_trainable_variables(model))
 
 
-def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterable[IndexedBatch], done: int) -> None:
+def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterator[IndexedBatch]) -> None:
     """Run the remaining epochs of a stage.
 
     Args:
         callback: Callback of the stage.
         targets: Targets of the training images.
-        batches: Batches of the remaining epochs.
-        done: Number of epochs of the stage that an earlier training has finished.
+        batches: Batches of the remaining epochs, the first of which may have begun in an earlier training.
+    """
+    if callback.steps_of_epoch:
+        _finish_epoch(callback, targets, batches)
+    if not callback.ended:
+        steps = callback.job.steps_per_epoch
+        _fit_epochs(callback, targets, batches, steps=steps, epochs=callback.setup.stage.epochs)
+
+
+def _finish_epoch(callback: StageCallback, targets: TrainingTargets, batches: Iterator[IndexedBatch]) -> None:
+    """Run the rest of an epoch: a training of its own for Keras, which can't begin in the middle of one."""
+    left = callback.job.steps_per_epoch - callback.steps_of_epoch
+    trained, learned = callback.weights.trained, list[list[np.ndarray]]()
+    keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: learned.append(trained.get_weights()))
+    _fit_epochs(callback, targets, islice(batches, left), steps=left, epochs=callback.epochs_of_stage + 1, more=keep)
+    # Keras ends a training with the averages of EMA in the place of the weights.
+    trained.set_weights(*learned)
+
+
+def _fit_epochs(
+    callback: StageCallback,
+    targets: TrainingTargets,
+    batches: Iterator[IndexedBatch],
+    *,
+    steps: int,
+    epochs: int,
+    more: keras.callbacks.Callback | None = None,
+) -> None:
+    """Run epochs of a stage, from its state on.
+
+    Args:
+        callback: Callback of the stage.
+        targets: Targets of the training images.
+        batches: Batches of these epochs.
+        steps: Number of passes in an epoch.
+        epochs: Number of the stage's epochs to end with.
+        more: Another callback, called after the first.
     """
     job, setup = callback.job, callback.setup
-    feed = Feed(batches, targets, first_step=callback.state.epoch * job.steps_per_epoch)
+    first_step = callback.state.epoch * job.steps_per_epoch + callback.steps_of_epoch
+    feed = Feed(batches, targets, first_step=first_step)
     try:
         setup.learner.fit(
             iter(feed),
-            initial_epoch=done,
-            epochs=setup.stage.epochs,
+            initial_epoch=callback.epochs_of_stage,
+            epochs=epochs,
             # The feed has no length, so Keras can't know where an epoch ends.
-            steps_per_epoch=job.steps_per_epoch,
-            callbacks=[callback],
+            steps_per_epoch=steps,
+            callbacks=[callback] if more is None else [callback, more],
             shuffle=False,
             verbose=0,
         )
-    except Exception:
+    except Exception as error:
         # Ctrl-C also kills workers that are still starting: their error isn't the cause.
-        if job.stop.signal_number is not None:
+        if job.stop.signal_number is not None or isinstance(error, StoppedError):
             callback.commit()
             job.stop.check()
         if feed.failure is not None:

@@ -32,6 +32,8 @@ def judge_stage(job: TrainingJob, stage: StageConfig, state: TrainingState) -> T
         state: State at the end of the stage.
     """
     if not _has_rival(job, stage, state) or state.stage is None or state.best is None:
+        if job.images.val and state.best is not None and state.best.record.stage != stage.name:
+            job.listener.stage_judged(StageJudged(stage.name, kept=False, gain=None))
         return state
     baseline = job.folder / state.stage.baseline
     before, after = (_compute_losses_of(job, path, state) for path in (baseline, state.best.checkpoint))

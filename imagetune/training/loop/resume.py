@@ -1,8 +1,9 @@
-"""Resuming training from the end of an epoch, exactly as if it had never stopped.
+"""Resuming training from a checkpoint, exactly as if it had never stopped.
 
 Beside the weights of the checkpoint that needs the values of `TrainingState` and arrays: the optimizer's variables with
-its number of updates, the random state of dropout, and weights that are being averaged with their averages. Order,
-augmentation and mixing of images follow from (seed, epoch, index) alone and need nothing.
+its number of updates, the random state of dropout, weights that are being averaged with their averages, and in the
+middle of an epoch the sums of its metrics. Order, augmentation and mixing of images follow from (seed, epoch, index)
+alone and need nothing.
 """
 
 from __future__ import annotations
@@ -16,22 +17,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.errors import CheckpointError
-from imagetune.training.loop.checkpoints import InitialWeights, copy_checkpoint, list_checkpoints, reopen_checkpoint
+from imagetune.training.loop.checkpoints import (
+    InitialWeights,
+    copy_checkpoint,
+    find_resume_point,
+    remove_later_checkpoints,
+    reopen_checkpoint,
+)
 from imagetune.training.loop.state import TrainingState
 from imagetune.training.loop.weight_averaging import KeptWeights
 
 
 def collect_arrays(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, weights: KeptWeights
+    model: keras.Model, learner: keras.Model, weights: KeptWeights, tally: keras.metrics.Metric | None = None
 ) -> dict[str, NDArray[Any]]:
     """Return copies of the arrays that resuming needs beside the weights of a checkpoint, by name.
 
     Args:
         model: The run's model.
-        optimizer: The optimizer of the stage.
+        learner: The compiled model of the stage.
         weights: Weights that the stage trains and keeps.
+        tally: In the middle of an epoch the metric that sums up its predictions.
     """
-    found = {f"optimizer/{index}": variable for index, variable in enumerate(optimizer.variables)}
+    if keras.backend.backend() == "jax":  # during an epoch its state lives outside the variables
+        learner.jax_state_sync()
+    found = {f"optimizer/{index}": variable for index, variable in enumerate(learner.optimizer.variables)}
+    if tally is not None:
+        found |= {f"metric/{index}": variable for index, variable in enumerate(_list_sums(learner, tally))}
     found |= {f"random/{index}": variable for index, variable in enumerate(_list_random_states(model))}
     if weights.trained is not model:
         found |= {f"stage_random/{index}": one for index, one in enumerate(_list_random_states(weights.trained))}
@@ -44,14 +56,14 @@ def collect_solved_arrays(model: keras.Model) -> dict[str, NDArray[Any]]:
     """Return copies of the arrays that resuming after a solved head needs, which has no optimizer: never empty."""
     states = {f"random/{index}": variable for index, variable in enumerate(_list_random_states(model))}
     arrays = {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in states.items()}
-    # A checkpoint without arrays is one in the middle of an epoch.
+    # A checkpoint without arrays can't be resumed from.
     return {**arrays, "solved": np.ones(1)}
 
 
 def reopen_training(folder: Path, own: Path, model: keras.Model) -> tuple[TrainingState, InitialWeights]:
     """Load the newest checkpoint of an earlier training; return its state and the weights that it started from.
 
-    That checkpoint, and the best one so far, are linked into the run's own folder.
+    That checkpoint, and those that it needs, are linked into the run's own folder, if that is another.
 
     Args:
         folder: Folder of the checkpoints of an earlier training with the same recipe.
@@ -59,20 +71,23 @@ def reopen_training(folder: Path, own: Path, model: keras.Model) -> tuple[Traini
         model: A model built as for the earlier training; it gets weights and random state.
 
     Raises:
-        CheckpointError: There is none, it is corrupted, or it can't be resumed from.
+        CheckpointError: There is none to resume from, or all are corrupted.
     """
-    found = list_checkpoints(folder)
-    if not found:
+    found = find_resume_point(folder)
+    if found is None:
         raise CheckpointError("there is no checkpoint to resume from", where=str(folder))
-    # Linked first: the earlier training's folder may be pruned or deleted meanwhile.
-    newest = copy_checkpoint(found[-1], own)
-    state, initial = reopen_checkpoint(newest, model)
+    if folder == own:
+        remove_later_checkpoints(found.checkpoint)
+    else:
+        # Linked first: the earlier training's folder may be pruned or deleted meanwhile.
+        for name in {found.checkpoint.name, *found.state.needed_checkpoints}:
+            copy_checkpoint(folder / name, own)
+    checkpoint = own / found.checkpoint.name
+    state, initial = reopen_checkpoint(checkpoint, model)
     try:
         _assign("random", _list_random_states(model), state.arrays)
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"training can't be resumed from here: {error!r}", where=str(found[-1])) from error
-    if state.best is not None and state.best.checkpoint != newest:
-        copy_checkpoint(folder / state.best.checkpoint.name, own)
+        raise CheckpointError(f"training can't be resumed from here: {error!r}", where=str(checkpoint)) from error
     return state, initial
 
 
@@ -96,6 +111,25 @@ def restore_weights(state: TrainingState, weights: KeptWeights) -> None:
     weights.restore_arrays(state.arrays, 0 if state.stage is None else state.stage.averaged_epochs)
     if any(name.startswith("stage_random/") for name in state.arrays):
         _assign("stage_random", _list_random_states(weights.trained), state.arrays)
+
+
+def restore_sums(arrays: Mapping[str, NDArray[Any]], learner: keras.Model, tally: keras.metrics.Metric) -> None:
+    """Restore the sums of an unfinished epoch's metrics, after Keras has set them to 0 at its beginning.
+
+    Raises:
+        CheckpointError: The metrics are others.
+    """
+    try:
+        _assign("metric", _list_sums(learner, tally), arrays)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"the epoch can't be resumed: {error!r}") from error
+
+
+def _list_sums(learner: keras.Model, tally: keras.metrics.Metric) -> list[keras.Variable]:
+    """Return the variables that sum up the loss and the predictions of an epoch."""
+    # Not by Keras's list of all metrics, which lacks those of a model that hasn't made its first step.
+    (loss,) = (metric for metric in learner.metrics if metric.name == "loss")
+    return [*loss.variables, *tally.variables]
 
 
 def _list_random_states(model: keras.Model) -> list[keras.Variable]:

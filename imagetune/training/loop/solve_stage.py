@@ -161,12 +161,13 @@ def _commit(
         epoch=record.epoch,
         step=record.step,
         best=best,
+        last=record,
         learned=state.learned | find_trainable_positions(job.model),
         stage=done,
     )
     # Something to resume from: a stage that is finished needs no optimizer, but its dropout's random state.
     commit_checkpoint(job.folder, job.model, replace(state, arrays=collect_solved_arrays(job.model)), initial)
-    prune_checkpoints(job.folder, best=best.checkpoint)
+    prune_checkpoints(job.folder)
     job.listener.epoch_done(record)
     job.stop.check()
     return replace(state, stage=None)

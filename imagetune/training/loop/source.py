@@ -47,12 +47,12 @@ class ImageSource:
         job: The training job.
         stage: The stage.
         first_epoch: Number of epochs before it.
-        done: Number of epochs of the stage that an earlier training has finished.
+        done_steps: Number of passes of the stage that an earlier training has made.
     """
 
-    def __init__(self, job: TrainingJob, stage: StageConfig, *, first_epoch: int, done: int = 0) -> None:
+    def __init__(self, job: TrainingJob, stage: StageConfig, *, first_epoch: int, done_steps: int = 0) -> None:
         self._job = job
-        first_step = (first_epoch + done) * job.steps_per_epoch
+        first_step = first_epoch * job.steps_per_epoch + done_steps
         self._batches = open_stage_batches(job, stage, epochs=first_epoch + stage.epochs, start_step=first_step)
 
     def batches(self) -> Iterable[IndexedBatch]:
@@ -82,7 +82,7 @@ class FeatureSource:
         halves: The split model of the plan.
         final: The model for images of the final size, split at the same place.
         first_epoch: Number of epochs before the stage.
-        done: Number of epochs of the stage that an earlier training has finished.
+        done_steps: Number of passes of the stage that an earlier training has made.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class FeatureSource:
         final: SplitModel,
         *,
         first_epoch: int,
-        done: int = 0,
+        done_steps: int = 0,
     ) -> None:
         self._job, self._stage, self._plan = job, stage, plan
-        self._halves, self._final, self._first_epoch, self._done = halves, final, first_epoch, done
+        self._halves, self._final, self._first_epoch, self._done_steps = halves, final, first_epoch, done_steps
         self._val: list[FeatureBatch] = []
 
     def batches(self) -> Iterable[IndexedBatch]:
@@ -118,7 +118,7 @@ class FeatureSource:
             lambda epoch: compute_epoch_order(count, job.seed, epoch, probabilities),
             batch_size=job.config.pass_size,
             epochs=self._stage.epochs,
-            done=self._done,
+            done_steps=self._done_steps,
         )
 
     def validate(self) -> dict[str, float]:
@@ -155,7 +155,13 @@ def validate_features(job: TrainingJob, halves: SplitModel, val: Sequence[Featur
 
 
 def open_stage_source(
-    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, model: keras.Model, *, first_epoch: int, done: int = 0
+    job: TrainingJob,
+    stage: StageConfig,
+    plan: FeaturePlan,
+    model: keras.Model,
+    *,
+    first_epoch: int,
+    done_steps: int = 0,
 ) -> StageSource:
     """Return the source of a stage's batches: images, or features where the plan caches them.
 
@@ -165,12 +171,12 @@ def open_stage_source(
         plan: Plan from ``plan_features``.
         model: The model that the stage trains.
         first_epoch: Number of epochs before the stage.
-        done: Number of epochs of the stage that an earlier training has finished.
+        done_steps: Number of passes of the stage that an earlier training has made.
     """
     if plan.halves is None:
-        return ImageSource(job, stage, first_epoch=first_epoch, done=done)
+        return ImageSource(job, stage, first_epoch=first_epoch, done_steps=done_steps)
     # Validation sees images of the final size, whatever the stage trains on.
     final = plan.halves
     if model is not job.model:
         final = split_model_at(job.model, job.backbone, plan.halves.boundary) or final
-    return FeatureSource(job, stage, plan, plan.halves, final, first_epoch=first_epoch, done=done)
+    return FeatureSource(job, stage, plan, plan.halves, final, first_epoch=first_epoch, done_steps=done_steps)

@@ -77,21 +77,30 @@ class TrainingState:
         epoch: Number of finished epochs over all stages.
         step: Number of passes over all stages: optimizer steps where gradients aren't accumulated.
         best: The best epoch so far; None before the first.
+        last: Record of the last finished epoch; None before the first.
         learned: Positions of the weights that stages have trained; empty before the first stage, which may train any.
         slots: Optimizer slots when the stage began. A checkpoint holds only their numbers of updates, as the arrays
             hold the current slots.
         stage: The stage that is being trained; None between stages.
         arrays: Arrays that resuming needs beside these values and the weights, by name: variables of the optimizer,
-            random state, averages. Only a checkpoint made at the end of an epoch has them, and can be resumed from.
+            random state, averages, in the middle of an epoch also the sums of its metrics. A checkpoint without them
+            can't be resumed from; that of the weights before the first step is one.
     """
 
     epoch: int = 0
     step: int = 0
     best: BestEpoch | None = None
+    last: EpochRecord | None = None
     learned: frozenset[int] = frozenset()
     slots: Slots = field(default_factory=Slots)
     stage: StageState | None = None
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def needed_checkpoints(self) -> frozenset[str]:
+        """Names of the checkpoints that resuming needs beside this one: the best, and one that a stage has to beat."""
+        best = "" if self.best is None else self.best.checkpoint.name
+        return frozenset({best, "" if self.stage is None else self.stage.baseline} - {""})
 
     def as_json(self) -> dict[str, Any]:
         """Return the state without the arrays, as state.json holds it."""
@@ -100,6 +109,7 @@ class TrainingState:
             "epoch": self.epoch,
             "step": self.step,
             "best": None if best is None else {"record": best.record.as_json(), "checkpoint": best.checkpoint.name},
+            "last": None if self.last is None else self.last.as_json(),
             "learned": sorted(self.learned),
             "updates": sorted(self.slots.steps.items()),
             "stage": None if self.stage is None else asdict(self.stage),
@@ -117,17 +127,19 @@ class TrainingState:
             KeyError: A value is missing.
             TypeError, ValueError: A value is of another type or unknown, or names no checkpoint.
         """
-        best, stage = values["best"], values["stage"]
+        best, last, stage = values["best"], values["last"], values["stage"]
         for count in (values["epoch"], values["step"], *values["learned"]):
             if not isinstance(count, int) or not 0 <= count < 2**53:
                 raise TypeError(f"{count!r} is no number of epochs, steps or weights")
         # A name such as ../../ would read and link files of another folder.
-        if best is not None and not _CHECKPOINT.fullmatch(best["checkpoint"]):
-            raise ValueError(f"{best['checkpoint']!r} is no checkpoint")
+        named = {"" if best is None else best["checkpoint"], "" if stage is None else stage["baseline"]} - {""}
+        if unknown := [name for name in named if not _CHECKPOINT.fullmatch(name)]:
+            raise ValueError(f"{unknown[0]!r} is no checkpoint")
         return cls(
             epoch=values["epoch"],
             step=values["step"],
             best=None if best is None else BestEpoch(EpochRecord(**best["record"]), folder / best["checkpoint"]),
+            last=None if last is None else EpochRecord(**last),
             learned=frozenset(values["learned"]),
             slots=Slots(steps=dict(values["updates"])),
             stage=None if stage is None else StageState(**{**stage, "plateau": PlateauState(**stage["plateau"])}),

@@ -42,21 +42,22 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class StageJudged:
-    """Event at the end of a stage that has to beat the weights that it started from.
+    """Event at the end of a stage that has to beat the weights that it started from, or that brought no better ones.
 
     Attributes:
         name: Name of the stage.
         kept: Whether its best epoch is kept; otherwise the weights from before the stage are.
-        gain: Mean reduction of the validation loss by its best epoch; negative where it is worse.
+        gain: Mean reduction of the validation loss by its best epoch; negative where it is worse. None where not one
+            epoch of it was better than the best one before, by the metric that chooses epochs.
         standard_error: Standard error of that mean, over the validation images.
         required: Number of standard errors that the gain has to exceed.
     """
 
     name: str
     kept: bool
-    gain: float
-    standard_error: float
-    required: float
+    gain: float | None
+    standard_error: float = 0.0
+    required: float = 0.0
 
 
 @dataclass(frozen=True)

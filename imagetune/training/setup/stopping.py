@@ -1,16 +1,17 @@
-"""Stop requests by SIGINT and SIGTERM: finish the step, commit a checkpoint, end; a second signal ends at once.
+"""Stop requests by signals and time: finish the step, commit a checkpoint, end; a second signal ends at once.
 
 Handlers note the signal and raise nothing; the work asks for it at its boundaries, and `listen_for_stop` at its end.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 
 import psutil
@@ -19,19 +20,27 @@ from imagetune.core.stopping import answer_stop_checks
 from imagetune.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SLURM's `--signal=USR1@60` announces the end of a job's time.
+REQUEUE_SIGNALS = (signal.SIGUSR1,)
 # Signals within this time after the first belong to it.
 SAME_SECONDS = 0.3
 
 
 class StopRequest:
-    """A request to stop, made by a signal.
+    """A request to stop, made by a signal or because a time is over.
+
+    Args:
+        requeue_on: Signals after which the same command shall be run again.
+        max_seconds: Time from now on after which the work stops, to be requeued.
 
     Attributes:
         signal_number: The first signal received; None before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, requeue_on: Collection[int] = (), max_seconds: float = math.inf) -> None:
         self.signal_number: int | None = None
+        self._requeue_on = frozenset(requeue_on)
+        self._deadline = time.monotonic() + max_seconds
         self._received = 0.0
         self._deferred = False
 
@@ -39,10 +48,12 @@ class StopRequest:
         """Return if training may go on.
 
         Raises:
-            StoppedError: A signal was received.
+            StoppedError: A signal was received, or the time is over.
         """
         if self.signal_number is not None:
-            raise StoppedError(self.signal_number)
+            raise StoppedError(self.signal_number, requeue=self.signal_number in self._requeue_on)
+        if time.monotonic() >= self._deadline:
+            raise StoppedError(None, requeue=True)
 
     def ask(self) -> None:
         """Return if the work may go on; within ``deferred`` it always may.
@@ -69,7 +80,7 @@ class StopRequest:
             # `timeout` and job schedulers send one to the process and another to its group: they mean the same.
             if now - self._received < SAME_SECONDS:
                 return
-            _exit_now(signal_number)
+            _exit_now(StoppedError(signal_number, requeue=signal_number in self._requeue_on).exit_code)
         self.signal_number, self._received = signal_number, now
 
 
@@ -95,33 +106,52 @@ class StopWhen(StopRequest):
 
 
 @contextmanager
-def listen_for_stop(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[StopRequest]:
-    """Yield a stop request that receives SIGINT and SIGTERM during the block, and answers `check_stop`.
+def listen_for_stop(
+    signals: Collection[signal.Signals] = SIGNALS,
+    *,
+    requeue_on: Collection[signal.Signals] = (),
+    max_seconds: float = math.inf,
+) -> Iterator[StopRequest]:
+    """Yield a stop request that receives signals during the block, and answers `check_stop`.
 
     Outside the main thread, where Python can't set handlers, signals stay as they are.
 
     Args:
         signals: Signals to receive; a trial leaves Ctrl-C, which a terminal sends to all processes, to the search.
+        requeue_on: Signals after which the same command shall be run again; they are received as well.
+        max_seconds: Time after which the work stops, to be requeued.
 
     Raises:
         StoppedError: A signal was received that nothing in the block has asked for.
     """
-    request = StopRequest()
+    request = StopRequest(requeue_on=requeue_on, max_seconds=max_seconds)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.receive) for number in signals}
+    before = {number: signal.signal(number, request.receive) for number in {*signals, *requeue_on}}
     try:
         with answer_stop_checks(request.ask):
             yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    # After the last boundary: the work is done, and still the process was asked to stop.
-    request.check()
+    # After the last boundary: the work is done, and still the process was asked to stop; there is nothing to requeue.
+    if request.signal_number is not None and request.signal_number not in requeue_on:
+        request.check()
 
 
-def _exit_now(signal_number: int) -> None:
+def listen_for_requeue(*, resume: bool, max_seconds: float | None) -> AbstractContextManager[StopRequest]:
+    """Return `listen_for_stop` for work that the same command can go on with, as a scheduler runs it again.
+
+    Args:
+        resume: Whether the command goes on with what it finds: then SIGTERM, too, says that it shall be run again.
+        max_seconds: Time after which the work stops; None for no limit.
+    """
+    again = {*REQUEUE_SIGNALS, *((signal.SIGTERM,) if resume else ())}
+    return listen_for_stop(requeue_on=again, max_seconds=math.inf if max_seconds is None else max_seconds)
+
+
+def _exit_now(exit_code: int) -> None:
     """End the process without unwinding: checkpoints are complete or absent at any moment."""
     # Workers ignore Ctrl-C, and os._exit runs nothing that would stop them.
     with suppress(psutil.Error):
@@ -129,5 +159,4 @@ def _exit_now(signal_number: int) -> None:
             # One may end meanwhile; an exception would leave this handler and keep the process alive.
             with suppress(psutil.Error):
                 child.kill()
-    # The code that a shell reports for a process that this signal has ended.
-    os._exit(128 + signal_number)
+    os._exit(exit_code)

@@ -2,8 +2,9 @@ import io
 
 from rich.console import Console
 
+from imagetune.cli.render import progress
 from imagetune.cli.render.progress import Screen
-from imagetune.training.setup.events import EpochRecord, StageStarted
+from imagetune.training.setup.events import EpochRecord, StageJudged, StageStarted, StepDone
 
 STAGE = StageStarted(
     name="head",
@@ -55,3 +56,25 @@ def test_on_a_terminal_of_80_columns_an_epoch_is_one_line(monkeypatch):
     screen.epoch_done(EpochRecord("top", 12, 27, values, values, 2.5e-3, 123.4))
     (line,) = screen.console.file.getvalue().splitlines()
     assert line == "epoch  12   train loss 0.5000 accuracy 0.750  val loss 0.5000 accuracy 0.750"
+
+
+def test_a_long_stage_says_early_how_long_it_takes_and_in_the_end_why_it_is_dropped(capsys, monkeypatch):
+    clock = iter((0.0, 0.0, 30.0, 32.0, 34.0, 36.0, 38.0, 200.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    screen = Screen()
+    screen.stage_started(STAGE)
+    for step in range(1, 6):
+        screen.step_done(StepDone("head", 1, step, 9, 0.5))
+    screen.stage_judged(StageJudged("head", kept=False, gain=None))
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "time        head: about 2 min for up to 8 epochs, without validation",
+        "stage       head is dropped: no epoch of it was better than the best one before; it took 3 min",
+    ]
+
+
+def test_a_quick_stage_says_nothing_of_its_time(capsys):
+    screen = Screen()
+    screen.stage_started(STAGE)
+    for step in range(1, 6):
+        screen.step_done(StepDone("head", 1, step, 9, 0.5))
+    assert "time" not in capsys.readouterr().err

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from imagetune.data.loading import pipeline
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.pipeline import (
     Batch,
@@ -23,6 +24,7 @@ from imagetune.data.loading.pipeline import (
     compute_steps_per_epoch,
     load_evaluation_batches,
     load_training_batches,
+    load_unlabelled_batches,
 )
 from imagetune.data.sources.records import Record
 from imagetune.errors import BadImageError, DataError, ResourceError
@@ -153,11 +155,23 @@ def test_an_image_that_vanishes_is_named_in_the_main_process(records: list[Recor
 
 def test_prediction_goes_on_without_bad_images(records: list[Record]) -> None:
     Path(records[3].path).write_bytes(b"junk")
-    batches = gathered(load_evaluation_batches(records, NAMES, **COMMON, workers=0, keep_going=True))
+    batches = gathered(load_unlabelled_batches([record.path for record in records], **COMMON))
     assert batches[0].indices.tolist() == [0, 1, 2, 4, 5, 6, 7]
     assert batches[0].images.shape[0] == 7
     assert batches[0].errors == ((3, "is not an image that can be read"),)
     assert batches[1].errors == ()
+
+
+@pytest.mark.parametrize("seconds", [1e-3, 10.0])
+def test_files_come_in_their_order_from_any_batch_on(
+    records: list[Record], monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(pipeline, "DECODE_SECONDS", seconds)  # so much that worker processes are started, or so little
+    paths = [record.path for record in records]
+    found = gathered(load_unlabelled_batches(paths, **COMMON, start_step=2))
+    assert np.concatenate([batch.indices for batch in found]).tolist() == list(range(16, 30))
+    assert same(found, gathered(load_unlabelled_batches(paths, **COMMON))[2:])
+    assert np.array_equal(found[0].images[1], load_image(paths[17], IMAGE, max_pixels=10**8))
 
 
 def test_leaving_the_block_stops_the_workers(records: list[Record]) -> None:

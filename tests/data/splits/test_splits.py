@@ -105,6 +105,14 @@ def test_duplicate_groups_stay_together_even_across_labels(either: DataConfig) -
     assert len({splits[records[index].path] for index in (0, 3, 7, 35, 50)}) == 1
 
 
+def test_near_duplicates_are_a_group_of_the_split(config: DataConfig) -> None:
+    records, families = source({"a": 30, "b": 30}), dict.fromkeys((3, 7), 0)
+    splits = made(records, config, families=families)
+    groups = {record.path: record.group for record in (*splits.train, *splits.val, *open_holdout(splits))}
+    assert [groups[records[index].path] for index in (0, 3, 7)] == ["near-duplicates of a/0.png"] * 3
+    assert set(groups.values()) == {None, "near-duplicates of a/0.png"}
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_each_class_is_in_each_split_however_small(either: DataConfig, seed: int) -> None:
     counts = made(source({"a": 100, "b": 3, "c": 4}), either, seed=seed).counts()

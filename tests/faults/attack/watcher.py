@@ -44,7 +44,7 @@ def _import_program() -> None:
         import imagetune.api
         import imagetune.cli.main
         import imagetune.commands.fit
-        import imagetune.commands.predict
+        import imagetune.commands.predict_table
         import imagetune.tracking.tracker  # noqa: F401
 
 

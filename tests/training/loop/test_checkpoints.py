@@ -12,6 +12,7 @@ from imagetune.errors import CheckpointError, ResourceError
 from imagetune.training.loop.checkpoints import (
     commit_checkpoint,
     copy_checkpoint,
+    find_resume_point,
     link_initial_weights,
     list_checkpoints,
     load_checkpoint,
@@ -100,9 +101,49 @@ def test_the_same_step_may_be_committed_again(tmp_path, model):
 
 
 def test_the_best_and_the_last_two_are_kept(tmp_path, model):
-    paths = [commit_checkpoint(tmp_path, model, state(step)) for step in (10, 20, 30, 40)]
-    prune_checkpoints(tmp_path, best=paths[0])
+    record = EpochRecord("head", 1, 10, {"loss": 0.1}, {}, 1e-3, 12.5)
+    best = BestEpoch(record, tmp_path / "step-00000010")
+    paths = [commit_checkpoint(tmp_path, model, state(step, best=best)) for step in (10, 20, 30, 40)]
+    prune_checkpoints(tmp_path)
     assert list_checkpoints(tmp_path) == [paths[0], paths[2], paths[3]]
+
+
+def test_what_an_older_checkpoint_needs_is_kept_as_long_as_it_is(tmp_path, model):
+    record = EpochRecord("head", 1, 10, {"loss": 0.1}, {}, 1e-3, 12.5)
+    for step, best in ((10, 10), (20, 20), (30, 20), (40, 40)):
+        commit_checkpoint(tmp_path, model, state(step, best=BestEpoch(record, tmp_path / f"step-{best:08d}")))
+        prune_checkpoints(tmp_path)
+    # The newest is its own best; should it turn out corrupted, the one before needs that of step 20.
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000020", "step-00000030", "step-00000040"]
+
+
+def test_a_corrupted_checkpoint_is_passed_over(tmp_path, model):
+    for step in (10, 20, 30):
+        commit_checkpoint(tmp_path, model, replace(state(step), arrays={"optimizer/0": np.arange(3)}))
+    (tmp_path / "step-00000030" / "resume.npz").write_bytes(b"")
+    found = find_resume_point(tmp_path)
+    assert found is not None
+    assert found.checkpoint.name == "step-00000020"
+    assert [error.where for error in found.passed_over] == [str(tmp_path / "step-00000030")]
+    for step in (10, 20):
+        (tmp_path / f"step-{step:08d}" / "changed.npz").unlink()
+    with pytest.raises(CheckpointError, match="missing or corrupted"):
+        find_resume_point(tmp_path)
+
+
+def test_the_weights_before_the_first_step_are_no_place_to_resume_from(tmp_path, model):
+    commit_checkpoint(tmp_path, model, state(0))
+    assert find_resume_point(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["../step-00000010", "step-1/../..", "/etc"])
+def test_a_checkpoint_names_no_place_outside_its_folder(tmp_path, model, name):
+    path = commit_checkpoint(tmp_path, model, state(10))
+    content = json.loads((path / "state.json").read_text())
+    content["stage"]["baseline"] = name
+    (path / "state.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="is no checkpoint"):
+        load_checkpoint(path, model)
 
 
 def test_only_trained_weights_are_restored_where_that_is_known(tmp_path, model):
@@ -126,7 +167,7 @@ def test_what_going_on_needs_comes_back(tmp_path, model):
     np.testing.assert_array_equal(found.arrays["optimizer/0"], np.arange(3))
     assert begun.digests == start.digests
     assert begun.file == tmp_path / "other" / "start.npz"
-    with pytest.raises(CheckpointError, match="end of an epoch"):
+    with pytest.raises(CheckpointError, match="weights that it started with"):
         reopen_checkpoint(tmp_path / "step-00000000", model)
 
 
@@ -137,6 +178,7 @@ def test_every_value_of_the_state_comes_back(tmp_path, model):
         epoch=3,
         step=30,
         best=BestEpoch(record, tmp_path / "step-00000030"),
+        last=replace(record, epoch=4),
         learned=frozenset({0, 1}),
         slots=Slots(steps={0: 10, 1: 20}),
         stage=stage,

@@ -12,7 +12,7 @@ from tiny_backbones import TINY
 from imagetune.data.audit.audit import audit_catalog
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.splits import split_catalog
-from imagetune.errors import CheckpointError
+from imagetune.errors import CheckpointError, StoppedError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
 from imagetune.recipe.sections.data import DataConfig
@@ -217,6 +217,83 @@ def test_the_earlier_training_is_left_as_it_was(job):
     before = {path: path.read_bytes() for path in sorted(short.folder.rglob("*")) if path.is_file()}
     train(job("rest", stages=stages), start_from=short.folder)
     assert {path: path.read_bytes() for path in sorted(short.folder.rglob("*")) if path.is_file()} == before
+
+
+class StopAt(StopRequest):
+    """A request to stop after a number of passes."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.left = step
+
+    def check(self):
+        self.left -= 1
+        if self.left < 0:
+            raise StoppedError(None)
+
+
+def check_interrupted(job, steps, **section):
+    """Train at once, and again in one folder with a stop after so many passes each time; the results are equal."""
+    whole = job("whole", **section)
+    best = train(whole)
+    records, start = {}, None
+    for step in [*steps, None]:
+        part = job("part", **section)
+        if step is not None:
+            part = replace(part, stop=StopAt(step))
+            with pytest.raises(StoppedError):
+                train(part, start_from=start)
+        else:
+            last = train(part, start_from=start)
+        records |= {record.epoch: record for record in part.listener.epochs}
+        start = part.folder
+    for other in whole.listener.epochs:
+        assert metrics(records[other.epoch]) == metrics(other)
+    assert metrics(last) == metrics(best)
+    for one, other in zip(part.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_stop_within_an_epoch_loses_nothing(job):
+    check_interrupted(job, [1, 1, 3], stages=[stage("head", 2), stage("more", 2, unfreeze="last 1 blocks")])
+
+
+@SLOW
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"optimizer": {"name": "sgd", "nesterov": True}, "cache": "off", "average": "ema"},
+        {"average": {"name": "swa", "last_fraction": 0.8}, "mix": "both", "label_smoothing": 0.1},
+        {"batch_size": 4, "effective_batch": 8, "sampling": "balanced", "regularisation": {"l2_sp": 0.1}},
+        {"early_stopping": {"metric": "accuracy", "min_delta": 1.0, "patience": 0}},
+    ],
+    ids=["uncached sgd ema", "mixed swa", "accumulated balanced", "stopped early"],
+)
+def test_a_stop_within_an_epoch_loses_nothing_of(job, section):
+    schedule = {"name": "plateau", "patience": 0, "factor": 0.5, "warmup_epochs": 0.5, "final_fraction": 0.01}
+    first = stage("head", 3, unfreeze="last 1 blocks", learning_rate=1e-3, schedule=schedule)
+    small = stage("small", 2, unfreeze="last 1 blocks", image_size=48, learning_rate=1e-3, batch_norm="train")
+    check_interrupted(job, [1, 2, 2], stages=[first, small], **section)
+
+
+def test_a_commit_after_every_step_changes_nothing(job):
+    stages = [stage("head", 2, unfreeze="last 1 blocks")]
+    whole, often = job("whole", stages=stages), job("often", stages=stages, commit_minutes=1e-9)
+    assert metrics(train(often)) == metrics(train(whole))
+    for one, other in zip(often.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_corrupted_checkpoint_is_passed_over_in_its_own_folder(job):
+    stages = [stage("head", 3, unfreeze="last 1 blocks")]
+    whole = job("whole", stages=stages)
+    best = train(whole)
+    short = job("short", stages=stages)
+    train(short, until_epoch=2)
+    (list_checkpoints(short.folder)[-1] / "resume.npz").write_bytes(b"")
+    rest = job("short", stages=stages)
+    assert metrics(train(rest, start_from=rest.folder)) == metrics(best)
+    assert [record.epoch for record in rest.listener.epochs] == [2, 3]
 
 
 @pytest.mark.parametrize("name", ["resume.npz", "changed.npz", "start.npz", "state.json"])

@@ -7,7 +7,7 @@ import pytest
 
 from imagetune.core.stopping import ask_before_each, check_stop
 from imagetune.errors import StoppedError
-from imagetune.training.setup.stopping import listen_for_stop
+from imagetune.training.setup.stopping import listen_for_requeue, listen_for_stop
 
 
 def test_a_signal_raises_nothing_where_it_comes_and_stops_the_work_at_its_next_boundary():
@@ -95,3 +95,28 @@ def test_a_signal_that_is_not_listened_for_stays_as_it_was():
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("resume", "number", "code"),
+    [(True, signal.SIGTERM, 75), (False, signal.SIGTERM, 143), (False, signal.SIGUSR1, 75)],
+)
+def test_a_scheduler_is_told_to_run_the_command_again(resume, number, code):
+    with pytest.raises(StoppedError) as caught, listen_for_requeue(resume=resume, max_seconds=None):
+        signal.raise_signal(number)
+        check_stop()
+    assert caught.value.exit_code == code
+
+
+def test_the_work_stops_when_its_time_is_over_and_can_be_gone_on_with():
+    expected = pytest.raises(StoppedError, match="its time is over")
+    with expected as caught, listen_for_requeue(resume=False, max_seconds=0.02):
+        while True:
+            check_stop()
+    assert caught.value.exit_code == 75
+
+
+def test_work_that_is_done_is_not_requeued():
+    with listen_for_requeue(resume=True, max_seconds=0.001) as stop:
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.signal_number == signal.SIGTERM
