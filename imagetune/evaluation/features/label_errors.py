@@ -85,6 +85,7 @@ def analyse_label_errors(run: EvaluationContext) -> dict[str, Any] | None:
         {"file": "label_errors.csv", "folds": 5, "strength": 0.01, "fine_tuned": true,
          "learned": {"splits": ["train", "val"], "images": 335, "found": 29, "confident": 9, "marked": true,
                      "expected_false_alarms": {"found": 21.4, "confident": 3.1},    if every label were right
+                     "beyond_chance": false,    whether so many more are found (binomial test at 1%)
                      "suspects": [{"path", "split", "label", "likely", "self_confidence", "likely_confidence",
                                  "confident"}]},
          "test": the same, or null}

@@ -69,8 +69,8 @@ def analyse_out_of_distribution(run: EvaluationContext) -> dict[str, Any] | None
     was fine-tuned has learned the training images, and so has a head, whose logits give the energy: validation images
     alone choose then. The threshold is an order statistic that at most the share of new images from the same source
     exceeds with a certainty of 90%; what share it will flag is a beta distribution. Where there are so few images that
-    even the highest score may be too low for the share, no image is flagged: a threshold that hangs on one image means
-    nothing.
+        even the highest score may be too low for the share, no image is flagged, as a threshold that hangs on one image
+    means nothing.
 
     The document::
 
