@@ -139,7 +139,8 @@ def _expect_scores(found: Mapping[str, Any] | None) -> tuple[list[ExpectedShare]
     edge of their histogram which comes nearest. More than expected is a change; less isn't, as a detector that has
     learned from all images gives lower scores than its cross-fitted ones let expect.
     """
-    if not found or found.get("threshold") is None:
+    # Evaluations of earlier checkouts don't say what the threshold was chosen on.
+    if not found or found.get("threshold") is None or "chosen_on" not in found:
         return [], None
     images, counts = found["chosen_on"]["images"], found["histogram"]["counts"]
     above = images - min(ceil((1 - found["share"]) * images - 1e-9), images)
