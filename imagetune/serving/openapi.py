@@ -23,6 +23,7 @@ def build_openapi(model: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
         "info": {"title": f"imagetune: {model['id']}", "version": model["version"]},
         "paths": {
             "/v1/predict": {"post": _describe_predict(model, limits)},
+            "/v1/explain": {"post": _describe_explain(model, limits)},
             "/v1/labels": {"get": _describe_get("The labels, in the order of the model's outputs.")},
             "/v1/model": {"get": _describe_get("The model's card, its metrics with intervals and its settings.")},
             "/healthz": {"get": _describe_get("Whether the server runs; needs no token.")},
@@ -108,6 +109,35 @@ def _describe_predict(model: Mapping[str, Any], limits: Limits) -> dict[str, Any
     }
 
 
+def _describe_explain(model: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    predict = _describe_predict(model, limits)
+    return {
+        "summary": "Explain the prediction for one image: which regions speak for it.",
+        "requestBody": predict["requestBody"],
+        "responses": {
+            **predict["responses"],
+            "200": {
+                "description": "What is explained, and images as data: addresses.",
+                "content": {"application/json": {"schema": _EXPLANATION}},
+            },
+            "501": _describe_error("An export has no explanations."),
+        },
+    }
+
+
+_EXPLANATION: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "target": _STRING,
+        "saliency": _STRING,
+        "found": {"type": "boolean"},
+        "nearest": {
+            "type": ["object", "null"],
+            "properties": {"label": _STRING, "similarity": _NUMBER, "thumbnail": _STRING},
+        },
+        "error": {"type": "null"},
+    },
+}
 _REFUSALS = {
     "400": "There is no image in the request, or the body can't be taken apart.",
     "401": "The token is missing or wrong.",

@@ -64,37 +64,32 @@ class _Scored:
 def analyse_out_of_distribution(run: EvaluationContext) -> dict[str, Any] | None:
     """Choose the OOD threshold on images that the detector hasn't seen, keep it in the manifest, and return its effect.
 
-        The distance is measured by statistics of training and validation images; each of these gets its score from
-        statistics of the other folds (cross-fitting), so that all of them together choose the threshold. A backbone that
-        was fine-tuned has learned the training images, and so has a head, whose logits give the energy: validation images
-        alone choose then. The threshold is an order statistic that at most the share of new images from the same source
-        exceeds with a certainty of 90%; what share it will flag is a beta distribution. Where there are so few images that
-    <<<<<<< HEAD
-        even the highest score may be too low for the share, no image is flagged: a threshold that hangs on one image means
-        nothing.
-    =======
-        even the highest score may be too low for the share, no image is flagged, as a threshold that hangs on one image
-        means nothing.
-    >>>>>>> w-rest
+    The distance is measured by statistics of training and validation images; each of these gets its score from
+    statistics of the other folds (cross-fitting), so that all of them together choose the threshold. A backbone that
+    was fine-tuned has learned the training images, and so has a head, whose logits give the energy: validation images
+    alone choose then. The threshold is an order statistic that at most the share of new images from the same source
+    exceeds with a certainty of 90%; what share it will flag is a beta distribution. Where there are so few images that
+    even the highest score may be too low for the share, no image is flagged: a threshold that hangs on one image means
+    nothing.
 
-        The document::
+    The document::
 
-            {"score": "energy", "threshold": -3.1, "share": 0.05, "recipe_score": "energy",
-             "chosen_on": {"splits": ["train", "val"], "images": 335},
-             "false_alarms": {"value": 0.04, "low": 0.02, "high": 0.06},      share of new images of the source flagged
-             "threshold_interval": [-3.3, -2.9],
-             "splits": {"val" | "test" | "train": {"images": 80, "flagged": {"value", "low", "high"}}},
-             "expected": [0.0, 0.09],                    range of the share that is flagged of so many test images by chance
-             "wrong": {"kept": {"value", "low", "high"}, "flagged": {...}},   share of wrong predictions on the test
-             "histogram": {"edges": [...], "counts": {"train": [...], "val": [...], "test": [...]}},
-             "highest_scores": [{"path", "score", "flagged"}]}                     test images with the highest scores
+        {"score": "energy", "threshold": -3.1, "share": 0.05, "recipe_score": "energy",
+         "chosen_on": {"splits": ["train", "val"], "images": 335},
+         "false_alarms": {"value": 0.04, "low": 0.02, "high": 0.06},      share of new images of the source flagged
+         "threshold_interval": [-3.3, -2.9],
+         "splits": {"val" | "test" | "train": {"images": 80, "flagged": {"value", "low", "high"}}},
+         "expected": [0.0, 0.09],                    range of the share that is flagged of so many test images by chance
+         "wrong": {"kept": {"value", "low", "high"}, "flagged": {...}},   share of wrong predictions on the test
+         "histogram": {"edges": [...], "counts": {"train": [...], "val": [...], "test": [...]}},
+         "highest_scores": [{"path", "score", "flagged"}]}                     test images with the highest scores
 
-        or, with too few images, {"score", "share", "threshold": null, "images": 28, "needed": 72, "reason": "..."}.
+    or, with too few images, {"score", "share", "threshold": null, "images": 28, "needed": 72, "reason": "..."}.
 
-        Regression has no class logits to compute an energy from, so it always uses the Mahalanobis distance.
+    Regression has no class logits to compute an energy from, so it always uses the Mahalanobis distance.
 
-        Returns:
-            The document; None where the recipe asks for none, or where features are missing.
+    Returns:
+        The document; None where the recipe asks for none, or where features are missing.
     """
     wanted = run.evaluate.out_of_distribution
     if wanted == "off":
@@ -137,9 +132,14 @@ def choose_score_threshold(scores: Floats, share: float) -> float:
         scores: (n,) scores of images that the detector hasn't learned.
         share: Largest share that is to exceed it, in (0, 1). Of too few images for that the highest score is returned.
     """
-    ordered, above = np.sort(scores), np.arange(len(scores))
-    allowed = beta(above + 1, len(scores) - above).ppf(CERTAINTY) <= share
-    return float(ordered[len(ordered) - max(int(allowed.sum()), 1)])
+    return float(np.sort(scores)[len(scores) - 1 - count_scores_above(len(scores), share)])
+
+
+def count_scores_above(images: int, share: float) -> int:
+    """Return how many of so many scores exceed the threshold that is chosen from them."""
+    above = np.arange(images)
+    allowed = beta(above + 1, images - above).ppf(CERTAINTY) <= share
+    return max(int(allowed.sum()), 1) - 1
 
 
 def estimate_expected_flags(above: int, known: int, images: int, confidence: float) -> list[float]:
