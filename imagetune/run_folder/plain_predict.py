@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 MAX_PIXELS = 100_000_000
+# Each header is measured below: Pillow's own limit would warn before it or refuse after it.
+Image.MAX_IMAGE_PIXELS = None
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 

@@ -166,7 +166,7 @@ def _visit(
     place: Path, *, models: bool, unfinished: bool, inside: str | None
 ) -> tuple[list[Removal], list[Path], str | None]:
     """Return the removals of one folder, the folders in it to look at, and the state of the run that these are in."""
-    run, found = RunFolder(place), []
+    run, found = RunFolder(place), list[Removal]()
     if run.status.is_file() and run.recipe.is_file():
         if is_in_progress(run):
             return [], [], None

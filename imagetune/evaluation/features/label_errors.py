@@ -8,7 +8,9 @@ the library by the paper's authors.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -150,8 +152,8 @@ def find_wrong_labels(predictions: Floats, taught: LabelledFeatures) -> Bools:
         from cleanlab.filter import find_label_issues
 
         rows = predictions / np.maximum(predictions.sum(axis=1, keepdims=True), 1e-12)
-        issues = find_label_issues(taught.labels, rows, filter_by="both", n_jobs=1)
-        return np.asarray(issues, bool)
+        with _quiet():
+            return np.asarray(find_label_issues(taught.labels, rows, filter_by="both", n_jobs=1), bool)
     given = taught.targets >= 0.5
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
@@ -160,8 +162,19 @@ def find_wrong_labels(predictions: Floats, taught: LabelledFeatures) -> Bools:
     wrong = np.zeros(given.shape, bool)
     if judged.any():
         labels = [np.flatnonzero(row).tolist() for row in given[:, judged]]
-        wrong[:, judged] = find_multilabel_issues_per_class(labels, predictions[:, judged], filter_by="both", n_jobs=1)
+        with _quiet():
+            wrong[:, judged] = find_multilabel_issues_per_class(
+                labels, predictions[:, judged], filter_by="both", n_jobs=1
+            )
     return wrong
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what cleanlab says of classes with few images: that they may be empty, which is no news to anyone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def find_disagreements(predictions: Floats, taught: LabelledFeatures) -> Bools:

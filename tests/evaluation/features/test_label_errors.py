@@ -230,3 +230,13 @@ def test_suspicions_are_only_worth_a_word_where_chance_alone_gives_fewer():
     assert is_beyond_chance(300, 845, 249.0)
     assert not is_beyond_chance(0, 845, 0.0)
     assert is_beyond_chance(3, 845, 0.1)
+
+
+def test_classes_of_a_single_image_raise_no_warnings(recwarn):
+    random = np.random.default_rng(0)
+    labels = np.array([0] * 20 + [1] * 20 + [2])
+    predictions = random.dirichlet((1, 1, 0.01), len(labels))
+    rows = np.arange(len(labels))
+    taught = LabelledFeatures(np.zeros((len(rows), 1), np.float32), np.eye(3)[labels], labels, rows, "single_label")
+    assert len(find_wrong_labels(predictions, taught)) == len(labels)
+    assert not recwarn.list
