@@ -309,4 +309,4 @@ def test_the_server_answers_what_has_come_and_ends_in_good_order(served, image):
     assert served.process.wait(30) == 0
     assert not psutil.pid_exists(model.pid)
     assert served.events()[-1]["event"] == "stopped"
-    assert not [event for event in served.events() if event["event"] == "message"]
+    assert not [event for event in served.events() if event.get("level") == "error"]

@@ -107,6 +107,12 @@ class Served:
         """Return the lines of the log."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
+    def await_workers(self) -> None:
+        """Wait until all processes have loaded the model; the first one alone answers before."""
+        (workers,) = (event["workers"] for event in self.events() if event["event"] == "ready")
+        while f"imagetune_workers_ready {workers}.0" not in self.send("/metrics").body.decode():
+            time.sleep(0.1)
+
     def stop(self) -> int:
         """Stop the server and return its exit code."""
         self.process.send_signal(signal.SIGTERM)

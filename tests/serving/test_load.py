@@ -23,7 +23,9 @@ def samples(served, files):
 @pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
 def test_no_prediction_is_wrong_or_lost(served, samples, seconds):
     process = psutil.Process(served.process.pid)
-    run_clients(served.port, samples, clients=CLIENTS, duration_seconds=1, drop_share=0.1)
+    served.await_workers()
+    # Each size of batch takes its memory once.
+    run_clients(served.port, samples, clients=CLIENTS, duration_seconds=2, drop_share=0.1)
     before = measure_memory(process)
     load = run_clients(served.port, samples, clients=CLIENTS, duration_seconds=seconds, drop_share=0.1)
     assert (load.wrong, load.lost, dict(load.refused)) == (0, 0, {})

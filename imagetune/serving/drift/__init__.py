@@ -1,0 +1,1 @@
+"""Whether images that are served differ from those that the model was validated on."""
