@@ -21,8 +21,8 @@ from imagetune.evaluation.predict import predict_arrays
 from imagetune.evaluation.robustness.blurs import blur_gaussian
 from imagetune.recipe.loading import load_recipe
 from imagetune.runs.open import open_run, read_run_splits
-from imagetune.serving.drift import DriftMonitor
-from imagetune.serving.drift_reference import DriftReference, read_drift_reference
+from imagetune.serving.drift.monitor import DriftMonitor
+from imagetune.serving.drift.reference import DriftReference, read_drift_reference
 from imagetune.serving.predictor import describe_prediction
 
 STREAMS = 100

@@ -12,7 +12,7 @@ from imagetune.errors import RecipeError
 from imagetune.run_folder.folder import RunFolder, open_run_folder
 from imagetune.run_folder.reader import read_evaluation
 from imagetune.serving.certificate import describe_export, is_export
-from imagetune.serving.drift_reference import DriftReference, read_drift_reference
+from imagetune.serving.drift.reference import DriftReference, read_drift_reference
 from imagetune.serving.server import run_server
 from imagetune.serving.settings import ServerSettings
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run

@@ -16,9 +16,9 @@ from imagetune.core.processes import count_usable_cores
 from imagetune.errors import ResourceError
 from imagetune.serving.app import build_app
 from imagetune.serving.batching import BatchQueue
-from imagetune.serving.drift import DriftMonitor
-from imagetune.serving.drift_metrics import DriftCollector
-from imagetune.serving.drift_reference import DriftReference
+from imagetune.serving.drift.monitor import DriftMonitor
+from imagetune.serving.drift.prometheus import DriftCollector
+from imagetune.serving.drift.reference import DriftReference
 from imagetune.serving.logs import JsonHandler, log_event
 from imagetune.serving.metrics import Metrics
 from imagetune.serving.model_process import ModelProcess

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from imagetune.serving.batching import QueueFullError, Reply
 from imagetune.serving.bodies import BodyBuffer
-from imagetune.serving.drift import DriftMonitor
+from imagetune.serving.drift.monitor import DriftMonitor
 from imagetune.serving.metrics import Metrics
 from imagetune.serving.model_process import Task
 from imagetune.serving.pool import ModelPool, ProcessDiedError

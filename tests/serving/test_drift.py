@@ -11,9 +11,9 @@ import pytest
 
 from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.predictions import Predictions
-from imagetune.serving.drift import DriftMonitor
-from imagetune.serving.drift_reference import DriftReference, build_drift_reference
-from imagetune.serving.share_changes import BLOCK, ShareChanges, WatchedShare
+from imagetune.serving.drift.monitor import DriftMonitor
+from imagetune.serving.drift.reference import DriftReference, build_drift_reference
+from imagetune.serving.drift.share_changes import BLOCK, ShareChanges, WatchedShare
 
 SHARE = 0.05
 CLASSES = tuple("abcdefgh")

@@ -8,7 +8,7 @@ from math import log10
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from imagetune.serving.drift import ALPHA, DriftMonitor
+from imagetune.serving.drift.monitor import ALPHA, DriftMonitor
 
 _ALARM = f"1 where the share has changed: its e-value has reached {1 / ALPHA:g}, and the alarm stays."
 

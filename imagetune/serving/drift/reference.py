@@ -22,7 +22,7 @@ from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_evaluation
-from imagetune.serving.share_changes import WatchedShare
+from imagetune.serving.drift.share_changes import WatchedShare
 
 _RANGES = 5
 

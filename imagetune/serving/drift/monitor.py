@@ -1,6 +1,6 @@
 """Drift: whether the predictions of a server still look like those for the run's validation images.
 
-`imagetune.serving.drift_reference` says what is watched, `imagetune.serving.share_changes` is the test behind it.
+`imagetune.serving.drift.reference` says what is watched, `imagetune.serving.drift.share_changes` is the test behind it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from imagetune.core.text import format_count
-from imagetune.serving.drift_reference import DriftReference, Kind
-from imagetune.serving.share_changes import Evidence, ShareChanges
+from imagetune.serving.drift.reference import DriftReference, Kind
+from imagetune.serving.drift.share_changes import Evidence, ShareChanges
 
 ALPHA = 0.01
 """Chance that a server ever raises an alarm although nothing has changed; at most, for its whole life."""
