@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.render.lines import echo
+from imagetune.cli.render.lines import echo, format_line
 from imagetune.cli.render.tables import format_table
+from imagetune.core.text import format_list
 
 
 @click.group(epilog="Example: imagetune runs prune runs")
@@ -29,7 +30,14 @@ def prune(places: tuple[Path, ...], models: bool, unfinished: bool, yes: bool) -
     """
     from imagetune.run_folder.prune import prune_runs
 
-    pruned = prune_runs(places or (Path("runs"),), models=models, unfinished=unfinished, dry=not yes)
+    unread: list[OSError] = []
+    pruned = prune_runs(
+        places or (Path("runs"),), models=models, unfinished=unfinished, dry=not yes, onerror=unread.append
+    )
+    # On standard error, and first: a long table would hide it.
+    if unread:
+        names = format_list((f"{error.filename} ({error.strerror})" for error in unread), most=3)
+        echo(format_line("not read", names), err=True)
     if not pruned:
         echo("There is nothing to remove.")
         return

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.documents import name_foreign_document
 from imagetune.core.files import read_bounded_text
 from imagetune.core.messages import Say, say_nothing
 from imagetune.errors import RecipeError
@@ -52,7 +53,8 @@ def _open(run: str) -> tuple[Path, dict[str, Any], DriftReference | None]:
         return Path(run), describe_export(Path(run)), None
     folder = open_run_folder(resolve_run(run) if is_mlflow_uri(run) else Path(run))
     identity = run if is_mlflow_uri(run) else folder.path.resolve().name
-    return folder.path, describe_run(folder, identity), read_drift_reference(folder)
+    with name_foreign_document(folder.evaluation, "the evaluation"):
+        return folder.path, describe_run(folder, identity), read_drift_reference(folder)
 
 
 def describe_run(folder: RunFolder, identity: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Epoch(TypedDict):
 class _Judged(TypedDict):
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     kept: bool
-    gain: Number
+    gain: Number | None
     standard_error: Number
     required: Number
 

@@ -136,15 +136,22 @@ def predict_arrays(
     return _predict_arrays(loaded, images, ways)
 
 
-def build_predictor(loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES) -> BatchPredictor:
+def build_predictor(
+    loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES, *, for_many: bool = False
+) -> BatchPredictor:
     """Return a function that predicts batches of images of the model's size, for whoever has one after another.
+
+    Args:
+        loaded: The model.
+        ways: The decision rules of the model's manifest to apply.
+        for_many: Whether there will be thousands of images, which BatchNorm is folded for; probabilities are the same
+            up to rounding.
 
     Raises:
         ModelFileError: The manifest lacks a rule that is to be applied.
     """
     require_rules(loaded, ways)
-    # As for a few images, so that both predict the same.
-    networks = _build_networks(loaded, count=1)
+    networks = _build_networks(loaded, count=WORTH_FOLDING if for_many else 1)
 
     def predict(names: Sequence[str], images: NDArray[np.uint8]) -> list[ImagePrediction]:
         batch = Batch(images, np.full(len(images), UNKNOWN, np.int32), np.arange(len(images)))

@@ -24,6 +24,7 @@ from imagetune.export.formats import MODEL_NAMES, Target
 from imagetune.export.litert import write_litert
 from imagetune.export.onnx import write_onnx
 from imagetune.export.outputs import build_export_model
+from imagetune.export.plain_operations import multiplied_scales
 from imagetune.export.readme import write_readme
 from imagetune.export.sample import describe_sample, write_sample
 from imagetune.export.saved_model import write_saved_model
@@ -117,8 +118,9 @@ def write_softer_models(loaded: LoadedModel, folder: Path, calibration: NDArray[
 def _write_between(loaded: LoadedModel) -> Iterator[Path]:
     """Lend the SavedModel that LiteRT's converter reads."""
     with tempfile.TemporaryDirectory(prefix="imagetune-litert-") as name:
-        between = Path(name) / "saved_model"
-        write_saved_model(build_export_model(loaded), between, loaded.image, encoded=False)
+        between, model = Path(name) / "saved_model", build_export_model(loaded)
+        with multiplied_scales(model):
+            write_saved_model(model, between, loaded.image, single=True)
         yield between
 
 

@@ -1,10 +1,11 @@
-"""Operations that tf2onnx has no equal of, replaced by equal ones that it has, while a model is traced."""
+"""Operations that a converter has no equal of, replaced by equal ones that it has, while a model is traced."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from imagetune.model.trainable import list_leaf_layers
 
 @contextmanager
 def plain_operations(model: keras.Model) -> Iterator[None]:
-    """Let the model's layers compute the same by other operations inside the block.
+    """Let the model's layers compute the same by operations that tf2onnx has, inside the block.
 
     - Normalization holds its constants as arrays: tensors would become inputs of the ONNX graph, which nothing feeds.
     - GELU is computed by erf: TensorFlow computes it by erfc, which ONNX doesn't have.
@@ -35,6 +36,24 @@ def plain_operations(model: keras.Model) -> Iterator[None]:
             if isinstance(layer, keras.layers.Conv2D) and layer.groups == layer.filters > layer.kernel.shape[2] == 1:
                 changes.enter_context(_hold(layer, convolution_op=_build_depthwise(layer)))
         yield
+
+
+@contextmanager
+def multiplied_scales(model: keras.Model) -> Iterator[None]:
+    """Let DINOv2's layer scales multiply inside the block: LiteRT prepares no Einsum of a vector.
+
+    Args:
+        model: A functional model; layers of nested models are changed, too.
+    """
+    with ExitStack() as changes:
+        for layer in list_leaf_layers(model):
+            if isinstance(layer, keras.layers.EinsumDense) and layer.equation == "abc,c->abc":
+                changes.enter_context(_hold(layer, call=partial(_multiply, layer)))
+        yield
+
+
+def _multiply(layer: keras.layers.EinsumDense, inputs: Any, **_: Any) -> Any:
+    return inputs * layer.kernel
 
 
 def compute_gelu(x: Any) -> Any:

@@ -17,7 +17,7 @@ ENCODED = "encoded"
 _PNG = b"\x89PNG"
 
 
-def write_saved_model(model: keras.Model, folder: Path, image: ImageSettings, *, encoded: bool = True) -> None:
+def write_saved_model(model: keras.Model, folder: Path, image: ImageSettings, *, single: bool = False) -> None:
     """Write a SavedModel whose signatures give the outputs of `build_export_model` by their names, float32.
 
     The signature of files decodes JPEG, PNG, BMP and GIF inside the graph, lays transparent PNGs on the background and
@@ -27,7 +27,8 @@ def write_saved_model(model: keras.Model, folder: Path, image: ImageSettings, *,
         model: (n, height, width, 3) RGB pixels 0..255 to outputs by name.
         folder: The folder to make.
         image: How an image file becomes the model's input.
-        encoded: Whether there is the signature of files, too.
+        single: Whether it takes one image at a time, and has no signature of files: what LiteRT's converter reads. Of
+            transformers the file is half as large then, with half of the operations, which else work out the shapes.
     """
 
     def predict(images: Any) -> dict[str, Any]:
@@ -39,9 +40,9 @@ def write_saved_model(model: keras.Model, folder: Path, image: ImageSettings, *,
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    pixels = tf.TensorSpec((None, image.height, image.width, 3), tf.uint8, name="images")
+    pixels = tf.TensorSpec((1 if single else None, image.height, image.width, 3), tf.uint8, name="images")
     archive.add_endpoint(IMAGES, predict, input_signature=[pixels])
-    if encoded:
+    if not single:
         files = tf.TensorSpec((None,), tf.string, name=ENCODED)
         archive.add_endpoint(ENCODED, predict_encoded, input_signature=[files])
     archive.write_out(str(folder), verbose=False)

@@ -89,7 +89,8 @@ def format_path(path: NodePath) -> str:
 
 def parse_path(text: str) -> NodePath:
     """Return the path that a dotted key such as ``train.stages[0].epochs`` or ``train.stages.0.epochs`` names."""
-    parts = re.sub(r"\[([0-9]+)\]", r".\1", text.strip()).split(".")
+    # A negative index is no index, but is answered with those that there are.
+    parts = re.sub(r"\[(-?[0-9]+)\]", r".\1", text.strip()).split(".")
     return tuple(int(part) if _INDEX.fullmatch(part) else part for part in parts)
 
 

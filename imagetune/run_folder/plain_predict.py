@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+MAX_PIXELS = 100_000_000
+# Each header is measured below: Pillow's own limit would warn before it or refuse after it.
+Image.MAX_IMAGE_PIXELS = None
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 
 def load_image(file: Any, labels: dict[str, Any]) -> Any:
     """Return (height, width, 3) uint8 RGB: upright, without transparency, and fitted into the model's frame."""
     Image.init()
+    if isinstance(file, (str, Path)) and not (Path(file).is_file() and Path(file).stat().st_size <= 5 * MAX_PIXELS):
+        raise ValueError(f"no regular file of at most {5 * MAX_PIXELS // 10**6} MB")
     # Nothing else that Pillow knows: some formats start other programs.
     image: Image.Image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    # From the header, before anything is decoded.
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed")
     # Before EXIF is read, which loads the pixels of a PNG and forgets how deep they were.
     if image.mode[0] in "IF" or ";16" in str(getattr(image, "tile", "")):
         raise ValueError(f"{file}: more than 8 bits a pixel; `imagetune predict` reads it")
@@ -100,6 +108,8 @@ def open_runtime(folder: Path) -> Any:
         (given,), names = session.get_inputs(), [output.name for output in session.get_outputs()]
         run = session.run
         return lambda images: dict(zip(names, run(names, {given.name: images.astype(np.float32)}), strict=True))
+    # TensorFlow logs a page while it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
     if (folder / "saved_model").is_dir():

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from imagetune.core import run_files
 from imagetune.core.files import convert_disk_errors
@@ -52,8 +52,20 @@ class Pruned:
     freed_bytes: int
 
 
+OnError: TypeAlias = Callable[[OSError], None]
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def prune_runs(
-    places: Sequence[Path], *, models: bool = False, unfinished: bool = False, dry: bool = True
+    places: Sequence[Path],
+    *,
+    models: bool = False,
+    unfinished: bool = False,
+    dry: bool = True,
+    onerror: OnError = _raise,
 ) -> list[Pruned]:
     """Return what ended runs no longer need, and remove it unless this is a dry run.
 
@@ -62,12 +74,17 @@ def prune_runs(
         models: Also the models of finished runs.
         unfinished: Also runs that failed or were stopped and have no model, as a whole.
         dry: Whether nothing is removed.
+        onerror: As in `find_removals`.
 
     Raises:
         ModelFileError: A folder doesn't exist.
         ResourceError: A folder can't be written.
     """
-    found = [removal for place in places for removal in find_removals(place, models=models, unfinished=unfinished)]
+    found = [
+        removal
+        for place in places
+        for removal in find_removals(place, models=models, unfinished=unfinished, onerror=onerror)
+    ]
     # Each once, although two places may hold it.
     found = list(dict.fromkeys(found))
     pruned = [Pruned(removal, freed) for removal, freed in zip(found, compute_freed_bytes(found), strict=True)]
@@ -76,13 +93,16 @@ def prune_runs(
     return pruned
 
 
-def find_removals(place: Path, *, models: bool = False, unfinished: bool = False) -> list[Removal]:
+def find_removals(
+    place: Path, *, models: bool = False, unfinished: bool = False, onerror: OnError = _raise
+) -> list[Removal]:
     """Return what can be removed of the runs in a folder, or of one run, in the order of their paths.
 
     Args:
         place: A run folder, the folder of a search, or a folder with such folders, at any depth.
         models: Also the models of finished runs; their metrics, predictions and reports stay.
         unfinished: Also runs that failed or were stopped and have no model, as a whole.
+        onerror: Receives the error of each folder that can't be read, and the others are looked at; else it is raised.
 
     Raises:
         ModelFileError: There is no such folder.
@@ -90,7 +110,7 @@ def find_removals(place: Path, *, models: bool = False, unfinished: bool = False
     if not place.is_dir():
         hint = "name a run folder, or a folder with runs"
         raise ModelFileError("there is no such folder", where=str(place), hint=hint)
-    return list(_search(place.absolute(), models=models, unfinished=unfinished, inside=None))
+    return list(_search(place.absolute(), onerror, models=models, unfinished=unfinished))
 
 
 def compute_freed_bytes(removals: Sequence[Removal]) -> list[int]:
@@ -127,22 +147,38 @@ def remove(removals: Iterable[Removal]) -> None:
                 remove_path(path)
 
 
-def _search(place: Path, *, models: bool, unfinished: bool, inside: str | None) -> Iterator[Removal]:
-    """Yield the removals in a folder; ``inside`` is the state of the run or search that it lies in."""
-    run = RunFolder(place)
+def _search(place: Path, onerror: OnError, *, models: bool, unfinished: bool) -> Iterator[Removal]:
+    """Yield the removals in a folder and below it."""
+    # With the state of the run or search that a folder lies in. No recursion: nobody bounds how deep folders are.
+    waiting: list[tuple[Path, str | None]] = [(place, None)]
+    while waiting:
+        place, inside = waiting.pop()
+        try:
+            found, below, state = _visit(place, models=models, unfinished=unfinished, inside=inside)
+        except OSError as error:
+            onerror(error)
+            continue
+        yield from found
+        waiting += [(path, state) for path in reversed(below)]
+
+
+def _visit(
+    place: Path, *, models: bool, unfinished: bool, inside: str | None
+) -> tuple[list[Removal], list[Path], str | None]:
+    """Return the removals of one folder, the folders in it to look at, and the state of the run that these are in."""
+    run, found = RunFolder(place), list[Removal]()
     if run.status.is_file() and run.recipe.is_file():
         if is_in_progress(run):
-            return
+            return [], [], None
         state = str(run.read_status().get("state"))
         if unfinished and inside is None and _is_worthless(run, state):
-            yield Removal(place, "whole run", (place,))
-            return
-        yield from _look_at(run, state, models=models, inside=inside)
+            return [Removal(place, "whole run", (place,))], [], None
+        found = [*_look_at(run, state, models=models, inside=inside)]
         inside = state
-    for path in sorted(place.iterdir()):
-        # A link may lead to anywhere, to images for example.
-        if path.is_dir() and not path.is_symlink() and path.name not in (run_files.CHECKPOINTS, run_files.MODEL):
-            yield from _search(path, models=models, unfinished=unfinished, inside=inside)
+    kept = (run_files.CHECKPOINTS, run_files.MODEL)
+    # A link may lead to anywhere, to images for example.
+    below = [path for path in sorted(place.iterdir()) if path.is_dir() and not path.is_symlink()]
+    return found, [path for path in below if path.name not in kept], inside
 
 
 def _look_at(run: RunFolder, state: str, *, models: bool, inside: str | None) -> Iterator[Removal]:

@@ -73,7 +73,7 @@ def _open_run(folder: Path, *, training_images: bool) -> Predictor:
     loaded = load_model(folder)
     rule = loaded.conformal
     sets = rule is not None and (loaded.task != "regression" or rule.threshold is not None)
-    predict = build_predictor(loaded, DecisionRules(sets=sets))
+    predict = build_predictor(loaded, DecisionRules(sets=sets), for_many=True)
     training = read_training_images(RunFolder(folder), loaded) if training_images else None
     return Predictor(loaded, predict, choose_batch_size(loaded.model), find_device().is_cpu, training)
 

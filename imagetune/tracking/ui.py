@@ -148,20 +148,30 @@ def _wait_until_up(server: subprocess.Popen[bytes], host: str, port: int, stoppe
 
 
 def _find_page(address: str) -> str:
-    """Return the run list of the experiment that changed last, with the columns of imagetune's view.
+    """Return the run list of the experiment with the newest run, with the columns of imagetune's view.
 
-    MLflow's own list opens without a single metric. Where no experiment is ours: the list of experiments.
+    A run that goes on or has finished comes before one that failed. MLflow's own list opens without a single metric.
+    Where no experiment is ours: the list of experiments.
     """
     import requests
 
-    query: Any = {"max_results": 20, "order_by": ["last_update_time DESC"]}
     with contextlib.suppress(requests.RequestException, ValueError):
-        search = f"{address}/api/2.0/mlflow/experiments/search"
-        found = requests.post(search, json=query, timeout=_ANSWER_SECONDS).json()
-        for experiment in found.get("experiments", ()):
-            if VIEW_TAG in [tag["key"] for tag in experiment.get("tags", ())]:
-                return build_view_page(experiment["experiment_id"])
+        found = _ask(address, "experiments/search", max_results=1000).get("experiments", ())
+        # The time of an experiment's last change is that of its tags: a new run doesn't move it.
+        ours = [one["experiment_id"] for one in found if VIEW_TAG in [tag["key"] for tag in one.get("tags", ())]]
+        newest = {"experiment_ids": ours, "max_results": 50, "order_by": ["attributes.start_time DESC"]}
+        runs = [run["info"] for run in _ask(address, "runs/search", **newest).get("runs", ())] if ours else []
+        for run in sorted(runs, key=lambda run: run["status"] in ("FAILED", "KILLED")):
+            return build_view_page(run["experiment_id"])
+        if ours:
+            return build_view_page(ours[0])
     return PAGE
+
+
+def _ask(address: str, what: str, **query: Any) -> Any:
+    import requests
+
+    return requests.post(f"{address}/api/2.0/mlflow/{what}", json=query, timeout=_ANSWER_SECONDS).json()
 
 
 def _died(server: subprocess.Popen[bytes], store: str, log: IO[bytes]) -> TrackingError:

@@ -67,8 +67,7 @@ def test_there_is_one_way_out_to_the_screen():
     assert sorted(direct) == [
         "lines.py: click.echo(make_visible(str(line)), err=err)",
         "lines.py: click.echo(wrap_line(make_visible(line), width))",
-        "progress.py: self.console.print(wrap_line(make_visible(format_line(topic, text)), width), soft_wrap=True, "
-        "markup=False)",
+        "lines.py: console.print(line, soft_wrap=True, markup=False)",
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -24,8 +25,8 @@ from typing import Any
 
 from tests.faults.attack.keeper import PROJECT, Watcher
 
-# A solved head, a trained one, a part of the backbone with averaged weights in images of another size, and folds;
-# a commit after every step, so that many kills fall into one.
+# A solved head, a trained one, a part of the backbone with averaged weights in images of another size, perhaps folds,
+# and a commit after every step, so that many kills fall into one.
 RECIPE = """\
 name: killed
 seed: 3
@@ -39,8 +40,9 @@ train:
     - {{name: solved, unfreeze: none, epochs: 1, learning_rate: 1e-2, solve: true}}
     - {{name: head, unfreeze: none, epochs: 2, learning_rate: 1e-2, solve: false}}
     - {{name: top, unfreeze: last 1 blocks, epochs: 2, learning_rate: 1e-3, batch_norm: train, image_size: 40}}
-evaluate: {{bootstrap_samples: 100, folds: 2}}
-tracking: {{uri: "sqlite:///mlflow.db"}}
+evaluate:
+  {{bootstrap_samples: 100, explain: 0, baselines: false, label_errors: false, slices: false, folds: {folds}}}
+tracking: {{enabled: false}}
 """
 LONGEST_SECONDS = 300.0
 MAX_KILLS_OF_A_RUN = 4
@@ -69,13 +71,16 @@ class Killer:
     Args:
         folder: An empty folder; it gets images, a recipe and the runs.
         seed: Seed of the moments.
+        folds: Number of folds of the run, at least 2; None for none.
     """
 
-    def __init__(self, folder: Path, *, seed: int) -> None:
+    def __init__(self, folder: Path, *, seed: int, folds: int | None = 2) -> None:
         from tests.conftest import draw_images
 
         draw_images(folder / "images")
-        (folder / "recipe.yaml").write_text(RECIPE.format(source=folder / "images"), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(
+            RECIPE.format(source=folder / "images", folds=folds or "null"), encoding="utf-8"
+        )
         self._folder = folder
         self._random = random.Random(seed)
         self._watcher = Watcher.start()
@@ -167,7 +172,7 @@ class Killer:
                 "signals": [],
                 "closed": [],
                 "fresh": False,
-                "megabytes": 1e6,
+                "megabytes": math.inf,
                 "wall_seconds": LONGEST_SECONDS,
             }
         )

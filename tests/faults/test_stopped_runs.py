@@ -150,9 +150,9 @@ def test_resume_says_which_option_it_needs(workplace, imagetune):
     assert "--resume needs --run-dir" in outcome.err
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
-def test_row_32_killed_runs_come_to_the_same_result_bit_for_bit(tmp_path, kills):
-    killer = Killer(tmp_path, seed=kills)
+@pytest.mark.parametrize(("kills", "folds"), [(10, None), pytest.param(200, 2, marks=pytest.mark.slow)])
+def test_row_32_killed_runs_come_to_the_same_result_bit_for_bit(tmp_path, kills, folds):
+    killer = Killer(tmp_path, seed=kills, folds=folds)
     try:
         events = list(killer.kill(kills))
     finally:

@@ -395,7 +395,12 @@ def test_a_strange_override_is_a_mistake_with_its_place(write, override, what):
 
 
 @pytest.mark.parametrize(
-    ("index", "what"), [("1" * 5000, "train.stages has items 0 to 1, not '1111"), ("²", "did you mean 'stages'")]
+    ("index", "what"),
+    [
+        ("-1", "train.stages has items 0 to 1, not '-1'"),
+        ("1" * 5000, "train.stages has items 0 to 1, not '1111"),
+        ("²", "did you mean 'stages'"),
+    ],
 )
 def test_an_index_that_is_no_number_is_no_index(write, index, what):
     (line,) = errors_of(write(MINIMAL), f"train.stages[{index}].epochs=3")

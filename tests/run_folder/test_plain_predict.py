@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -79,6 +80,20 @@ def test_deep_images_are_refused_and_not_read_in_another_way(tmp_path):
     for name in ("deep.png", "colour.png"):
         with pytest.raises(ValueError, match="more than 8 bits a pixel; `imagetune predict` reads it"):
             plain_predict.load_image(tmp_path / name, {"size": [8, 8], "resize": "pad", "background": [0, 0, 0]})
+
+
+def test_an_image_is_measured_before_it_is_decoded(tmp_path):
+    labels = {"size": [8, 8], "resize": "pad", "background": [0, 0, 0]}
+    Image.new("1", (12_000, 10_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(ValueError, match="12000 x 10000 pixels, more than the 100,000,000 allowed"):
+        plain_predict.load_image(str(tmp_path / "bomb.png"), labels)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(40 << 30)
+    for name in ("pipe", "endless", "sparse", "missing"):
+        with pytest.raises(ValueError, match="no regular file of at most 500 MB"):
+            plain_predict.load_image(str(tmp_path / f"{name}.png"), labels)
 
 
 @pytest.mark.parametrize(

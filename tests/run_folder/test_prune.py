@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -153,3 +156,32 @@ def test_a_file_of_others_among_the_checkpoints_stays(tmp_path):
     remove(find_removals(tmp_path))
     assert [path.name for path in run.checkpoints.iterdir()] == ["photos"]
     assert (run.checkpoints / "photos/mine.jpg").read_text() == "mine"
+
+
+def test_a_folder_that_can_not_be_read_does_not_keep_the_others_from_being_looked_at(tmp_path, monkeypatch):
+    make_run(tmp_path / "runs/a")
+    (tmp_path / "runs/closed").mkdir()
+    make_run(tmp_path / "runs/z")
+    # By a method of ours, as root may read everything.
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: os.scandir("/nowhere") if path.name == "closed" else listed(path))
+    with pytest.raises(OSError, match="nowhere"):
+        find_removals(tmp_path)
+    unread = []
+    found = find_removals(tmp_path, onerror=unread.append)
+    assert {removal.run.name for removal in found} == {"a", "z"}
+    assert [error.filename for error in unread] == ["/nowhere"]
+
+
+def test_folders_in_each_other_are_looked_at_however_deep(tmp_path):
+    deep = tmp_path
+    for _ in range(400):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    make_run(deep / "run")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        assert [removal.what for removal in find_removals(tmp_path)] == ["checkpoints"]
+    finally:
+        sys.setrecursionlimit(limit)

@@ -41,6 +41,17 @@ def test_the_ui_opens_with_the_test_metrics_of_the_newest_experiment(server, run
     )
 
 
+def test_a_run_that_failed_later_does_not_hide_the_newest_one(server, run_dir):
+    sync_run(run_dir, uri=server.uri, experiment="good")
+    client = MlflowClient(server.uri)
+    failed = client.create_experiment("failed", tags={ui.VIEW_TAG: "yes"})
+    client.set_terminated(client.create_run(failed).info.run_id, "FAILED")
+    # Made first and changed last: what counts is the newest run.
+    client.set_experiment_tag(failed, "touched", "now")
+    number = client.get_experiment_by_name("good").experiment_id
+    assert ui._find_page(server.uri).startswith(f"#/experiments/{number}/runs?")
+
+
 def test_no_store_yet_is_said(tmp_path):
     with pytest.raises(TrackingError, match=r"mlflow.db: there is no MLflow store here yet; `imagetune fit"):
         run_ui(None, port=1)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from imagetune.cli.render.console import keep_going_without_output
-from imagetune.cli.render.lines import format_line, make_visible, print_progress, wrap_line
+from imagetune.cli.render.lines import print_above_bar, print_progress
 from imagetune.core.messages import Say
 from imagetune.core.text import format_duration
 
@@ -38,9 +38,7 @@ def show_count(topic: str, noun: str) -> Iterator[tuple[Say, Count]]:
         task = bar.add_task(topic, total=None)
 
         def say(about: str, text: str, /) -> None:
-            # rich would break paths, and would take brackets in them for markup.
-            line = wrap_line(make_visible(format_line(about, text)), console.width)
-            console.print(line, soft_wrap=True, markup=False)
+            print_above_bar(console, about, text)
 
         yield say, lambda done, count: bar.update(task, completed=done, total=count)
 

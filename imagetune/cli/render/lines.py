@@ -6,10 +6,14 @@ import shutil
 import sys
 from collections.abc import Iterable
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
 import click
 
 from imagetune.core.text import escape_controls
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Columns of a label such as "verdict", with the blank after it.
 LABEL_WIDTH = 12
@@ -29,6 +33,13 @@ def format_line(label: str, text: str) -> str:
 def print_progress(topic: str, text: str, /) -> None:
     """Print a progress message to standard error; standard output stays free for results."""
     echo(format_line(topic, text), err=True)
+
+
+def print_above_bar(console: Console, topic: str, text: str) -> None:
+    """Print a progress message above a bar that is shown on rich's console."""
+    line = wrap_line(make_visible(format_line(topic, text)), console.width if console.is_terminal else None)
+    # rich would break paths, and would take brackets in them for markup.
+    console.print(line, soft_wrap=True, markup=False)
 
 
 def echo(*lines: object, err: bool = False) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from imagetune.cli.render.console import keep_going_without_output
-from imagetune.cli.render.lines import LABEL_WIDTH, format_line, make_visible, wrap_line
+from imagetune.cli.render.lines import LABEL_WIDTH, print_above_bar
 from imagetune.core.text import format_count, format_duration
 from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageJudged, StageStarted, StepDone
 
@@ -49,9 +49,7 @@ class Screen:
 
     def say(self, topic: str, text: str, /) -> None:
         """Print a message above the progress bar."""
-        width = self.console.width if self.console.is_terminal else None
-        # rich would break paths, and would take brackets in them for markup.
-        self.console.print(wrap_line(make_visible(format_line(topic, text)), width), soft_wrap=True, markup=False)
+        print_above_bar(self.console, topic, text)
 
     def stage_started(self, event: StageStarted) -> None:
         """Print the stage and start its progress bar."""
@@ -99,8 +97,10 @@ class Screen:
 
     def _estimate(self, event: StepDone) -> None:
         """Print how long all steps of the stage will take, by those after the first one, which compiles."""
+        if len(self._times) > _TIMED_STEPS:
+            return
         self._times.append(time.monotonic())
-        if len(self._times) != _TIMED_STEPS + 1:
+        if len(self._times) <= _TIMED_STEPS:
             return
         each = (self._times[-1] - self._times[0]) / _TIMED_STEPS
         epochs = self._last_epoch - event.epoch + 1

@@ -8,7 +8,9 @@ the library by the paper's authors.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,6 +87,7 @@ def analyse_label_errors(run: EvaluationContext) -> dict[str, Any] | None:
         {"file": "label_errors.csv", "folds": 5, "strength": 0.01, "fine_tuned": true,
          "learned": {"splits": ["train", "val"], "images": 335, "found": 29, "confident": 9, "marked": true,
                      "expected_false_alarms": {"found": 21.4, "confident": 3.1},    if every label were right
+                     "beyond_chance": false,    whether so many more are found (binomial test at 1%)
                      "suspects": [{"path", "split", "label", "likely", "self_confidence", "likely_confidence",
                                  "confident"}]},
          "test": the same, or null}
@@ -149,8 +152,8 @@ def find_wrong_labels(predictions: Floats, taught: LabelledFeatures) -> Bools:
         from cleanlab.filter import find_label_issues
 
         rows = predictions / np.maximum(predictions.sum(axis=1, keepdims=True), 1e-12)
-        issues = find_label_issues(taught.labels, rows, filter_by="both", n_jobs=1)
-        return np.asarray(issues, bool)
+        with _quiet():
+            return np.asarray(find_label_issues(taught.labels, rows, filter_by="both", n_jobs=1), bool)
     given = taught.targets >= 0.5
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
@@ -159,8 +162,19 @@ def find_wrong_labels(predictions: Floats, taught: LabelledFeatures) -> Bools:
     wrong = np.zeros(given.shape, bool)
     if judged.any():
         labels = [np.flatnonzero(row).tolist() for row in given[:, judged]]
-        wrong[:, judged] = find_multilabel_issues_per_class(labels, predictions[:, judged], filter_by="both", n_jobs=1)
+        with _quiet():
+            wrong[:, judged] = find_multilabel_issues_per_class(
+                labels, predictions[:, judged], filter_by="both", n_jobs=1
+            )
     return wrong
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what cleanlab says of classes with few images: that they may be empty, which is no news to anyone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def find_disagreements(predictions: Floats, taught: LabelledFeatures) -> Bools:

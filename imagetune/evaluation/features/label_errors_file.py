@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from scipy.stats import binom
+
 from imagetune.core import run_files
 from imagetune.core.csv_tables import write_csv
 from imagetune.evaluation.features.out_of_fold import Pool
 
 # evaluation.json lists at most this many, which the report can show; the CSV file lists all.
 MAX_LISTED = 200
+_CHANCE = 0.01
 
 
 class SuspectedLabel(Protocol):
@@ -50,8 +53,14 @@ def describe_label_errors(
         "confident": sum(suspect.confident for suspect in suspects),
         "marked": bool(marked),
         "expected_false_alarms": expected,
+        "beyond_chance": is_beyond_chance(len(suspects), len(pool.taught), expected["found"]),
         "suspects": [listed(suspect) for suspect in suspects[:MAX_LISTED]],
     }
+
+
+def is_beyond_chance(found: int, images: int, expected: float) -> bool:
+    """Return whether more labels are suspected than right ones would be by chance: a binomial test at 1%."""
+    return bool(found > 0 and binom.sf(found - 1, images, min(expected / max(images, 1), 1.0)) < _CHANCE)
 
 
 def write_label_errors(folder: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

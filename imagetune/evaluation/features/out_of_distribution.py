@@ -132,9 +132,14 @@ def choose_score_threshold(scores: Floats, share: float) -> float:
         scores: (n,) scores of images that the detector hasn't learned.
         share: Largest share that is to exceed it, in (0, 1). Of too few images for that the highest score is returned.
     """
-    ordered, above = np.sort(scores), np.arange(len(scores))
-    allowed = beta(above + 1, len(scores) - above).ppf(CERTAINTY) <= share
-    return float(ordered[len(ordered) - max(int(allowed.sum()), 1)])
+    return float(np.sort(scores)[len(scores) - 1 - count_scores_above(len(scores), share)])
+
+
+def count_scores_above(images: int, share: float) -> int:
+    """Return how many of so many scores exceed the threshold that is chosen from them."""
+    above = np.arange(images)
+    allowed = beta(above + 1, images - above).ppf(CERTAINTY) <= share
+    return max(int(allowed.sum()), 1) - 1
 
 
 def estimate_expected_flags(above: int, known: int, images: int, confidence: float) -> list[float]:

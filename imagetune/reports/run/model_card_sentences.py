@@ -64,11 +64,13 @@ def _describe_text(section: Section) -> Iterator[str]:
 
 
 def _describe_baselines(section: Section) -> Iterator[str]:
-    names = {"prior": "A constant prediction", "neighbours": "Nearest neighbours", "probe": "A linear probe"}
+    names = {"prior": "a constant prediction", "neighbours": "nearest neighbours", "probe": "a linear probe"}
     for model in section["models"]:
-        reached = f"{_name_metric(section['compared'])} of {_format_metric(model['metrics'][section['compared']])}"
+        reached = _format_metric(model["metrics"][section["compared"]])
         gain = _format_metric(_orient_gain(model["difference"], section["compared"]))
-        yield f"{names.get(model['name'], model['name'])} has a {reached}; this model gains {gain}."
+        # No article: names of metrics begin as accuracy, F1, balanced accuracy and ROC AUC do.
+        what = f"The {_name_metric(section['compared'])} of {names.get(model['name'], model['name'])}"
+        yield f"{what} is {reached}; this model gains {gain}."
 
 
 def _orient_gain(difference: Section, metric: str) -> Section:
@@ -111,7 +113,9 @@ def _describe_conformal(section: Section) -> Iterator[str]:
 def _describe_label_errors(section: Section) -> Iterator[str]:
     for side, where in (("learned", "training and validation"), ("test", "test")):
         found = section.get(side)
-        if found:
+        if found and not found.get("beyond_chance", True):
+            yield f"No more {where} labels are suspected than chance alone gives."
+        elif found:
             # Only the document of regression has ``beyond``, its number of standard deviations.
             how = "the nearest neighbours" if "beyond" in section else "confident learning"
             confirmed = f", {found['confident']} of them confirmed by {how}" if found.get("marked") else ""

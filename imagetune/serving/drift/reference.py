@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule, build_label_rule
+from imagetune.evaluation.features.out_of_distribution import count_scores_above
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe
 from imagetune.run_folder.folder import RunFolder
@@ -139,10 +139,11 @@ def _expect_scores(found: Mapping[str, Any] | None) -> tuple[list[ExpectedShare]
     edge of their histogram which comes nearest. More than expected is a change; less isn't, as a detector that has
     learned from all images gives lower scores than its cross-fitted ones let expect.
     """
-    if not found or found.get("threshold") is None:
+    # Evaluations of earlier checkouts don't say what the threshold was chosen on.
+    if not found or found.get("threshold") is None or "chosen_on" not in found:
         return [], None
     images, counts = found["chosen_on"]["images"], found["histogram"]["counts"]
-    above = images - min(ceil((1 - found["share"]) * images - 1e-9), images)
+    above = count_scores_above(images, found["share"])
     flagged = WatchedShare(above + 1, images - above, order_statistic=True, only_above=True)
     below = np.cumsum(np.sum([counts[name] for name in found["chosen_on"]["splits"] if name in counts], axis=0))
     middle = int(np.abs(below - images / 2).argmin())

@@ -9,6 +9,7 @@ from imagetune.core.files import write_json
 from imagetune.core.run_files import LABEL_ERRORS
 from imagetune.evaluation.features.feature_models import LabelledFeatures
 from imagetune.evaluation.features.label_errors import analyse_label_errors, find_wrong_labels
+from imagetune.evaluation.features.label_errors_file import is_beyond_chance
 
 BY_EYE = Path(__file__).parents[2] / "data" / "clipart_by_eye.json"
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -222,3 +223,20 @@ def test_of_planted_errors_in_real_features_most_are_found(examined, real_featur
     print(f"confident: recall {wrong[found[sure]].sum() / 42:.2f}, precision {wrong[found[sure]].mean():.2f}")
     assert wrong[found].sum() >= 0.85 * 42
     assert wrong[found[sure]].mean() >= 0.35
+
+
+def test_suspicions_are_only_worth_a_word_where_chance_alone_gives_fewer():
+    assert not is_beyond_chance(259, 845, 249.0)
+    assert is_beyond_chance(300, 845, 249.0)
+    assert not is_beyond_chance(0, 845, 0.0)
+    assert is_beyond_chance(3, 845, 0.1)
+
+
+def test_classes_of_a_single_image_raise_no_warnings(recwarn):
+    random = np.random.default_rng(0)
+    labels = np.array([0] * 20 + [1] * 20 + [2])
+    predictions = random.dirichlet((1, 1, 0.01), len(labels))
+    rows = np.arange(len(labels))
+    taught = LabelledFeatures(np.zeros((len(rows), 1), np.float32), np.eye(3)[labels], labels, rows, "single_label")
+    assert len(find_wrong_labels(predictions, taught)) == len(labels)
+    assert not recwarn.list

@@ -15,7 +15,7 @@ from tests.faults.attack.case import Case
 
 MODULES: tuple[str, ...] = (
     *("command_lines", "environments", "folders", "images", "recipes"),
-    *("run_folders", "search_folders", "servers", "tables", "weights"),
+    *("run_folders", "search_folders", "servers", "stores", "tables", "weights"),
 )
 """Modules of this package, each with a function ``cases()``."""
 QUICK_SHARE = 10

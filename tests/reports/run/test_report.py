@@ -99,6 +99,8 @@ def test_a_dropped_stage_is_said_to_be(run_folder):
     append_json_line(run_folder / "stages.jsonl", {"name": "top", "judged": judged})
     text = page_of(run_folder).text
     assert "dropped: its validation loss is 0.0123 higher than before it, 0.02 lower was needed" in text
+    append_json_line(run_folder / "stages.jsonl", {"name": "top", "judged": {**judged, "gain": None}})
+    assert "dropped: no epoch of it was better than the best one before" in page_of(run_folder).text
 
 
 def test_counts_of_the_images_add_up(run_folder):

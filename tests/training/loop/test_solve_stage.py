@@ -112,10 +112,16 @@ def test_a_stage_that_does_not_clearly_beat_the_head_is_dropped_and_said(job):
     training = job(stages=[HEAD, {**RUIN, "learning_rate": 1e-7, "min_gain_standard_errors": 1e6}])
     best = train(training)
     assert best.stage == "head"
-    judged = training.listener.judged
-    # Where no epoch of the stage was better at all, there is nothing to judge.
-    assert all(not event.kept for event in judged)
+    (judged,) = training.listener.judged
+    assert not judged.kept
     assert len(training.listener.epochs) == 3
+
+
+def test_a_stage_without_a_better_epoch_is_said_to_be_dropped(job):
+    training = job(stages=[HEAD, RUIN])
+    assert train(training).stage == "head"
+    (judged,) = training.listener.judged
+    assert (judged.kept, judged.gain) == (False, None)
 
 
 def test_a_stage_that_clearly_beats_its_start_is_kept(job):
