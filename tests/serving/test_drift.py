@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.order_statistics import count_scores_above
 from imagetune.serving.drift.monitor import DriftMonitor
 from imagetune.serving.drift.reference import DriftReference, build_drift_reference
 from imagetune.serving.drift.share_changes import BLOCK, ShareChanges, WatchedShare
@@ -25,9 +27,7 @@ BLUR, STYLE = 0.29, 0.053
 
 def reference_of(scores: np.ndarray, labels: np.ndarray) -> DriftReference:
     """Return the reference of a run, from the scores and predicted classes of its validation images."""
-    images = len(labels)
-    ordered = np.sort(scores)
-    threshold = ordered[ceil((1 - SHARE) * images - 1e-9) - 1]
+    images, ordered, threshold = len(labels), np.sort(scores), choose_threshold(scores)
     edges = np.linspace(ordered[0], ordered[-1], 41)
     found = {
         "threshold": float(threshold),
@@ -38,6 +38,10 @@ def reference_of(scores: np.ndarray, labels: np.ndarray) -> DriftReference:
     reference = build_drift_reference(predictions_of(labels), found)
     assert reference is not None
     return reference
+
+
+def choose_threshold(scores: np.ndarray) -> float:
+    return float(np.sort(scores)[len(scores) - 1 - count_scores_above(len(scores), SHARE)])
 
 
 def predictions_of(labels: Sequence[int] | np.ndarray, classes: tuple[str, ...] = CLASSES) -> Predictions:
@@ -58,7 +62,7 @@ class Source:
         self.mix = self.random.dirichlet(np.full(len(CLASSES), 2.0))
         scores = self.random.random(images)
         self.reference = reference_of(scores, self.random.choice(len(CLASSES), images, p=self.mix))
-        self.threshold = np.sort(scores)[ceil((1 - SHARE) * images - 1e-9) - 1]
+        self.threshold = choose_threshold(scores)
         self.monitor = DriftMonitor(self.reference)
 
     def send(self, count: int, *, power: float = 1.0) -> None:
@@ -198,3 +202,8 @@ def test_each_of_several_labels_counts() -> None:
 def test_a_run_without_validation_images_and_scores_has_nothing_to_watch() -> None:
     assert build_drift_reference(None) is None
     assert build_drift_reference(None, {"threshold": None, "images": 20}) is None
+
+
+def test_the_process_that_answers_http_needs_no_keras() -> None:
+    code = "import sys; import imagetune.commands.serve; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,1 +1,1 @@
-"""Whether images that are served differ from those that the model was validated on."""
+"""Drift: whether a server's predictions still look like those for the validation images of its run."""
