@@ -20,6 +20,7 @@ from imagetune.evaluation.features.feature_models import LabelledFeatures, limit
 from imagetune.evaluation.features.out_of_fold import FOLDS, deal_folds, find_units, pool_splits
 from imagetune.evaluation.predictions import Predictions, make_relative_path
 from imagetune.evaluation.statistics.intervals import Estimate, estimate_share
+from imagetune.evaluation.statistics.tolerance import count_scores_above
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import POOLING
 from imagetune.model.manifest import update_manifest
@@ -35,8 +36,6 @@ from imagetune.model.split_model import split_model_at
 
 # Test images with the highest scores that are listed, highest first.
 STRANGEST = 12
-# How sure it is that new images of the same source exceed the threshold no more often than was asked for.
-CERTAINTY = 0.9
 _SPLITS = {"train": "training", "val": "validation"}
 _BATCH = 1024
 _BINS = 40
@@ -125,7 +124,8 @@ def count_images_needed(share: float, confidence: float) -> int:
 def choose_score_threshold(scores: Floats, share: float) -> float:
     """Return the lowest score that hardly more than ``share`` of new images exceed: a one-sided tolerance limit.
 
-    With `CERTAINTY` at most that share exceeds it, whatever the distribution (Wilks, Annals of Mathematical Statistics
+    With a certainty of 90% at most that share exceeds it, whatever the distribution (Wilks, Annals of Mathematical
+    Statistics
     12, 1941). The order statistic that the share of the scores themselves exceeds is too low as often as too high.
 
     Args:
@@ -133,13 +133,6 @@ def choose_score_threshold(scores: Floats, share: float) -> float:
         share: Largest share that is to exceed it, in (0, 1). Of too few images for that the highest score is returned.
     """
     return float(np.sort(scores)[len(scores) - 1 - count_scores_above(len(scores), share)])
-
-
-def count_scores_above(images: int, share: float) -> int:
-    """Return how many of so many scores exceed the threshold that is chosen from them."""
-    above = np.arange(images)
-    allowed = beta(above + 1, images - above).ppf(CERTAINTY) <= share
-    return max(int(allowed.sum()), 1) - 1
 
 
 def estimate_expected_flags(above: int, known: int, images: int, confidence: float) -> list[float]:

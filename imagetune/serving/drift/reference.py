@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule, build_label_rule
-from imagetune.evaluation.features.out_of_distribution import count_scores_above
 from imagetune.evaluation.predictions import Predictions, read_predictions
+from imagetune.evaluation.statistics.tolerance import count_scores_above
 from imagetune.recipe.loading import load_recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_evaluation
