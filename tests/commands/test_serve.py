@@ -1,6 +1,8 @@
 """What a server is told of a run, and the token that it asks for."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +56,9 @@ def test_a_token_file_that_cannot_be_read_is_named(tmp_path, place):
 
 def test_settings_do_not_show_the_token():
     assert TOKEN not in repr(ServerSettings(token=TOKEN))
+
+
+def test_the_process_that_speaks_http_loads_no_keras():
+    # It answers health whatever the model does, starts at once, and is small.
+    code = "import sys, imagetune.commands.serve; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
