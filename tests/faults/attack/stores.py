@@ -75,7 +75,8 @@ def _folder(room: Room) -> Iterator[None]:
 def _serving(port: int, room: Room) -> Iterator[None]:
     """Run MLflow's own server beside a case, with its database, its artifacts and its log in the case's folder."""
     folder = room.work / "store"
-    folder.mkdir()
+    # Artifacts that a server keeps in a folder of this machine are only written below one that is there.
+    (folder / "mlruns").mkdir(parents=True)
     environment = build_server_environment(f"sqlite:///{folder / 'mlflow.db'}")
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
