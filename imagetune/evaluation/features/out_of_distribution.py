@@ -125,8 +125,8 @@ def choose_score_threshold(scores: Floats, share: float) -> float:
     """Return the lowest score that hardly more than ``share`` of new images exceed: a one-sided tolerance limit.
 
     With a certainty of 90% at most that share exceeds it, whatever the distribution (Wilks, Annals of Mathematical
-    Statistics
-    12, 1941). The order statistic that the share of the scores themselves exceeds is too low as often as too high.
+    Statistics 12, 1941). The order statistic that the share of the scores themselves exceeds is too low as often as too
+    high.
 
     Args:
         scores: (n,) scores of images that the detector hasn't learned.
