@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagetune import errors
-    from imagetune.api import auto, compare, evaluate, export, fit, load, predict, search
+    from imagetune.api.functions import auto, compare, evaluate, export, fit, load, predict, search
     from imagetune.errors import (
         BadImageError,
         CheckpointError,
@@ -75,7 +75,7 @@ def __getattr__(name: str) -> Any:
     if name == "errors":
         return import_module("imagetune.errors")
     if name in _FUNCTIONS:
-        return getattr(import_module("imagetune.api"), name)
+        return getattr(import_module("imagetune.api.functions"), name)
     if name == "Recipe":
         return import_module("imagetune.recipe.schema").Recipe
     if name in __all__:

@@ -15,7 +15,7 @@ import pytest
 from tiny_backbones import TINY
 
 import imagetune
-from imagetune import api
+from imagetune.api import functions as api
 from imagetune.data.loading.decode import load_image
 from imagetune.recipe.shipped import list_shipped_recipes
 

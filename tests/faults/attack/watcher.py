@@ -42,7 +42,7 @@ def _import_program() -> None:
 
     settle_process_environment()
     with import_keras_quietly():
-        import imagetune.api
+        import imagetune.api.functions
         import imagetune.cli.main
         import imagetune.commands.fit
         import imagetune.commands.predict_table

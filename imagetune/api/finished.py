@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagetune.api.images import Images, as_paths_or_arrays
 from imagetune.commands.evaluate import evaluate_model
 from imagetune.commands.explain import Explanation, explain_images
-from imagetune.commands.images import Images, as_paths_or_arrays
 from imagetune.commands.predict import list_run_images, predict_listed
 from imagetune.core.messages import log_message
 from imagetune.core.quiet import hide_library_warnings

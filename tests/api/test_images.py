@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagetune.commands.images import as_paths_or_arrays
+from imagetune.api.images import as_paths_or_arrays
 from imagetune.errors import DataError
 
 

@@ -17,10 +17,10 @@ from imagetune.core.messages import log_message
 from imagetune.core.quiet import hide_library_warnings, import_keras_quietly
 
 if TYPE_CHECKING:
+    from imagetune.api.finished import EvaluationResult, FinishedRun, FinishedSearch
+    from imagetune.api.images import Images
+    from imagetune.api.progress import EpochCallback, SearchCallback
     from imagetune.commands.compare import RunComparison
-    from imagetune.commands.images import Images
-    from imagetune.commands.load import EvaluationResult, FinishedRun, FinishedSearch
-    from imagetune.commands.progress import EpochCallback, SearchCallback
     from imagetune.core.messages import Say
     from imagetune.evaluation.predict import ImagePrediction
     from imagetune.export.formats import Format, Quantization
@@ -72,9 +72,9 @@ def fit(
 
     check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():
+        from imagetune.api.finished import FinishedRun
+        from imagetune.api.progress import EpochListener
         from imagetune.commands.fit import fit as run_fit
-        from imagetune.commands.load import FinishedRun
-        from imagetune.commands.progress import EpochListener
         from imagetune.training.setup.stopping import StopWhen
 
     place = None if run_dir is None else Path(run_dir)
@@ -138,8 +138,8 @@ def search(
 
     check_inputs(recipe, _dotted(overrides))
     with import_keras_quietly():
-        from imagetune.commands.load import FinishedSearch
-        from imagetune.commands.progress import EpochListener, TrialWatcher
+        from imagetune.api.finished import FinishedSearch
+        from imagetune.api.progress import EpochListener, TrialWatcher
         from imagetune.commands.search import search as run_search
         from imagetune.training.setup.stopping import StopWhen
 
@@ -228,7 +228,7 @@ def load(run: str | Path | FinishedRun) -> FinishedRun:
         ['birds', 'fruit']
     """
     with import_keras_quietly():
-        from imagetune.commands.load import load as open_finished
+        from imagetune.api.finished import load as open_finished
 
     return open_finished(run)
 
@@ -311,8 +311,8 @@ def compare(
         ['runs/clipart', 'runs/longer']
     """
     with import_keras_quietly():
+        from imagetune.api.finished import FinishedRun
         from imagetune.commands.compare import compare as compare_runs
-        from imagetune.commands.load import FinishedRun
 
     listed = [each for run in runs for each in (run if isinstance(run, (list, tuple)) else [run])]
     names = [str(run.folder) if isinstance(run, FinishedRun) else str(run) for run in listed]
@@ -348,8 +348,8 @@ def export(
         ('equal', 1.0)
     """
     with import_keras_quietly():
+        from imagetune.api.finished import FinishedRun
         from imagetune.commands.export import export as export_run
-        from imagetune.commands.load import FinishedRun
 
     name = str(run.folder) if isinstance(run, FinishedRun) else str(run)
     return export_run(name, format=format, out=Path(out), quantize=quantize, max_drop=max_drop, say=log_message)
