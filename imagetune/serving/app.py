@@ -25,7 +25,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 def build_app(service: Service) -> Starlette:
     """Return the application of a server whose processes are running."""
-    routes = [*_build_routes(service), *build_page_routes()]
+    routes = [*_build_computing_routes(service), *_build_describing_routes(service), *build_page_routes()]
     paths = [route.path for route in routes if isinstance(route, Route)]
     return Starlette(
         routes=routes,
@@ -39,7 +39,9 @@ def build_app(service: Service) -> Starlette:
     )
 
 
-def _build_routes(service: Service) -> list[BaseRoute]:
+def _build_computing_routes(service: Service) -> list[BaseRoute]:
+    """Return the paths that compute something of images."""
+
     async def predict(request: Request) -> Response:
         async with receive_uploads(request, service.settings.limits, service.buffer) as uploads:
             _log(request, images=len(uploads), bytes=sum(len(data) for _, data in uploads))
@@ -57,6 +59,15 @@ def _build_routes(service: Service) -> list[BaseRoute]:
         if problem := explained.get("error"):
             raise RequestError(problem["status"], problem["code"], problem["message"])
         return JSONResponse(explained)
+
+    return [
+        Route("/v1/predict", predict, methods=["POST"]),
+        Route("/v1/explain", explain, methods=["POST"]),
+    ]
+
+
+def _build_describing_routes(service: Service) -> list[BaseRoute]:
+    """Return the paths that say what the server and its model are, and how they are."""
 
     async def labels(_: Request) -> Response:
         return JSONResponse({"task": service.model["task"], "labels": service.model["labels"]})
@@ -81,8 +92,6 @@ def _build_routes(service: Service) -> list[BaseRoute]:
         return JSONResponse(build_openapi(service.model, service.settings.limits))
 
     return [
-        Route("/v1/predict", predict, methods=["POST"]),
-        Route("/v1/explain", explain, methods=["POST"]),
         Route("/v1/labels", labels),
         Route("/v1/model", model),
         Route(HEALTH, health),
