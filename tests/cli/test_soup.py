@@ -32,6 +32,7 @@ def probabilities(run, split="test"):
     return np.array([[float(row[name]) for name in ("blue", "green", "red")] for row in rows])
 
 
+@pytest.mark.slow
 def test_a_soup_of_a_run_with_itself_is_that_run_in_a_folder_like_any_other(fitted, workplace, imagetune):
     run, soup = fitted[1], workplace / "soup"
     outcome = imagetune("soup", run, run, "--run-dir", soup)

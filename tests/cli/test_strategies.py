@@ -62,6 +62,7 @@ def test_a_run_that_has_learned_from_the_test_images_is_refused(imagetune, recip
     assert not (recipe.parent / "pupil").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_goes_with_rates_a_block_and_clipping(imagetune, recipe, precision):
     words = [STAGES, f"train.precision={precision}", "train.optimizer.clip_norm=1.0", "train.average=ema"]

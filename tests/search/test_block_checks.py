@@ -51,6 +51,7 @@ def test_a_block_that_only_another_backbone_lacks_names_that_backbone(loaded):
     assert len(caught.value.lines()) == 1
 
 
+@pytest.mark.slow
 def test_this_process_builds_nothing(loaded, monkeypatch):
     monkeypatch.setattr("imagetune.model.build.build_backbone", lambda *_: pytest.fail("built"))
     check_blocks(loaded("last 2 blocks"))

@@ -265,6 +265,7 @@ def grouped_predictions(generator, groups, size, *, effect=0.0):
     return labels, first, second, np.repeat(np.arange(groups), size)
 
 
+@pytest.mark.slow
 def test_groups_are_drawn_whole_so_that_intervals_and_tests_hold():
     generator = np.random.default_rng(5)
     held, false_alarms, naive_alarms, repeats = 0, 0, 0, 300

@@ -117,6 +117,7 @@ def similarity_after(model, images, targets, layers, before):
     return float(np.mean([correlation(one, other) for one, other in zip(before, after, strict=True)]))
 
 
+@pytest.mark.slow
 def test_random_weights_change_the_map_of_the_flat_backbone(imagenet_model):
     images = np.stack([photograph("flower.jpg", 150), photograph("china.jpg", 100)])
     targets = [[DAISY], [PALACE]]
@@ -128,6 +129,7 @@ def test_random_weights_change_the_map_of_the_flat_backbone(imagenet_model):
     assert similarity_after(imagenet_model, images, targets, last, before) < 0.6
 
 
+@pytest.mark.slow
 def test_random_weights_change_the_map_of_a_nested_backbone():
     keras.utils.set_random_seed(3)
     model = build_model(ModelConfig(backbone="mobilenet_v2", weights="random"), num_classes=3, image_size=(SIZE, SIZE))

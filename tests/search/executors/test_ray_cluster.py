@@ -96,9 +96,8 @@ def test_a_number_of_trials_at_a_time_is_taken_as_it_is(executor):
     assert executor(ray_work.write, parallel=2).slots == 2
 
 
-@pytest.mark.parametrize(
-    "work", [ray_work.kill_own_process_once, pytest.param(ray_work.be_stopped_once, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("work", [ray_work.kill_own_process_once, ray_work.be_stopped_once])
 def test_a_trial_whose_process_is_lost_begins_anew_in_an_empty_folder(executor, tmp_path, work):
     outcome = run_one(executor(work), tmp_path)
     assert outcome.status == "completed", outcome
@@ -288,6 +287,7 @@ def test_gpus_are_whole_ones_or_a_part_of_one():
         RayConfig(gpus=1.5)
 
 
+@pytest.mark.slow
 def test_ray_is_imported_only_where_it_is_asked_for():
     code = "import sys, imagetune.search.session; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

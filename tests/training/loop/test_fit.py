@@ -15,11 +15,12 @@ from imagetune.recipe.sections.model import ModelConfig
 from imagetune.recipe.sections.train import TrainConfig
 from imagetune.training.loop.checkpoints import list_checkpoints
 from imagetune.training.loop.fit import train
+from imagetune.training.setup.events import SilentListener
 from imagetune.training.setup.job import TrainingImages, TrainingJob
 from imagetune.training.setup.stopping import StopRequest
 
 
-class Recorder:
+class Recorder(SilentListener):
     """Listener that records all events."""
 
     def __init__(self):
@@ -27,9 +28,6 @@ class Recorder:
 
     def stage_started(self, event):
         self.stages.append(event)
-
-    def features_done(self, event):
-        pass
 
     def step_done(self, event):
         self.steps.append(event)
