@@ -17,13 +17,30 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
 
+from imagetune.core.documents import check_document
 from imagetune.core.files import convert_disk_errors, read_json_object, write_json
+from imagetune.core.run_documents import Count
 from imagetune.core.text import format_count
 from imagetune.errors import CheckpointError, ResourceError
 
 SUFFIX = ".partial"
+
+
+class _State(TypedDict):
+    """state.json: what the rows follow from, and how many of them are good."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]  # pydantic's own way; no key
+    about: dict[str, Any]
+    rows: Count
+    bytes: Count
+    note: dict[str, Any]
+
+
 _ROWS, _STATE, _LOCK, _MADE = "rows", "state.json", "lock", "made"
+_SHAPE = TypeAdapter(_State)
 # What a power cut may cost; a process that is killed loses as much at most.
 _COMMIT_SECONDS = 2.0
 
@@ -167,6 +184,7 @@ def _open_folder(path: Path, *, resume: bool) -> Iterator[Path]:
     try:
         with convert_disk_errors(path):
             folder.mkdir(parents=True, exist_ok=True)
+            _refuse_links(folder)
             lock = FileLock(folder / _LOCK).acquire(timeout=0)
     except Timeout:
         hint = "wait for it, or name another file"
@@ -186,6 +204,8 @@ def _read_state(path: Path, folder: Path, about: Mapping[str, Any], *, resume: b
         state = read_json_object(folder / _STATE)
     except ValueError:
         state = {}
+    if state:
+        check_document(state, _SHAPE, folder / _STATE, error=CheckpointError)
     # The process may have ended just after it gave the rows their name.
     moved = not rows.is_file() and place.is_file() and place.stat().st_size == state.get("bytes")
     if not state.get("rows") or not (rows.is_file() or moved):
@@ -202,7 +222,22 @@ def _read_state(path: Path, folder: Path, about: Mapping[str, Any], *, resume: b
         raise CheckpointError(what, where=str(path), hint=hint)
     if moved:
         place.replace(rows)
+    if rows.stat().st_size < state["bytes"]:
+        what = f"has {rows.stat().st_size:,} bytes, and {state['bytes']:,} were kept"
+        raise CheckpointError(what, where=str(rows), hint=f"remove {folder} to begin again")
     return state
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse a folder in which a name leads elsewhere: rows would be written over what lies there.
+
+    Raises:
+        CheckpointError: It is a link, or holds anything but files.
+    """
+    for path in (folder, *folder.iterdir()):
+        if path.is_symlink() or not (path == folder or path.is_file()):
+            hint = f"remove {folder} to begin again"
+            raise CheckpointError("isn't what imagetune writes: it leads elsewhere", where=str(path), hint=hint)
 
 
 def _build_state(about: Mapping[str, Any], *, rows: int, size: int, note: Mapping[str, Any]) -> dict[str, Any]:

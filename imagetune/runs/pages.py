@@ -9,7 +9,7 @@ from imagetune.errors import TrackingError
 from imagetune.reports.run.model_card import write_model_card
 from imagetune.reports.run.png_export import write_plots
 from imagetune.reports.run.report import write_report
-from imagetune.run_folder.folder import RunFolder
+from imagetune.run_folder.folder import RunFolder, find_leftovers, remove_path
 from imagetune.tracking.sync import is_tracked, sync_run
 
 
@@ -18,6 +18,22 @@ def write_pages(folder: RunFolder) -> Path:
     write_plots(folder.path)
     write_model_card(folder.path)
     return write_report(folder.path)
+
+
+def complete_run(folder: RunFolder, *, tracked: bool, say: Say) -> None:
+    """Write the pages of a finished run and send them to MLflow, where an earlier process was killed before that.
+
+    Args:
+        folder: The run folder.
+        tracked: Whether anything may be sent.
+        say: Receives the warning where that fails.
+    """
+    for leftover in find_leftovers(folder):
+        remove_path(leftover)
+    if not folder.report.is_file():
+        write_pages(folder)
+    if tracked:
+        send_changes(folder, say=say)
 
 
 def send_changes(folder: RunFolder, *, say: Say) -> None:

@@ -15,7 +15,7 @@ from imagetune.model.load_weights import WeightsReport
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.train import StageConfig, TrainConfig
-from imagetune.run_folder.folder import RunFolder
+from imagetune.run_folder.folder import RunFolder, refuse_links_out
 from imagetune.run_folder.lock import list_versions
 from imagetune.runs.prepare import Data
 from imagetune.runs.same_inputs import (
@@ -64,6 +64,7 @@ def find_begun_run(run_dir: Path | None, *, resume: bool) -> BegunRun | None:
 
     Raises:
         CheckpointError: The run can't be gone on with: all its checkpoints are corrupted, or it is a search.
+        ModelFileError: A link in it leads elsewhere.
         RecipeError: Its recipe can't be read.
     """
     if run_dir is None or not RunFolder(run_dir).status.is_file():
@@ -72,6 +73,7 @@ def find_begun_run(run_dir: Path | None, *, resume: bool) -> BegunRun | None:
     finished = folder.read_status().get("state") == "finished"
     if not (finished or resume):
         return None
+    refuse_links_out(folder.path)
     if (folder.path / run_files.SEARCH).is_file():
         hint = "go on with it by imagetune search, or choose another --run-dir"
         raise CheckpointError("the folder holds a search", where=str(folder.path), hint=hint)

@@ -33,7 +33,7 @@ from imagetune.run_folder.lock import build_lock_document
 from imagetune.run_folder.plain_model import write_plain_predict
 from imagetune.run_folder.reader import read_evaluation
 from imagetune.run_folder.recorder import RunRecorder, get_failure_state
-from imagetune.runs.pages import write_pages
+from imagetune.runs.pages import complete_run, write_pages
 from imagetune.runs.prepare import Data, Training, prepare_training, refuse_inherited_leaks
 from imagetune.runs.resume import BegunRun, check_same_weights, find_begun_run, settle_as_before
 from imagetune.runs.test import ModelOrigin, evaluate_splits, predict_labelled
@@ -221,6 +221,7 @@ def run_recipe(
     if begun is not None:
         recipe = settle_as_before(recipe, begun, data)
         if begun.finished:
+            complete_run(begun.folder, tracked=recipe.tracking.enabled, say=say)
             return read_run_result(begun.folder, recipe)
     # Before the model is built and before there is a folder: such a run should leave nothing behind.
     refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)

@@ -26,7 +26,6 @@ from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.data import ColumnsConfig
 from imagetune.recipe.sections.train import EarlyStoppingConfig, StageConfig
 from imagetune.run_folder.folder import RunFolder, write_recipe
-from imagetune.runs.pages import send_changes, write_pages
 from imagetune.runs.prepare import Data, read_data
 from imagetune.runs.run import run_recipe
 from imagetune.search.proposers.finalists import Candidate
@@ -97,21 +96,6 @@ def find_finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
         if _trained_with(best, recipe):
             return Refit(folder, evaluation, list_failed_requirements(evaluation, recipe.evaluate.require), fresh=False)
     return None
-
-
-def complete_refit(folder: Path, *, tracked: bool, say: Say) -> None:
-    """Write the report of a finished refit and send it to MLflow, where an earlier session ended before that.
-
-    Args:
-        folder: The winner's run folder.
-        tracked: Whether this session may send anything.
-        say: Prints a line for the user.
-    """
-    best = RunFolder(folder)
-    if not best.report.is_file():
-        write_pages(best)
-    if tracked:
-        send_changes(best, say=say)
 
 
 def make_room(folder: Path) -> None:

@@ -20,6 +20,7 @@ from imagetune.run_folder.folder import RunFolder, create_run_folder
 from imagetune.run_folder.recorder import record_failure
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.checks.start import check_start
+from imagetune.runs.pages import complete_run
 from imagetune.runs.prepare import Data, read_data
 from imagetune.runs.run import finish_tracking
 from imagetune.search.block_checks import check_blocks
@@ -35,7 +36,7 @@ from imagetune.search.records.folder import check_resumable
 from imagetune.search.records.journal import Event, Journal, list_results
 from imagetune.search.records.table import Table, build_values_key, describe_search, open_records, write_table
 from imagetune.search.records.trial import TrialResult
-from imagetune.search.refit import Refit, build_refit_recipe, complete_refit, find_finished_refit, refit, write_best
+from imagetune.search.refit import Refit, build_refit_recipe, find_finished_refit, refit, write_best
 from imagetune.search.report.write import write_last_report
 from imagetune.search.results.findings import NO_FINDINGS, Findings, describe_plan, write_findings
 from imagetune.search.resume import check_journal, check_same_training, record_images
@@ -193,7 +194,7 @@ def _refit_winner(session: Session, winner: Candidate, tracker: Tracker, listene
     # The test split is opened once for a winner: a second refit would test the same recipe again.
     if (done := find_finished_refit(place, recipe)) is not None:
         say("finished", f"{place} was trained and tested in an earlier session")
-        complete_refit(place, tracked=recipe.tracking.enabled, say=say)
+        complete_run(RunFolder(place), tracked=recipe.tracking.enabled, say=say)
         return done
     return refit(
         recipe,

@@ -13,6 +13,7 @@ from imagetune.export.formats import MODEL_NAMES
 MANIFEST = "manifest.json"
 _PARITY = "parity.json"
 _ACCEPTED = ("equal", "non-inferior")
+_SERVED = ("litert", "onnx")
 
 
 def is_export(folder: Path) -> bool:
@@ -33,6 +34,12 @@ def read_export(folder: Path) -> dict[str, Any]:
         place = MODEL_NAMES[format_name]
     except (OSError, *SURPRISES) as error:
         raise ModelFileError(f"is no export that can be read: {error}", where=str(folder), hint=HINT) from error
+    if format_name not in _SERVED:
+        # TensorFlow runs whatever a SavedModel's graph says, reading and writing files among it.
+        hint = "serve the run itself, or an export as litert or onnx"
+        raise ModelFileError(
+            f"exports as {format_name} are not served: their graph may run anything", where=str(folder), hint=hint
+        )
     if verdict not in _ACCEPTED:
         what = f"was refused when it was exported: its predictions are {verdict}"
         raise ModelFileError(what, where=str(folder), hint="serve the run itself, or export it otherwise")

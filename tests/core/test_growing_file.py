@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,30 @@ def test_an_unreadable_state_begins_again(tmp_path):
     stopped(tmp_path / "out.txt", 2)
     (tmp_path / "out.txt.partial" / "state.json").write_text("{")
     assert grow(tmp_path / "out.txt", 1, resume=True) == 0
+
+
+@pytest.mark.parametrize("name", ["rows", "state.json", "."])
+def test_what_leads_elsewhere_is_not_written_over(tmp_path, name):
+    path, kept = tmp_path / "out.txt", tmp_path / "out.txt.partial"
+    stopped(path, 2)
+    place = kept / name
+    place.resolve().rename(tmp_path / "elsewhere")
+    place.resolve().symlink_to(tmp_path / "elsewhere")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(CheckpointError, match="leads elsewhere"):
+        grow(path, 3, resume=True)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("bytes", -5), ("bytes", "x"), ("bytes", 20 * 10**9), ("rows", 3.5), ("rows", -3), ("note", None), ("about", [])],
+)
+def test_a_state_that_was_never_written_is_refused(tmp_path, key, value):
+    path = tmp_path / "out.txt"
+    stopped(path, 2)
+    state = path.with_name("out.txt.partial") / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {key: value}))
+    with pytest.raises(CheckpointError):
+        grow(path, 3, resume=True)
+    assert not path.exists()

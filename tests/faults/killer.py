@@ -113,7 +113,8 @@ class Killer:
         moment = self._random.uniform(0.1, self._whole_seconds)
         with self._killing(moment, within_commit=within_commit) as killed:
             answer = self._ask("part", "--resume")
-        if not killed:
+        # It may have come to its end in the same moment.
+        if not killed or answer["code"] == 0:
             return None
         assert answer["code"] == -signal.SIGKILL, answer
         return Kill(number, moment, describe_place(self._folder / "part"), within_commit)

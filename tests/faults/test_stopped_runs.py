@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import pytest
 
 from imagetune.commands.fit import fit
 from imagetune.core.files import read_json_lines
+from imagetune.core.leftovers import name_temporary
 from imagetune.errors import StoppedError
 from imagetune.run_folder.claim import hold_run_folder
 from imagetune.run_folder.folder import RunFolder
@@ -82,6 +84,13 @@ def test_row_32_36_37_a_stopped_run_goes_on_to_the_same_result(stopped, fitted, 
     assert "nothing is left to do" in again.err
     assert "accuracy" in again.out
     assert hash_files(stopped) == before
+
+    # It was killed between its end and its report.
+    (stopped / "report.html").unlink()
+    dead = name_temporary().replace(str(os.getpid()), "4194303")
+    (stopped / "plots" / f"{dead}.png").write_bytes(b"half")
+    assert imagetune(*COMMAND).code == 0
+    assert hash_files(stopped).keys() == before.keys()
 
 
 def test_row_33_a_truncated_checkpoint_is_passed_over_and_said(stopped, fitted, imagetune):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imagetune.errors import CheckpointError
+from imagetune.errors import CheckpointError, ModelFileError
 from imagetune.model.load_weights import WeightsReport
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
@@ -58,6 +58,16 @@ def test_a_run_that_was_killed_in_its_first_moment_begins_anew(tmp_path):
     found = find_begun_run(tmp_path, resume=True)
     assert found == BegunRun(folder, recipe=None)
     assert find_begun_run(tmp_path, resume=False) is None
+
+
+def test_a_run_whose_checkpoints_lie_elsewhere_is_refused(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.write_status("killed")
+    (tmp_path / "elsewhere").mkdir()
+    folder.checkpoints.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelFileError, match="link out of the run folder"):
+        find_begun_run(folder.path, resume=True)
 
 
 def test_a_search_is_not_gone_on_with_as_a_run(tmp_path):

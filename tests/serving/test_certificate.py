@@ -51,6 +51,13 @@ def test_a_certificate_that_cannot_be_read_is_no_certificate(export, text):
         read_export(export)
 
 
+def test_a_graph_that_may_run_anything_is_not_served(export):
+    about = json.loads((export / "manifest.json").read_text()) | {"format": "saved_model"}
+    (export / "manifest.json").write_text(json.dumps(about))
+    with pytest.raises(ModelFileError, match="their graph may run anything"):
+        read_export(export)
+
+
 def test_a_run_is_no_export(untrained_run):
     assert not is_export(untrained_run)
 
