@@ -14,6 +14,7 @@ from imagetune.core.growing_file import GrowingFile, grow_file
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
 from imagetune.data.sources.read import build_unreadable_error, require_no_overwrite
+from imagetune.errors import CheckpointError
 from imagetune.evaluation.ensemble import predict_with_models
 from imagetune.evaluation.predict import NO_DECISION_RULES, DecisionRules, ImagePrediction
 from imagetune.evaluation.prediction_table import TableFormat, TableWriter, choose_columns
@@ -92,6 +93,7 @@ def predict_to_table(
         }
         writer = TableWriter(table.format, columns)
         with grow_file(table.file, about, resume=table.resume) as file:
+            _check_kept(file, table.file, len(images))
             rows = predict_with_models(models, images, rules, start=file.rows)
             with _saying_how_to_go_on(file, len(images), say):
                 unread = _write_rows(file, writer, rows, lambda done: progress(done, len(images)))
@@ -100,6 +102,18 @@ def predict_to_table(
     # Each row has its error; that not one image could be read is an exit code as well.
     if unread == len(images):
         raise build_unreadable_error()
+
+
+def _check_kept(file: GrowingFile, path: Path, count: int) -> None:
+    """Refuse kept rows that this command hasn't written: more than there are images, or without their count of errors.
+
+    Raises:
+        CheckpointError: They aren't what imagetune writes.
+    """
+    unread = file.note.get("unread", None if file.rows else 0)
+    if file.rows > count or not isinstance(unread, int) or not 0 <= unread <= file.rows:
+        what = f"what is kept of it isn't what imagetune writes: {file.rows:,} rows of {count:,}, {unread!r} unread"
+        raise CheckpointError(what, where=str(path), hint="remove the folder of its kept rows to begin again")
 
 
 def _write_rows(

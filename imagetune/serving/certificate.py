@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from imagetune.core.documents import HINT, SURPRISES
@@ -30,7 +30,7 @@ def read_export(folder: Path) -> dict[str, Any]:
     try:
         about, parity = read_json_object(folder / MANIFEST), read_json_object(folder / _PARITY)
         verdict, format_name, hashes = parity["verdict"], about["format"], dict(about["sha256"])
-        files = {name: folder / name for name in hashes if name != "source"}
+        files = {name: folder / _require_inside(name) for name in hashes if name != "source"}
         place = MODEL_NAMES[format_name]
     except (OSError, *SURPRISES) as error:
         raise ModelFileError(f"is no export that can be read: {error}", where=str(folder), hint=HINT) from error
@@ -45,12 +45,26 @@ def read_export(folder: Path) -> dict[str, Any]:
         raise ModelFileError(what, where=str(folder), hint="serve the run itself, or export it otherwise")
     if not any(name.split("/")[0] == place for name in files):
         raise ModelFileError(f"says nothing of its {place}", where=str(folder), hint=HINT)
+    if others := [name for name in MODEL_NAMES.values() if name != place and (folder / name).exists()]:
+        what = f"holds another model, {others[0]}, which was not compared"
+        raise ModelFileError(what, where=str(folder), hint="remove it, or export into a folder of its own")
     for name, file in files.items():
         if not file.is_file() or compute_file_sha256(file) != hashes[name]:
             raise ModelFileError(
                 f"{name} is missing or was changed since it was compared", where=str(folder), hint=HINT
             )
     return about
+
+
+def _require_inside(name: str) -> str:
+    """Return a file's name in a folder, unless it leads out of that.
+
+    Raises:
+        ValueError: It does.
+    """
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"{name!r} leads out of the folder")
+    return name
 
 
 def describe_export(folder: Path) -> dict[str, Any]:

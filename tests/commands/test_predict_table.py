@@ -117,3 +117,15 @@ def test_a_name_that_is_not_utf8_costs_no_prediction(found, kind):
     assert rb"caf\xe9.png" in write(kind).read_bytes().replace(rb"\\", b"\\")
     assert describe_prediction(NOT_UTF8)["path"] == r"caf\xe9.png"
     assert format_prediction(NOT_UTF8).startswith("caf\\xe9.png\tred")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("rows", 10**9), ("note", {}), ("note", {"unread": "x"}), ("note", {"unread": 9})]
+)
+def test_kept_rows_that_were_never_written_are_refused(found, monkeypatch, key, value):
+    write_first(monkeypatch, "csv")
+    state = Path("out.csv.partial/state.json")
+    state.write_text(json.dumps(json.loads(state.read_text()) | {key: value}))
+    with pytest.raises(CheckpointError, match="isn't what imagetune writes"):
+        write("csv", resume=True)
+    assert not Path("out.csv").exists()

@@ -58,6 +58,21 @@ def test_a_graph_that_may_run_anything_is_not_served(export):
         read_export(export)
 
 
+def test_a_model_beside_the_certified_one_is_not_served(export):
+    (export / "model.onnx").write_bytes(b"another")
+    with pytest.raises(ModelFileError, match="another model, model.onnx, which was not compared"):
+        read_export(export)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "saved_model/../../outside"])
+def test_a_certificate_names_no_file_elsewhere(export, name):
+    about = json.loads((export / "manifest.json").read_text())
+    about["sha256"][name] = "ab" * 32
+    (export / "manifest.json").write_text(json.dumps(about))
+    with pytest.raises(ModelFileError, match="leads out of the folder"):
+        read_export(export)
+
+
 def test_a_run_is_no_export(untrained_run):
     assert not is_export(untrained_run)
 
