@@ -14,6 +14,13 @@ from imagetune.cli.render.lines import print_progress
 @run_argument
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 for a free one.")
+@click.option(
+    "--host-name",
+    "host_names",
+    multiple=True,
+    metavar="NAME",
+    help="A name under which a proxy on this machine hands on requests; repeatable; not needed with --token-file.",
+)
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with the bearer token of all requests.")
 @click.option(
     "--workers",
@@ -64,6 +71,7 @@ def command(
     run: str,
     host: str,
     port: int,
+    host_names: tuple[str, ...],
     token_file: Path | None,
     workers: int | None,
     training_images: bool,
@@ -93,5 +101,5 @@ def command(
         body_seconds=limits["max_seconds"],
     )
     token = None if token_file is None else read_token(token_file)
-    settings = ServerSettings(host, port, token, workers, limits["max_batch"], requests, training_images)
+    settings = ServerSettings(host, port, token, workers, limits["max_batch"], requests, training_images, host_names)
     serve(run, settings, say=print_progress, on_ready=lambda address: print_progress("serving", f"{run} at {address}"))

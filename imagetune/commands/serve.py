@@ -15,13 +15,12 @@ from imagetune.run_folder.reader import read_evaluation
 from imagetune.serving.certificate import describe_export, is_export
 from imagetune.serving.drift.reference import DriftReference, read_drift_reference
 from imagetune.serving.server import run_server
-from imagetune.serving.settings import ServerSettings
+from imagetune.serving.settings import LOOPBACK, ServerSettings
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 _MAX_CARD_BYTES = 1 << 20
 _MAX_TOKEN_BYTES = 4096
 _MIN_TOKEN_CHARACTERS = 16
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
@@ -42,7 +41,7 @@ def serve(
         ResourceError: The address can't be listened on.
     """
     folder, about, drift = _open(run)
-    if settings.token is None and settings.host not in _LOOPBACK:
+    if settings.token is None and settings.host not in LOOPBACK:
         say("warning", f"whoever reaches {settings.host} can use this server: give --token-file, or a proxy in front")
     run_server(folder, about, settings, drift=drift, on_ready=on_ready)
 

@@ -29,7 +29,15 @@ def build_app(service: Service) -> Starlette:
     paths = [route.path for route in routes if isinstance(route, Route)]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Admission, token=service.settings.token, metrics=service.metrics, paths=paths)],
+        middleware=[
+            Middleware(
+                Admission,
+                token=service.settings.token,
+                hosts=service.settings.answered_hosts,
+                metrics=service.metrics,
+                paths=paths,
+            )
+        ],
         exception_handlers={
             RequestError: _answer_refusal,
             HTTPException: _answer_http_error,

@@ -9,6 +9,8 @@ from imagetune.core.text import format_list
 from imagetune.core.version import name_extra
 from imagetune.errors import ResourceError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine that lead nobody else to it."""
 _PACKAGES = ("prometheus_client", "python_multipart", "starlette", "uvicorn")
 
 
@@ -47,6 +49,7 @@ class ServerSettings:
         max_batch: Most images that go through the model at a time.
         limits: What requests may take.
         training_images: Whether explanations show the nearest training image.
+        host_names: Further names of this machine, under which a proxy hands on requests.
     """
 
     host: str = "127.0.0.1"
@@ -56,6 +59,13 @@ class ServerSettings:
     max_batch: int = 16
     limits: Limits = field(default_factory=Limits)
     training_images: bool = False
+    host_names: tuple[str, ...] = ()
+
+    @property
+    def answered_hosts(self) -> tuple[str, ...]:
+        """Names under which requests are answered; empty for any: a token, or another address, says who may ask."""
+        alone = self.host in LOOPBACK and self.token is None
+        return (*LOOPBACK, *(name.lower() for name in self.host_names)) if alone else ()
 
 
 def require_packages() -> None:

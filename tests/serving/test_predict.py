@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from imagetune.serving.settings import LOOPBACK, ServerSettings
+
 
 @pytest.fixture(scope="module")
 def expected(untrained_run, files, tmp_path_factory):
@@ -106,3 +108,16 @@ def test_what_is_not_there_is_answered_in_json(served):
     assert served.send("/nothing").json()["error"]["code"] == "not_found"
     reply = served.send("/v1/predict")
     assert (reply.status, reply.json()["error"]["code"]) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}])
+def test_a_page_of_the_web_is_not_answered(served, header):
+    reply = served.send("/v1/model", **header)
+    assert (reply.status, reply.json()["error"]["code"]) == (403, "other_host")
+    assert served.send("/v1/model", Origin=f"http://localhost:{served.port}").status == 200
+
+
+def test_a_proxys_name_and_a_token_open_the_server():
+    assert ServerSettings().answered_hosts == LOOPBACK
+    assert ServerSettings(host_names=("Models.example",)).answered_hosts == (*LOOPBACK, "models.example")
+    assert ServerSettings(token="t" * 16).answered_hosts == ServerSettings(host="0.0.0.0").answered_hosts == ()
