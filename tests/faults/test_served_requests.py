@@ -99,7 +99,8 @@ def test_a_body_that_is_too_large_is_refused(served):
 def test_a_body_without_end_is_refused(served):
     with connect(served) as sock:
         sock.sendall(
-            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         sent, piece = 0, b"10000\r\n" + bytes(1 << 16) + b"\r\n"
         try:
@@ -133,8 +134,8 @@ def test_a_body_of_very_many_small_values_is_refused(served):
 
 def test_a_body_that_comes_too_slowly_is_refused(served):
     with connect(served) as sock:
-        head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
-        sock.sendall(head)
+        head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+        sock.sendall(head + b"Content-Length: 1000\r\n\r\nabc")
         status, document = read_reply(sock)
     assert (status, document["error"]["code"]) == (408, "body_too_slow")
 
