@@ -48,6 +48,8 @@ COMMANDS = {
     "sync": "Send to MLflow what a run has not sent yet.",
     "ui": "Open MLflow's UI on the runs.",
 }
+# Module and name of the commands that have no module of their own.
+_TOGETHER = {"sync": ("tracking", "sync"), "ui": ("tracking", "ui")}
 
 
 class LazyGroup(click.Group):
@@ -64,8 +66,8 @@ class LazyGroup(click.Group):
             self._refuse(ctx, cmd_name)
             return None
         # Only this command's module: neither `imagetune --help` nor a wrong name has to wait for an import.
-        module = importlib.import_module(f"imagetune.cli.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
+        name, attribute = _TOGETHER.get(cmd_name, (cmd_name.replace("-", "_"), "command"))
+        command: click.Command = getattr(importlib.import_module(f"imagetune.cli.{name}"), attribute)
         return command
 
     def _refuse(self, ctx: click.Context, word: str) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from imagetune.cli.options import run_argument
 from imagetune.cli.render.lines import print_progress
+
+
+def _limit(name: str, default: int, most: int, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return an option for a whole number from 1 to ``most``."""
+    return click.option(name, default=default, show_default=True, type=click.IntRange(1, most), help=text)
 
 
 @click.command(epilog="Example: imagetune serve runs/clipart-20261121-101500-3f2a --port 8000")
@@ -27,41 +33,11 @@ from imagetune.cli.render.lines import print_progress
     type=click.IntRange(1, 64),
     help="Processes that hold the model; by default one a core, up to 4; one for an export or on a GPU.",
 )
-@click.option(
-    "--max-batch",
-    default=16,
-    show_default=True,
-    type=click.IntRange(1, 256),
-    help="Most images that go through the model at a time.",
-)
-@click.option(
-    "--max-queue",
-    default=256,
-    show_default=True,
-    type=click.IntRange(1, 100_000),
-    help="Most images that wait; more are refused with 503.",
-)
-@click.option(
-    "--max-images",
-    default=32,
-    show_default=True,
-    type=click.IntRange(1, 10_000),
-    help="Most images in a request; more are refused with 413.",
-)
-@click.option(
-    "--max-body",
-    default=32,
-    show_default=True,
-    type=click.IntRange(1, 1024),
-    help="Largest request in MiB; larger ones are refused with 413.",
-)
-@click.option(
-    "--max-seconds",
-    default=30,
-    show_default=True,
-    type=click.IntRange(1, 3600),
-    help="Time in which a request's images must have come; slower ones are refused with 408.",
-)
+@_limit("--max-batch", 16, 256, "Most images that go through the model at a time.")
+@_limit("--max-queue", 256, 100_000, "Most images that wait; more are refused with 503.")
+@_limit("--max-images", 32, 10_000, "Most images in a request; more are refused with 413.")
+@_limit("--max-body", 32, 1024, "Largest request in MiB; larger ones are refused with 413.")
+@_limit("--max-seconds", 30, 3600, "Time in which a request's images must have come; slower ones are refused with 408.")
 @click.option(
     "--training-images",
     is_flag=True,

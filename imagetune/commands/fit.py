@@ -10,7 +10,6 @@ from imagetune.recipe.schema import Recipe
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.checks.start import check_start
 from imagetune.runs.cross_validation import build_folds, cross_validate
-from imagetune.runs.pages import complete_run
 from imagetune.runs.prepare import prepare_training, read_data, refuse_inherited_leaks
 from imagetune.runs.resume import find_begun_run, settle_as_before
 from imagetune.runs.run import (
@@ -64,9 +63,8 @@ def fit(
         data = read_data(loaded.recipe, say=say)
         wanted = loaded.recipe if begun is None else settle_as_before(loaded.recipe, begun, data)
         if begun is not None and begun.finished:
-            complete_run(begun.folder, tracked=wanted.tracking.enabled, say=say)
             say("finished", f"{begun.folder.path} holds this run already; nothing is left to do")
-            return read_run_result(begun.folder, wanted)
+            return read_run_result(begun.folder, wanted, say=say)
         # Settled first, so that folds which the images don't allow are refused before hours of training, not after.
         folds = build_folds(wanted, data, say=say)
         # Before the folder is made: a run that would be tested on what its teacher has learned isn't begun.

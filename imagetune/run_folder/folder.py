@@ -203,6 +203,12 @@ def check_run_place(run_dir: Path | None, *, begun: bool = False) -> None:
         raise RecipeError(what, where=str(place), hint=hint) from error
 
 
+def locate_run_folder(path: Path) -> RunFolder:
+    """Return the folder at a path that a user named, by its absolute path."""
+    # Only a path with .. is resolved: a symbolic link that the user named stays in the folder's name.
+    return RunFolder(path.resolve() if ".." in path.parts else path.absolute())
+
+
 def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     """Make a run folder, ``runs/<recipe name>-<time>-<id>`` by default, and write status and resolved recipe.
 
@@ -212,8 +218,7 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     """
     # The time sorts runs; the id separates two that start in the same second.
     path = run_dir or Path(RUNS) / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    # Only a path with .. is resolved: a symbolic link that the user named stays in the folder's name.
-    folder = RunFolder(path.resolve() if ".." in path.parts else path.absolute())
+    folder = locate_run_folder(path)
     try:
         # A folder that the user named may exist; a generated name that exists is that of another run.
         folder.path.mkdir(parents=True, exist_ok=run_dir is not None)

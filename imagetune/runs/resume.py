@@ -15,7 +15,7 @@ from imagetune.model.load_weights import WeightsReport
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.train import StageConfig, TrainConfig
-from imagetune.run_folder.folder import RunFolder, refuse_links_out
+from imagetune.run_folder.folder import RunFolder, locate_run_folder, refuse_links_out
 from imagetune.run_folder.lock import list_versions
 from imagetune.runs.prepare import Data
 from imagetune.runs.same_inputs import (
@@ -69,7 +69,7 @@ def find_begun_run(run_dir: Path | None, *, resume: bool) -> BegunRun | None:
     """
     if run_dir is None or not RunFolder(run_dir).status.is_file():
         return None
-    folder = RunFolder(run_dir.resolve() if ".." in run_dir.parts else run_dir.absolute())
+    folder = locate_run_folder(run_dir)
     finished = folder.read_status().get("state") == "finished"
     if not (finished or resume):
         return None

@@ -221,8 +221,7 @@ def run_recipe(
     if begun is not None:
         recipe = settle_as_before(recipe, begun, data)
         if begun.finished:
-            complete_run(begun.folder, tracked=recipe.tracking.enabled, say=say)
-            return read_run_result(begun.folder, recipe)
+            return read_run_result(begun.folder, recipe, say=say)
     # Before the model is built and before there is a folder: such a run should leave nothing behind.
     refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop)
@@ -274,7 +273,7 @@ def train_model(run: Run, training: Training, *, begun: BegunRun | None = None, 
         say("resumed", f"after epoch {point.state.epoch}, step {point.state.step}{at}")
     best = train(
         replace(training.job, folder=run.folder.checkpoints, listener=run.recorder),
-        start_from=None if point is None else run.folder.checkpoints,
+        start_from=point,
     )
     say("best", f"epoch {best.epoch}, of stage {best.stage!r}")
     return best
@@ -317,12 +316,13 @@ def build_run_result(folder: RunFolder, recipe: Recipe, evaluation: dict[str, An
     return RunResult(folder.path, evaluation, list_failed_requirements(evaluation, recipe.evaluate.require))
 
 
-def read_run_result(folder: RunFolder, recipe: Recipe) -> RunResult:
-    """Return the result of a run that an earlier process has finished.
+def read_run_result(folder: RunFolder, recipe: Recipe, *, say: Say) -> RunResult:
+    """Return the result of a run that an earlier process has finished, with the pages that it may have left out.
 
     Raises:
         ModelFileError: Its evaluation can't be read.
     """
+    complete_run(folder, tracked=recipe.tracking.enabled, say=say)
     return build_run_result(folder, recipe, read_evaluation(folder.evaluation))
 
 

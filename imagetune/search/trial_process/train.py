@@ -16,9 +16,8 @@ from imagetune.run_folder.lock import build_lock_document
 from imagetune.runs.prepare import Data, Training, prepare_training
 from imagetune.runs.run import Run, start_run
 from imagetune.search.trial_process.early_stop import MedianStopping
-from imagetune.training.loop.checkpoints import find_resume_point
+from imagetune.training.loop.checkpoints import ResumePoint, require_resume_point
 from imagetune.training.loop.fit import train
-from imagetune.training.loop.state import TrainingState
 from imagetune.training.setup.stopping import StopRequest
 
 
@@ -85,10 +84,11 @@ def run_training(lesson: TrialTraining, *, stop: StopRequest) -> TrainingOutcome
 def _train(lesson: TrialTraining, run: Run, stop: StopRequest) -> TrainingOutcome:
     folder, recorder = run.folder, run.recorder
     earlier = None if lesson.continues is None else RunFolder(lesson.continues)
+    point: ResumePoint | None = None
     if earlier is not None:
         # Before the training: its epochs are appended to those of the lower rung.
-        point = find_resume_point(earlier.checkpoints)
-        recorder.go_on_from(earlier, TrainingState() if point is None else point.state)
+        point = require_resume_point(earlier.checkpoints)
+        recorder.go_on_from(earlier, point.state)
     # Lines that came from the lower rung aren't epochs of this trial.
     before = len(read_json_lines(folder.metrics))
     recipe = lesson.recipe if earlier is None else _with_batch_size_of(earlier, lesson.recipe)
@@ -102,7 +102,7 @@ def _train(lesson: TrialTraining, run: Run, stop: StopRequest) -> TrainingOutcom
     median = MedianStopping(lesson.compared, lesson.objective, training.recipe.train.stages, beat)
     kept = train(
         replace(training.job, folder=folder.checkpoints, listener=recorder),
-        start_from=None if earlier is None else earlier.checkpoints,
+        start_from=point,
         until_epoch=lesson.until_epoch,
         stop_when=median,
     )

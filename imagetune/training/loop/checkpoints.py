@@ -194,6 +194,18 @@ def find_resume_point(folder: Path) -> ResumePoint | None:
     return None
 
 
+def require_resume_point(folder: Path) -> ResumePoint:
+    """Return where training can be resumed.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or all are corrupted.
+    """
+    found = find_resume_point(folder)
+    if found is None:
+        raise CheckpointError("there is no checkpoint to resume from", where=str(folder))
+    return found
+
+
 def remove_later_checkpoints(path: Path) -> None:
     """Remove the checkpoints that are newer than this one, from which training is resumed in its own folder."""
     for later in list_checkpoints(path.parent):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,7 +18,13 @@ from imagetune.recipe.sections.train import StageConfig
 from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
 from imagetune.training.loop.batch_norm import reestimate_statistics
 from imagetune.training.loop.callback import StageCallback, StopCondition
-from imagetune.training.loop.checkpoints import InitialWeights, commit_checkpoint, link_initial_weights, load_checkpoint
+from imagetune.training.loop.checkpoints import (
+    InitialWeights,
+    ResumePoint,
+    commit_checkpoint,
+    link_initial_weights,
+    load_checkpoint,
+)
 from imagetune.training.loop.judge_stage import judge_stage
 from imagetune.training.loop.resume import reopen_training, restore_optimizer, restore_weights
 from imagetune.training.loop.solve_stage import solve_stage
@@ -63,7 +68,7 @@ class _Training:
 def train(
     job: TrainingJob,
     *,
-    start_from: Path | None = None,
+    start_from: ResumePoint | None = None,
     until_epoch: int | None = None,
     stop_when: StopCondition | None = None,
 ) -> EpochRecord:
@@ -75,7 +80,7 @@ def train(
 
     Args:
         job: The training job.
-        start_from: Folder of the checkpoints of an earlier training to resume; it may be the job's own.
+        start_from: Where an earlier training is resumed; its folder may be the job's own.
         until_epoch: Last epoch, counted over all stages; schedules stay those of the whole recipe.
         stop_when: Called after every epoch; true ends the training there.
 
@@ -84,7 +89,7 @@ def train(
         StoppedError: A signal was received; the weights of the last step are in a checkpoint.
         ResourceError: Memory or disk ran out.
         DataError: An image vanished.
-        CheckpointError: There is no checkpoint to resume from, or it is corrupted.
+        CheckpointError: The checkpoint to resume from is corrupted, or of another training.
     """
     # First of all: L2-SP needs the pretrained weights, which a checkpoint would replace.
     objective, targets = build_objective(job), build_targets(job)
@@ -111,14 +116,14 @@ def _begin(job: TrainingJob) -> tuple[TrainingState, InitialWeights]:
     return state, link_initial_weights(commit_checkpoint(job.folder, job.model, state), job.model)
 
 
-def _find_first_stage(job: TrainingJob, state: TrainingState, start_from: Path | None) -> int:
+def _find_first_stage(job: TrainingJob, state: TrainingState, start_from: ResumePoint | None) -> int:
     """Return the index of the first stage to train: that of the state, or 0."""
     if state.stage is None:
         return 0
     names = [stage.name for stage in job.config.stages]
     if state.stage.name not in names:
         what = f"training stopped in stage {state.stage.name!r}, which the recipe doesn't have"
-        raise CheckpointError(what, where=str(start_from))
+        raise CheckpointError(what, where="" if start_from is None else str(start_from.checkpoint.parent))
     return names.index(state.stage.name)
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from imagetune.errors import CheckpointError
 from imagetune.training.loop.checkpoints import (
     InitialWeights,
+    ResumePoint,
     copy_checkpoint,
-    find_resume_point,
     remove_later_checkpoints,
     reopen_checkpoint,
 )
@@ -60,29 +60,27 @@ def collect_solved_arrays(model: keras.Model) -> dict[str, NDArray[Any]]:
     return {**arrays, "solved": np.ones(1)}
 
 
-def reopen_training(folder: Path, own: Path, model: keras.Model) -> tuple[TrainingState, InitialWeights]:
-    """Load the newest checkpoint of an earlier training; return its state and the weights that it started from.
+def reopen_training(point: ResumePoint, own: Path, model: keras.Model) -> tuple[TrainingState, InitialWeights]:
+    """Load a checkpoint of an earlier training; return its state and the weights that it started from.
 
     That checkpoint, and those that it needs, are linked into the run's own folder, if that is another.
 
     Args:
-        folder: Folder of the checkpoints of an earlier training with the same recipe.
+        point: Where an earlier training with the same recipe is resumed.
         own: Folder of the checkpoints of the training that resumes it.
         model: A model built as for the earlier training; it gets weights and random state.
 
     Raises:
-        CheckpointError: There is none to resume from, or all are corrupted.
+        CheckpointError: It is corrupted.
     """
-    found = find_resume_point(folder)
-    if found is None:
-        raise CheckpointError("there is no checkpoint to resume from", where=str(folder))
+    folder = point.checkpoint.parent
     if folder == own:
-        remove_later_checkpoints(found.checkpoint)
+        remove_later_checkpoints(point.checkpoint)
     else:
         # Linked first: the earlier training's folder may be pruned or deleted meanwhile.
-        for name in {found.checkpoint.name, *found.state.needed_checkpoints}:
+        for name in {point.checkpoint.name, *point.state.needed_checkpoints}:
             copy_checkpoint(folder / name, own)
-    checkpoint = own / found.checkpoint.name
+    checkpoint = own / point.checkpoint.name
     state, initial = reopen_checkpoint(checkpoint, model)
     try:
         _assign("random", _list_random_states(model), state.arrays)

@@ -18,7 +18,7 @@ from imagetune.model.build import build_model
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.recipe.sections.model import ModelConfig
 from imagetune.recipe.sections.train import TrainConfig
-from imagetune.training.loop.checkpoints import list_checkpoints
+from imagetune.training.loop.checkpoints import list_checkpoints, require_resume_point
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.events import SilentListener
 from imagetune.training.setup.job import TrainingImages, TrainingJob
@@ -104,7 +104,7 @@ def check_parts(job, parts, **section):
         part = job(f"part {number}", **section)
         last = train(part, start_from=before, until_epoch=until)
         found += part.listener.epochs
-        before = part.folder
+        before = require_resume_point(part.folder)
     assert len(found) == len(expected)
     for record, other in zip(found, expected, strict=True):
         assert_same(record, other)
@@ -193,7 +193,7 @@ def test_training_that_was_at_its_end_stays_as_it_is(job):
     whole = job("whole", stages=stages)
     best = train(whole)
     again = job("again", stages=stages)
-    assert_same(train(again, start_from=whole.folder), best)
+    assert_same(train(again, start_from=require_resume_point(whole.folder)), best)
     assert again.listener.epochs == []
     assert {path.name for path in list_checkpoints(again.folder)} <= {
         path.name for path in list_checkpoints(whole.folder)
@@ -206,7 +206,7 @@ def test_training_ends_when_it_is_enough_and_can_go_on(job):
     train(short, stop_when=lambda record: record.epoch == 2)
     assert [record.epoch for record in short.listener.epochs] == [1, 2]
     rest = job("rest", stages=stages)
-    train(rest, start_from=short.folder)
+    train(rest, start_from=require_resume_point(short.folder))
     assert [record.epoch for record in rest.listener.epochs] == [3, 4]
 
 
@@ -215,7 +215,7 @@ def test_the_earlier_training_is_left_as_it_was(job):
     short = job("short", stages=stages)
     train(short, until_epoch=1)
     before = {path: path.read_bytes() for path in sorted(short.folder.rglob("*")) if path.is_file()}
-    train(job("rest", stages=stages), start_from=short.folder)
+    train(job("rest", stages=stages), start_from=require_resume_point(short.folder))
     assert {path: path.read_bytes() for path in sorted(short.folder.rglob("*")) if path.is_file()} == before
 
 
@@ -246,7 +246,7 @@ def check_interrupted(job, steps, **section):
         else:
             last = train(part, start_from=start)
         records |= {record.epoch: record for record in part.listener.epochs}
-        start = part.folder
+        start = None if step is None else require_resume_point(part.folder)
     for other in whole.listener.epochs:
         assert metrics(records[other.epoch]) == metrics(other)
     assert metrics(last) == metrics(best)
@@ -292,7 +292,7 @@ def test_a_corrupted_checkpoint_is_passed_over_in_its_own_folder(job):
     train(short, until_epoch=2)
     (list_checkpoints(short.folder)[-1] / "resume.npz").write_bytes(b"")
     rest = job("short", stages=stages)
-    assert metrics(train(rest, start_from=rest.folder)) == metrics(best)
+    assert metrics(train(rest, start_from=require_resume_point(rest.folder))) == metrics(best)
     assert [record.epoch for record in rest.listener.epochs] == [2, 3]
 
 
@@ -304,18 +304,21 @@ def test_a_corrupted_checkpoint_is_not_gone_on_from(job, name):
     path = list_checkpoints(short.folder)[-1] / name
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(CheckpointError):
-        train(job("rest", stages=stages), start_from=short.folder)
+        train(job("rest", stages=stages), start_from=require_resume_point(short.folder))
 
 
 def test_without_a_checkpoint_nothing_is_gone_on_from(job, tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        train(job("rest", stages=[stage("head", 2)]), start_from=tmp_path / "nowhere")
+        train(job("rest", stages=[stage("head", 2)]), start_from=require_resume_point(tmp_path / "nowhere"))
 
 
 def test_another_recipe_does_not_go_on(job):
     short = job("short", stages=[stage("head", 2)])
     train(short, until_epoch=1)
     with pytest.raises(CheckpointError, match="'head'"):
-        train(job("rest", stages=[stage("top", 2)]), start_from=short.folder)
+        train(job("rest", stages=[stage("top", 2)]), start_from=require_resume_point(short.folder))
     with pytest.raises(CheckpointError, match="optimizer"):
-        train(job("more", stages=[stage("head", 2, unfreeze="last 1 blocks")]), start_from=short.folder)
+        train(
+            job("more", stages=[stage("head", 2, unfreeze="last 1 blocks")]),
+            start_from=require_resume_point(short.folder),
+        )

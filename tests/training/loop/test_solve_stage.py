@@ -17,7 +17,7 @@ from imagetune.model.build import LOGITS, build_model
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.recipe.sections.model import ModelConfig
 from imagetune.recipe.sections.train import TrainConfig
-from imagetune.training.loop.checkpoints import list_checkpoints
+from imagetune.training.loop.checkpoints import list_checkpoints, require_resume_point
 from imagetune.training.loop.fit import train
 from imagetune.training.loop.refit import find_refit_stage, refit_head
 from imagetune.training.setup.events import SilentListener
@@ -142,7 +142,7 @@ def test_training_goes_on_after_a_solved_head_as_if_it_had_never_stopped(job):
     train(whole)
     train(first, until_epoch=1)
     second = job("second", stages=stages)
-    train(second, start_from=first.folder)
+    train(second, start_from=require_resume_point(first.folder))
     assert [record.val for record in whole.listener.epochs[1:]] == [record.val for record in second.listener.epochs]
     for one, other in zip(whole.model.get_weights(), second.model.get_weights(), strict=True):
         assert np.array_equal(one, other)

@@ -1,10 +1,24 @@
-"""The command `imagetune ui`: open MLflow's UI."""
+"""The commands `imagetune sync` and `imagetune ui`: MLflow's copy of runs, and its UI."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
+
+from imagetune.cli.render.lines import echo
+from imagetune.core.quiet import quiet_start
+
+
+@click.command(epilog="Example: imagetune sync runs/clipart-20261121-101500-3f2a")
+@click.argument("run", type=click.Path(path_type=Path))
+def sync(run: Path) -> None:
+    """Send to MLflow what it lacks of RUN, the folder of a run or a search; calling it again changes nothing."""
+    with quiet_start():
+        from imagetune.commands.sync import sync as send
+
+    echo(send(run))
 
 
 @click.command(epilog="Example: imagetune ui --port 5001")
@@ -18,7 +32,7 @@ import click
     default=None,
     help="Open the page in a browser, or not; by default from a terminal with a desktop.",
 )
-def command(uri: str | None, host: str, port: int, browser: bool | None) -> int:
+def ui(uri: str | None, host: str, port: int, browser: bool | None) -> int:
     """Serve MLflow's UI for the store that runs are recorded in, open at the newest experiment's test metrics."""
     from imagetune.tracking.ui import has_browser, run_ui
 
