@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from imagetune.core.files import MAX_JSON_BYTES, parse_json_lines, read_bounded_bytes, read_json
+from imagetune.core.format_versions import check_format_version
 from imagetune.errors import ImagetuneError, ModelFileError
 
 Shape: TypeAlias = "TypeAdapter[Any]"
@@ -32,7 +33,8 @@ def read_document(path: Path, shape: Shape, *, error: type[ImagetuneError] = Mod
         error: The error to raise.
 
     Raises:
-        ImagetuneError: The ``error`` given: the file can't be read, isn't JSON, or a field isn't what imagetune writes.
+        ImagetuneError: The ``error`` given: the file can't be read, isn't JSON, is of a later version, or a field isn't
+            what imagetune writes.
     """
     try:
         value = read_json(path)
@@ -40,6 +42,9 @@ def read_document(path: Path, shape: Shape, *, error: type[ImagetuneError] = Mod
         return {}
     except (OSError, ValueError) as problem:
         raise _build_error(problem, path, error) from problem
+    if isinstance(value, dict):
+        # First: what a later version writes otherwise isn't foreign.
+        check_format_version(value, path, error=error)
     return check_document(value, shape, path, error=error)
 
 

@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 
 from imagetune.core.documents import check_document
 from imagetune.core.files import convert_disk_errors, read_json_object, write_json
+from imagetune.core.format_versions import CURRENT, FORMAT_VERSION, check_format_version
 from imagetune.core.run_documents import Count
 from imagetune.core.text import format_count
 from imagetune.errors import CheckpointError, ResourceError
@@ -205,6 +206,7 @@ def _read_state(path: Path, folder: Path, about: Mapping[str, Any], *, resume: b
     except ValueError:
         state = {}
     if state:
+        check_format_version(state, folder / _STATE, error=CheckpointError)
         check_document(state, _SHAPE, folder / _STATE, error=CheckpointError)
     # The process may have ended just after it gave the rows their name.
     moved = not rows.is_file() and place.is_file() and place.stat().st_size == state.get("bytes")
@@ -241,4 +243,4 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _build_state(about: Mapping[str, Any], *, rows: int, size: int, note: Mapping[str, Any]) -> dict[str, Any]:
-    return {"about": dict(about), "rows": rows, "bytes": size, "note": dict(note)}
+    return {FORMAT_VERSION: CURRENT, "about": dict(about), "rows": rows, "bytes": size, "note": dict(note)}

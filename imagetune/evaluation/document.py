@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
 from imagetune.evaluation.metrics.classification import ClassEvaluation, SplitEvaluation, evaluate_predictions
 from imagetune.evaluation.metrics.multilabel import LabelEvaluation, evaluate_labels
 from imagetune.evaluation.metrics.regression import ValueEvaluation, evaluate_values
@@ -22,7 +23,6 @@ from imagetune.evaluation.statistics.verdict import TrainingCourse, judge_gap
 from imagetune.recipe.metrics import METRICS, TASK_METRICS
 from imagetune.recipe.sections.evaluate import EvaluateConfig, Requirement
 
-FORMAT = 1
 # The verdict only mentions the power of a test that can't detect a difference of 5 points, which people would act on.
 _NOTABLE_DIFFERENCE = 0.05
 # From this share of left-out images on, the rest of a set proves nothing.
@@ -72,7 +72,7 @@ def build_evaluation_document(
 
     The document::
 
-        {"format": 1,
+        {"format_version": 1,
          "task": "single_label" | "multi_label" | "ordinal" | "regression",
          "class_names": [...],
          "top_k": 3,
@@ -117,7 +117,7 @@ def build_evaluation_document(
     """
     some = next(iter(evaluations.values()))
     document: dict[str, Any] = {
-        "format": FORMAT,
+        FORMAT_VERSION: CURRENT,
         "task": some.task,
         "class_names": list(some.class_names),
         **({"top_k": some.top_k} if isinstance(some, SplitEvaluation) else {}),

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from imagetune.core.files import compute_file_sha256, convert_disk_errors, read_json, write_json
+from imagetune.core.format_versions import check_format_version
 from imagetune.core.leftovers import name_temporary
 from imagetune.core.plugins import BACKBONES, describe_plugin_package
 from imagetune.core.version import read_version
@@ -56,7 +57,7 @@ class Manifest(Section):
 
     format: Literal["imagetune-model"] = "imagetune-model"
     """Name of this file format."""
-    version: Literal[1] = 1
+    format_version: Literal[1] = 1
     """Version of this file format."""
     imagetune: str
     """Version of imagetune that wrote the manifest."""
@@ -340,7 +341,10 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         # Not by pydantic's own reader of JSON, in which an empty object takes hundreds of bytes.
-        return Manifest.model_validate(read_json(path, max_bytes=LARGEST_MANIFEST_BYTES))
+        content = read_json(path, max_bytes=LARGEST_MANIFEST_BYTES)
+        if isinstance(content, dict):
+            check_format_version(content, path)
+        return Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
 from imagetune.core.version import DISTRIBUTION
 
 # Packages whose versions can change what a run computes; lock.json records those that are installed.
@@ -51,6 +52,7 @@ def build_lock_document(
         "memory_bytes": psutil.virtual_memory().total,
     }
     return {
+        FORMAT_VERSION: CURRENT,
         "versions": list_versions(),
         "platform": machine,
         "seeds": {"seed": seed},

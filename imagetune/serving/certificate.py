@@ -7,6 +7,7 @@ from typing import Any
 
 from imagetune.core.documents import HINT, SURPRISES
 from imagetune.core.files import compute_file_sha256, read_json_object
+from imagetune.core.format_versions import check_format_version
 from imagetune.errors import ModelFileError
 from imagetune.export.formats import MODEL_NAMES
 
@@ -29,6 +30,7 @@ def read_export(folder: Path) -> dict[str, Any]:
     """
     try:
         about, parity = read_json_object(folder / MANIFEST), read_json_object(folder / _PARITY)
+        check_format_version(about, folder / MANIFEST)
         verdict, format_name, hashes = parity["verdict"], about["format"], dict(about["sha256"])
         files = {name: folder / _require_inside(name) for name in hashes if name != "source"}
         place = MODEL_NAMES[format_name]

@@ -191,5 +191,5 @@ def _write_best(folder):
         "accuracy": {"value": 0.87, "low": 0.8, "high": 0.92},
         "log_loss": {"value": 0.41, "low": 0.3, "high": 0.5},
     }
-    document = {"format": 1, "task": "single_label", "splits": {"test": {"images": 120, "metrics": tested}}}
+    document = {"format_version": 1, "task": "single_label", "splits": {"test": {"images": 120, "metrics": tested}}}
     (best / "evaluation.json").write_text(json.dumps(document), encoding="utf-8")

@@ -148,7 +148,7 @@ def test_corrupted_folders_are_refused(folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"version": 2}, "version: Input should be 1"),
+        ({"format_version": 2}, "has format version 2"),
         ({"class_names": ["one"]}, "class_names"),
         ({"config": {"backbone": "vgg16", "weights": "random", "evil": 1}}, "config.evil"),
         ({"config": {"backbone": "os.system"}}, "unknown backbone 'os.system'"),

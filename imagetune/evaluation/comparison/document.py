@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from math import ceil, floor, log10
 from typing import Any
 
+from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
 from imagetune.core.text import format_count
 from imagetune.evaluation.comparison.results import Churn, ClassDifference, Comparison, MetricDifference, PairComparison
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.paired_tests import POWER
 from imagetune.recipe.metrics import METRICS, is_lower_better
 
-FORMAT = 1
 # Regression predictions all differ somewhat, so only the images with the largest differences are listed.
 MAX_NUMBERS = 100
 
@@ -49,7 +49,7 @@ def build_comparison_document(
 
     The document::
 
-        {"format": 1, "task": "single_label", "metric": "accuracy",    the metric that decides
+        {"format_version": 1, "task": "single_label", "metric": "accuracy",    the metric that decides
          "images": 120, "groups": null, "matched_by": "content" | "path", "confidence": 0.95, "bootstrap": {...},
          "runs": [{"key": "A", "run": "...", "recipe": "...", "backbone": "...", "test_images": 120,
                    "metrics": {"accuracy": {"value", "low", "high"}}}],
@@ -77,7 +77,7 @@ def build_comparison_document(
     """
     pairs = [_pair_document(comparison, pair) for pair in comparison.pairs]
     return {
-        "format": FORMAT,
+        FORMAT_VERSION: CURRENT,
         "task": comparison.task,
         "metric": comparison.metric,
         "images": comparison.images,

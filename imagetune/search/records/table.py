@@ -16,6 +16,7 @@ from imagetune.core.csv_cells import quote_row
 from imagetune.core.csv_tables import write_csv
 from imagetune.core.documents import SURPRISES
 from imagetune.core.files import convert_disk_errors, read_json, write_json
+from imagetune.core.format_versions import CURRENT, FORMAT_VERSION, check_format_version
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import format_path
@@ -66,7 +67,7 @@ def describe_search(config: SearchConfig, spaces: Mapping[NodePath, Space], *, s
     # The rungs follow from these; for other algorithms they mean nothing, and may change.
     if config.algorithm == "hyperband":
         kept |= {"max_epochs", "factor"}
-    description = {"seed": seed, **config.model_dump(mode="json", include=kept)}
+    description = {FORMAT_VERSION: CURRENT, "seed": seed, **config.model_dump(mode="json", include=kept)}
     return {
         **description,
         "spaces": {format_path(path): space.model_dump(mode="json") for path, space in spaces.items()},
@@ -163,6 +164,7 @@ def _blank(value: object) -> object:
 def _check_unchanged(path: Path, now: Mapping[str, Any]) -> None:
     try:
         then = read_json(path)
+        check_format_version(then, path, error=CheckpointError)
         # Each space beside the other settings, so that the error names the one that changed.
         before, after = ({**about, **about["spaces"]} for about in (then, now))
     except (OSError, *SURPRISES) as error:

@@ -2,8 +2,8 @@
 
 The document::
 
-    {"format": 1, "backbone": "resnet50", "weights": "imagenet", "weights_note": "...", "image_size": [160, 160],
-     "default_size": 224, "features": 2048, "images": 344,
+    {"format_version": 1, "backbone": "resnet50", "weights": "imagenet", "weights_note": "...",
+     "image_size": [160, 160], "default_size": 224, "features": 2048, "images": 344,
      "objective": "f1", "value": 0.8, "low": 0.75, "high": 0.85, "method": "nadeau-bengio", "confidence": 0.95,
      "left_out_ratio": 0.25,                  images left out for each one that a fold's probe was given
      "folds": [{"train": 230, "val": 48, "left_out": 66, "strength": 0.01, "metrics": {"accuracy": 0.8, ...}}],
@@ -21,8 +21,7 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.core.files import read_json_or_empty, write_json
-
-FORMAT = 1
+from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
 
 
 def write_probe(folder: Path, document: Mapping[str, Any]) -> None:
@@ -31,10 +30,10 @@ def write_probe(folder: Path, document: Mapping[str, Any]) -> None:
     Raises:
         ResourceError: The disk is full.
     """
-    write_json(folder / run_files.PROBE, {"format": FORMAT, **document})
+    write_json(folder / run_files.PROBE, {FORMAT_VERSION: CURRENT, **document})
 
 
 def read_probe(folder: Path) -> dict[str, Any] | None:
     """Return the result of a probe from its folder; None where there is none that can be read."""
     document = read_json_or_empty(folder / run_files.PROBE)
-    return document if document.get("format") == FORMAT else None
+    return document if document.get(FORMAT_VERSION) == CURRENT else None

@@ -12,12 +12,8 @@ import keras
 from numpy.typing import NDArray
 
 from imagetune.errors import DivergedError
-from imagetune.training.loop.checkpoints import (
-    InitialWeights,
-    commit_checkpoint,
-    get_checkpoint_path,
-    prune_checkpoints,
-)
+from imagetune.training.loop.checkpoint_writer import CheckpointWriter
+from imagetune.training.loop.checkpoints import get_checkpoint_path
 from imagetune.training.loop.resume import collect_arrays, restore_sums
 from imagetune.training.loop.state import BestEpoch, StageState, TrainingState, improves
 from imagetune.training.loop.weight_averaging import KeptWeights
@@ -40,7 +36,7 @@ class StageCallback(keras.callbacks.Callback):
         setup: The prepared stage.
         weights: Weights that the stage trains and keeps.
         validate: Returns the validation metrics of the current model.
-        initial: Weights that training started with.
+        writer: Writes the checkpoints.
         stop_when: Called after every epoch; true ends the training there.
         resumed: Arrays of the checkpoint that the stage is resumed from; empty where it begins.
 
@@ -57,7 +53,7 @@ class StageCallback(keras.callbacks.Callback):
         weights: KeptWeights,
         *,
         validate: Callable[[], dict[str, float]],
-        initial: InitialWeights,
+        writer: CheckpointWriter,
         stop_when: StopCondition,
         resumed: Mapping[str, NDArray[Any]],
     ) -> None:
@@ -67,7 +63,7 @@ class StageCallback(keras.callbacks.Callback):
         self.setup = setup
         self.weights = weights
         self.validate = validate
-        self.initial = initial
+        self.writer = writer
         self.stop_when = stop_when
         self.stopped = False
         self._early_stopping = setup.stage.early_stopping or job.config.early_stopping
@@ -139,7 +135,8 @@ class StageCallback(keras.callbacks.Callback):
         self.job.listener.step_done(StepDone(self._stage.name, self.state.epoch + 1, done, steps, loss))
         # The end of an epoch commits itself, and asks then.
         if done < steps:
-            if time.monotonic() - self._committed_at > 60.0 * self.job.config.commit_minutes:
+            self.writer.check()
+            if self._is_commit_due():
                 self.commit()
             self.job.stop.check()
 
@@ -177,11 +174,14 @@ class StageCallback(keras.callbacks.Callback):
         with self.weights.swap_in():
             self._commit(replace(self.state, stage=stage, arrays=arrays))
 
+    def _is_commit_due(self) -> bool:
+        """Return whether the last commit is long enough ago, and complete: no step waits for a slow disk."""
+        past = time.monotonic() - self._committed_at
+        return past > 60.0 * self.job.config.commit_minutes and not self.writer.busy
+
     def _commit(self, state: TrainingState) -> None:
-        commit_checkpoint(self.job.folder, self.job.model, state, self.initial)
+        self.writer.commit(self.job.model, state)
         self._committed_step, self._committed_at = state.step, time.monotonic()
-        # Only now that the new checkpoint is complete.
-        prune_checkpoints(self.job.folder)
 
     def _record(self, loss: float, seconds: float) -> EpochRecord:
         val = self.validate()

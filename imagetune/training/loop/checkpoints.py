@@ -33,6 +33,7 @@ from imagetune.core.files import (
     read_json,
     write_json,
 )
+from imagetune.core.format_versions import CURRENT, FORMAT_VERSION, check_format_version
 from imagetune.core.leftovers import name_temporary
 from imagetune.errors import CheckpointError
 from imagetune.training.loop.state import TrainingState
@@ -61,6 +62,21 @@ class InitialWeights:
     digests: tuple[bytes, ...]
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds, copied in memory, so that training can go on while it is written.
+
+    Attributes:
+        state: State of training.
+        values: Values of the weights by position: those that may differ from the initial ones, or all.
+        initial: Weights that training started with; None for the first checkpoint, which holds them.
+    """
+
+    state: TrainingState
+    values: Mapping[int, NDArray[Any]]
+    initial: InitialWeights | None
+
+
 def commit_checkpoint(
     folder: Path, model: keras.Model, state: TrainingState, initial: InitialWeights | None = None
 ) -> Path:
@@ -76,9 +92,20 @@ def commit_checkpoint(
     Raises:
         ResourceError: The disk is full; earlier checkpoints are untouched and nothing temporary is left.
     """
-    target = get_checkpoint_path(folder, state.step)
+    return write_checkpoint(folder, take_snapshot(model, state, initial))
+
+
+def take_snapshot(model: keras.Model, state: TrainingState, initial: InitialWeights | None) -> Snapshot:
+    """Return a copy of what `commit_checkpoint` writes for the same arguments."""
+    positions = (state.learned if initial is not None else ()) or range(len(model.weights))
+    return Snapshot(state, {at: _copy_value(model.weights[at]) for at in positions}, initial)
+
+
+def write_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
+    """Write a checkpoint of a snapshot as `commit_checkpoint` does, and return its folder."""
+    target = get_checkpoint_path(folder, snapshot.state.step)
     with _commit_folder(target) as temporary:
-        _write(temporary, model, state, initial)
+        _write(temporary, snapshot)
     return target
 
 
@@ -116,7 +143,7 @@ def link_initial_weights(path: Path, model: keras.Model) -> InitialWeights:
     beside = path.parent / INITIAL
     beside.unlink(missing_ok=True)
     link_or_copy(path / INITIAL, beside)
-    return InitialWeights(beside, expected, tuple(_hash_value(_read_value(weight)) for weight in model.weights))
+    return InitialWeights(beside, expected, tuple(_hash_value(_copy_value(weight)) for weight in model.weights))
 
 
 def load_checkpoint(path: Path, model: keras.Model, learned: Collection[int] | None = None) -> TrainingState:
@@ -251,24 +278,22 @@ def _commit_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(folder: Path, model: keras.Model, state: TrainingState, initial: InitialWeights | None) -> None:
+def _write(folder: Path, snapshot: Snapshot) -> None:
+    initial, state = snapshot.initial, snapshot.state
     changed: dict[str, NDArray[Any]] = {}
     if initial is None:
-        digest = _write_arrays(
-            folder / INITIAL, {str(at): _read_value(weight) for at, weight in enumerate(model.weights)}
-        )
+        digest = _write_arrays(folder / INITIAL, {str(at): value for at, value in snapshot.values.items()})
     else:
         link_or_copy(initial.file, folder / INITIAL)
         digest = initial.sha256
         # To write frozen weights as well took 0.25 to 0.6 s an epoch of a head, not 0.01 (docs/performance.md).
-        positions = state.learned or range(len(model.weights))
-        values = {position: _read_value(model.weights[position]) for position in positions}
-        changed = {str(at): value for at, value in values.items() if _hash_value(value) != initial.digests[at]}
-    content = {**state.as_json(), "start_sha256": digest, "changed_sha256": _write_arrays(folder / CHANGED, changed)}
+        values = snapshot.values.items()
+        changed = {str(at): value for at, value in values if _hash_value(value) != initial.digests[at]}
+    digests = {"start_sha256": digest, "changed_sha256": _write_arrays(folder / CHANGED, changed)}
     if state.arrays:
-        content["resume_sha256"] = _write_arrays(folder / ARRAYS, state.arrays)
-    # Written last: a folder without this file is not a checkpoint.
-    write_json(folder / STATE, content)
+        digests["resume_sha256"] = _write_arrays(folder / ARRAYS, state.arrays)
+    # Written last: a folder without this file is not a checkpoint, wherever a rename isn't atomic.
+    write_json(folder / STATE, {FORMAT_VERSION: CURRENT, **state.as_json(), **digests})
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -291,6 +316,7 @@ def _read_state(path: Path) -> tuple[TrainingState, dict[str, str]]:
     """Return the state of training, and the SHA-256 that each file of a checkpoint must have."""
     try:
         content = read_json(path / STATE)
+        check_format_version(content, path / STATE, error=CheckpointError)
         expected = {INITIAL: content["start_sha256"], CHANGED: content["changed_sha256"]}
         if "resume_sha256" in content:
             expected[ARRAYS] = content["resume_sha256"]
@@ -324,8 +350,9 @@ def _open_arrays(path: Path) -> Iterator[NpzFile]:
         raise CheckpointError(f"its arrays can't be used: {error}", where=str(path)) from error
 
 
-def _read_value(weight: keras.Variable) -> NDArray[Any]:
-    return np.asarray(keras.ops.convert_to_numpy(weight))
+def _copy_value(weight: keras.Variable) -> NDArray[Any]:
+    # Without the copy the array may share the variable's memory, which the next step overwrites.
+    return np.array(keras.ops.convert_to_numpy(weight))
 
 
 def _hash_value(value: NDArray[Any]) -> bytes:

@@ -18,6 +18,7 @@ from imagetune.recipe.sections.train import StageConfig
 from imagetune.training.feature_cache.plan import FeaturePlan, plan_features
 from imagetune.training.loop.batch_norm import reestimate_statistics
 from imagetune.training.loop.callback import StageCallback, StopCondition
+from imagetune.training.loop.checkpoint_writer import CheckpointWriter
 from imagetune.training.loop.checkpoints import (
     InitialWeights,
     ResumePoint,
@@ -153,7 +154,9 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
     begun = state.stage or _begin_stage(resolved, plan, state)
     state, done_steps = replace(state, stage=begun), state.step - begun.steps_before
     source = open_stage_source(job, resolved, plan, model, first_epoch=begun.epochs_before, done_steps=done_steps)
-    with convert_memory_errors(job.config.pass_size), job.stop.deferred(), source:
+    writer = CheckpointWriter(job.folder, training.initial)
+    # The innermost: its last checkpoint is complete before anything else ends or is read.
+    with convert_memory_errors(job.config.pass_size), job.stop.deferred(), source, writer:
         setup = _prepare(training, resolved, model, state.slots, plan.halves)
         state = replace(state, learned=state.learned | find_trainable_positions(model))
         weights = _build_kept_weights(job, resolved, model, setup, state.learned)
@@ -165,7 +168,7 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
             setup,
             weights,
             validate=source.validate,
-            initial=training.initial,
+            writer=writer,
             stop_when=training.stop_when,
             resumed=resumed,
         )
@@ -347,6 +350,7 @@ def _fit_epochs(
         # Ctrl-C also kills workers that are still starting: their error isn't the cause.
         if job.stop.signal_number is not None or isinstance(error, StoppedError):
             callback.commit()
+            callback.writer.wait()
             job.stop.check()
         if feed.failure is not None:
             raise feed.failure from None

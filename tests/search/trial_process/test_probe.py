@@ -103,5 +103,5 @@ def test_a_signal_ends_it(tmp_path, images):
 def test_a_corrupted_file_is_none(tmp_path):
     (tmp_path / "probe.json").write_text("{")
     assert read_probe(tmp_path) is None
-    (tmp_path / "probe.json").write_text(json.dumps({"format": 0}))
+    (tmp_path / "probe.json").write_text(json.dumps({"format_version": 0}))
     assert read_probe(tmp_path) is None
