@@ -56,7 +56,8 @@ def test_another_folder_is_no_run_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["report.html", "plots", "predictions/test.csv", "checkpoints/step-4/state.json", "folds/fold-1/plots/a.png"]
+    "name",
+    ["report.html", "plots", "predictions/test.csv", "checkpoints/step-4/state.json", "folds/fold-1/plots/a.png"],
 )
 def test_a_link_out_of_the_run_is_refused_as_writing_would_follow_it(tmp_path, name):
     run = RunFolder(tmp_path / "run")
