@@ -240,5 +240,7 @@ class Syncer:
         """Note when each new line of metrics.jsonl was first seen, before any of them is sent."""
         missing = len(read_metric_lines(self.run_dir)) - len(self.state.line_times)
         if missing > 0:
-            self.state.line_times += [int(time.time() * 1000)] * missing
+            # A clock that is set back must not turn the order of epochs around.
+            now = max([int(time.time() * 1000), *self.state.line_times[-1:]])
+            self.state.line_times += [now] * missing
         write_state(self.run_dir, self.state)

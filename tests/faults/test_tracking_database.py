@@ -76,7 +76,9 @@ def name_store(uri: str) -> dict[str, str]:
 
 
 def begin_fit(commands, uri):
-    overrides = [word for override in (*LONG, *QUICK_TEST) for word in ("-o", override)]
+    # One experiment a store: a server's artifacts lie where only it can put them.
+    experiment = f"tracking.experiment={uri.partition(':')[0]}"
+    overrides = [word for override in (*LONG, *QUICK_TEST, experiment) for word in ("-o", override)]
     return commands.begin("fit", "colours.yaml", "--run-dir", "run", *overrides, environment=name_store(uri))
 
 
