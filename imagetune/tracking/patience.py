@@ -10,6 +10,7 @@ import psutil
 
 from imagetune.core.secrets import redact_uri
 from imagetune.errors import TrackingError
+from imagetune.tracking.address import is_http
 
 _Result = TypeVar("_Result")
 
@@ -24,22 +25,25 @@ def call_patiently(
     work: Callable[[], _Result],
     *,
     uri: str,
-    count_steps: Callable[[], int],
+    count_steps: Callable[[], int] = lambda: 0,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> _Result:
     """Return what ``work`` returns, which is given up when it neither moves nor computes any more.
 
-    The drivers of databases wait for an answer without end, and not each of them can be told otherwise.
+    The drivers of databases wait for an answer without end, and not each of them can be told otherwise. Requests over
+    HTTP have bounds of their own (`imagetune.tracking.bounded_http`): there it is simply called.
 
     Args:
         work: Talks to the store; called in a thread of its own, which may outlive this call.
-        uri: Address of the store, for the message.
+        uri: Address of the store.
         count_steps: Returns how much of the work has come through.
         patience_seconds: How long it may stand still.
 
     Raises:
         TrackingError: The store doesn't answer. What ``work`` raises is raised as well.
     """
+    if is_http(uri):
+        return work()
     results: list[_Result] = []
     failures: list[BaseException] = []
 

@@ -78,9 +78,6 @@ def sync_run(
 
 def _sync_patiently(syncer: Syncer) -> int:
     """Return what `Syncer.sync` returns; a database that has stopped answering is given up."""
-    # Requests to a server have bounds of their own.
-    if is_http(syncer.uri):
-        return syncer.sync()
     steps: list[None] = []
     syncer.tick = lambda: steps.append(None)
     return call_patiently(syncer.sync, uri=syncer.uri, count_steps=lambda: len(steps))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,10 @@ from tracking_helpers import wait_until
 from tests.faults.attack.keeper import PROJECT, Watcher
 
 LONGEST_SECONDS = 300.0
+# Options of a fit: an evaluation of a moment, and no copy in MLflow.
+_LIGHT = ("explain=0", "baselines=false", "label_errors=false", "slices=false")
+QUICK_TEST = tuple(word for name in _LIGHT for word in ("-o", f"evaluate.{name}"))
+OFFLINE = ("-o", "tracking.enabled=false")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,6 @@ class Commands:
         *arguments: object,
         environment: Mapping[str, str] | None = None,
         limits: Mapping[str, int] | None = None,
-        prepare: Sequence[str] = (),
     ) -> Begun:
         """Begin ``imagetune ARGUMENTS``."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTEST_"))}

@@ -18,11 +18,10 @@ from tracking_helpers import wait_until
 
 from imagetune.core.files import read_json_lines
 from tests.faults.attack.keeper import PROJECT
+from tests.faults.commands import OFFLINE, QUICK_TEST
 from tests.faults.test_schedulers import REAL
 
-LIGHT = ("explain=0", "baselines=false", "label_errors=false", "slices=false")
-OFFLINE = [word for name in LIGHT for word in ("-o", f"evaluate.{name}")] + ["-o", "tracking.enabled=false"]
-FIT = ("fit", "colours.yaml", "--run-dir", "disk/run", *OFFLINE)
+FIT = ("fit", "colours.yaml", "--run-dir", "disk/run", *QUICK_TEST, *OFFLINE)
 
 
 def mount(folder: Path, options: str) -> None:
@@ -94,7 +93,7 @@ def test_a_clock_that_jumps_changes_neither_the_result_nor_a_duration(
         return really() + 86_400 * (-1) ** len(looks)
 
     monkeypatch.setattr(time, "time", jump)
-    outcome = imagetune("fit", recipe, "--run-dir", "run", *OFFLINE[:-2])
+    outcome = imagetune("fit", recipe, "--run-dir", "run", *QUICK_TEST)
     monkeypatch.undo()
     assert outcome.code == 0, outcome.err
     assert looks

@@ -10,14 +10,12 @@ from postgres import Postgres, needs_postgres
 from tracking_helpers import Server, find_port, wait_until
 
 from imagetune.core.files import read_json_lines, read_json_or_empty
+from tests.faults.commands import QUICK_TEST
 
 pytestmark = needs_postgres
 
 # Hundreds of short epochs: long enough for a database to go and to come back.
 LONG = ("train.stages=full", "train.epochs=200", "train.batch_size=32", "data.augmentation=none")
-QUICK_TEST = tuple(
-    f"evaluate.{name}" for name in ("explain=0", "baselines=false", "label_errors=false", "slices=false")
-)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +76,10 @@ def name_store(uri: str) -> dict[str, str]:
 def begin_fit(commands, uri):
     # One experiment a store: a server's artifacts lie where only it can put them.
     experiment = f"tracking.experiment={uri.partition(':')[0]}"
-    overrides = [word for override in (*LONG, *QUICK_TEST, experiment) for word in ("-o", override)]
-    return commands.begin("fit", "colours.yaml", "--run-dir", "run", *overrides, environment=name_store(uri))
+    overrides = [word for override in (*LONG, experiment) for word in ("-o", override)]
+    return commands.begin(
+        "fit", "colours.yaml", "--run-dir", "run", *QUICK_TEST, *overrides, environment=name_store(uri)
+    )
 
 
 def assert_ended_in_time(ended, run) -> None:

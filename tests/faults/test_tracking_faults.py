@@ -12,10 +12,9 @@ import pytest
 from rude_servers import serve
 
 from imagetune.core.files import read_json_lines, read_json_or_empty
+from tests.faults.commands import QUICK_TEST
 
 SECRET = "hunter2-secret"
-LIGHT = ("explain=0", "baselines=false", "label_errors=false", "slices=false")
-QUICK = [word for name in LIGHT for word in ("-o", f"evaluate.{name}")]
 
 
 def list_steps(store, run) -> list[int]:
@@ -35,7 +34,7 @@ def test_row_39_43_a_refused_server_is_said_and_its_password_is_nowhere(
     recipe, workplace, imagetune, empty_store, monkeypatch
 ):
     uri = f"tracking.uri=http://ann:{SECRET}@127.0.0.1:9"
-    outcome = imagetune("fit", recipe, "--run-dir", "run", *QUICK, "-o", uri)
+    outcome = imagetune("fit", recipe, "--run-dir", "run", *QUICK_TEST, "-o", uri)
     assert outcome.code == 0, outcome.err
     assert "refused the connection" in outcome.err
     assert "to send them later: imagetune sync" in outcome.err
@@ -70,7 +69,7 @@ def test_row_41_a_locked_sqlite_holds_nothing_up_and_loses_nothing(recipe, workp
     run, store = workplace / "run", workplace / "mlflow.db"
     with closing(sqlite3.connect(store, isolation_level=None)) as database:
         database.execute("begin exclusive")
-        ended = commands.run("fit", "colours.yaml", "--run-dir", "run", *QUICK)
+        ended = commands.run("fit", "colours.yaml", "--run-dir", "run", *QUICK_TEST)
         late = time.time() - (run / "report.html").stat().st_mtime
         database.execute("rollback")
     assert ended.code == 0, ended.err[-2000:]

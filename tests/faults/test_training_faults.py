@@ -8,7 +8,8 @@ import time
 import mlflow
 import pytest
 
-OFFLINE = ("-o", "tracking.enabled=false")
+from tests.faults.commands import OFFLINE
+
 LONG = ("-o", "train.stages.0.epochs=2000", "-o", "data.augmentation=none", *OFFLINE)
 
 
@@ -27,6 +28,16 @@ def test_row_27_a_loss_that_is_no_number_ends_with_4_and_keeps_finite_weights(re
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workplace / 'mlflow.db'}")
     (recorded,) = client.search_runs([client.get_experiment_by_name("colours").experiment_id])
     assert recorded.info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_row_28_a_batch_that_memory_does_not_hold_ends_with_5_and_a_smaller_one(commands, workplace):
+    large = ("-o", "data.image_size=2048", "-o", "train.stages=full", "-o", "train.batch_size=16", *OFFLINE)
+    ended = commands.run("fit", "colours.yaml", "--run-dir", "run", *large, limits={"RLIMIT_AS": 5 << 30})
+    assert ended.code == 5, ended.err[-2000:]
+    assert "out of memory at a batch size of 16" in ended.err
+    assert "-o train.batch_size=8" in ended.err
+    assert read_state(workplace / "run")["state"] == "failed"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
