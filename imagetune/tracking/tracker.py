@@ -14,9 +14,13 @@ from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.address import is_http, resolve_uri
 from imagetune.tracking.bounded_http import BYTES_PER_SECOND, get_traffic
-from imagetune.tracking.patience import BUSY_CPU_SECONDS, measure_cpu_seconds
+from imagetune.tracking.patience import (
+    BUSY_CPU_SECONDS,
+    REQUIRED_WITHIN_SECONDS,
+    build_required_error,
+    measure_cpu_seconds,
+)
 from imagetune.tracking.plugin_trackers import PluginTrackers
-from imagetune.tracking.required import REQUIRED_WITHIN_SECONDS, build_required_error
 from imagetune.tracking.state import read_state, write_state
 from imagetune.tracking.sync import Children, Syncer, build_first_state, run_lock
 from imagetune.tracking.system import SystemSampler
