@@ -6,12 +6,15 @@ import ctypes
 import errno
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
+
+from imagetune.errors import ResourceError
 
 # Parameters of glibc's mallopt, and the largest threshold that it accepts.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -20,6 +23,9 @@ _MAX_THRESHOLD = 32 * 2**20
 _SMALL_CELLS = 40_000_000
 # What the loader of libraries, threads and processes say for want of memory, instead of a MemoryError.
 _MEMORY_SIGNS = ("Cannot allocate memory", "failed to map segment", "can't start new thread", "bad_alloc")
+# Measured on two cores: with 2.0 GB the import hangs, with 2.5 GB OpenBLAS ends the process, 3.5 GB are enough for a
+# small training.
+_START_BYTES = 3 << 30
 # The main module is swapped for the whole process, so one thread at a time may do it.
 _starting = threading.Lock()
 
@@ -69,6 +75,20 @@ def is_short_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return any(sign in str(error) for sign in _MEMORY_SIGNS)
+
+
+def require_address_space() -> None:
+    """Make sure that a limit on memory leaves what TensorFlow needs to start: with less it dies without a word.
+
+    Raises:
+        ResourceError: The limit (``ulimit -v``) is lower.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _START_BYTES:
+        what = (
+            f"the limit on memory (ulimit -v) is {limit / 2**30:.1f} GB, and TensorFlow needs {_START_BYTES >> 30} GB"
+        )
+        raise ResourceError(f"{what} to start", hint="raise it, or limit resident memory by a container or a cgroup")
 
 
 def prepare_worker(*_: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from imagetune.core.environment import settle_backend
+from imagetune.core.processes import require_address_space
 from imagetune.core.version import refuse_namesake
 
 
@@ -122,7 +123,11 @@ def quiet_start() -> Iterator[None]:
 
     The Keras backend is settled before. If the import fails, all of it is shown. Garbage collection is off meanwhile,
     and later skips the imported objects: otherwise it takes a quarter of the time of the import.
+
+    Raises:
+        ResourceError: A limit on memory leaves too little for the import.
     """
+    require_address_space()
     settle_backend()
     gc.disable()
     # TensorFlow warns of retracing where a model is built for each trial or size, which is what is meant to happen.

@@ -294,14 +294,25 @@ def refuse_links_out(folder: Path) -> None:
     """Refuse a run folder in which a link leads out of it: what is written there later would be written elsewhere.
 
     Raises:
-        ModelFileError: There is such a link, in the folder or in one of its folders.
+        ModelFileError: There is such a link, at any depth.
     """
     root = folder.resolve()
-    for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
-        for path in place.iterdir():
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+    # No recursion: whoever made the folder may have nested deeper than Python's own stack.
+    waiting = [folder]
+    while waiting:
+        for path in _list_present(waiting.pop()):
+            if not path.is_symlink():
+                waiting += [path] if path.is_dir() else []
+            elif not Path(os.path.realpath(path)).is_relative_to(root):
                 hint = "put what it leads to in its place, or remove it"
                 raise ModelFileError("is a link out of the run folder: refused", where=str(path), hint=hint)
+
+
+def _list_present(folder: Path) -> list[Path]:
+    # A run in progress writes aside and renames: what was listed a moment ago may be gone.
+    with suppress(FileNotFoundError):
+        return list(folder.iterdir())
+    return []
 
 
 def find_leftovers(folder: RunFolder) -> list[Path]:

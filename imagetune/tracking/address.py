@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from imagetune.core.secrets import HIDDEN, redact_uri
 from imagetune.errors import TrackingError
@@ -13,6 +13,7 @@ from imagetune.recipe.sections.tracking import find_uri_problem
 DEFAULT_URI = "sqlite:///mlflow.db"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -46,6 +47,17 @@ def sqlite_path(uri: str) -> Path | None:
 def is_http(uri: str) -> bool:
     """Return whether the store is a server that speaks HTTP."""
     return uri.startswith(("http://", "https://"))
+
+
+def locate_database(uri: str) -> tuple[str, int] | None:
+    """Return host and port of a database that is reached over a network; None for every other kind of store."""
+    try:
+        parts = urlsplit(uri)
+        default = _DATABASE_PORTS.get(parts.scheme.partition("+")[0].lower())
+        return (parts.hostname, parts.port or default) if default and parts.hostname else None
+    # A password with signs that an address must have encoded.
+    except ValueError:
+        return None
 
 
 def _absolute(uri: str) -> str:

@@ -17,6 +17,7 @@ from imagetune.tracking.address import resolve_uri
 from imagetune.tracking.artifacts import fetch_artifacts, open_artifacts
 from imagetune.tracking.model_step import HASH_TAG
 from imagetune.tracking.packing import ARTIFACTS, OWN_FOLDER
+from imagetune.tracking.patience import call_patiently
 from imagetune.tracking.store import check_id, is_absent, open_client, store_errors
 
 if TYPE_CHECKING:
@@ -68,12 +69,16 @@ def resolve_run(run: str, *, uri: str | None = None, cache: Path | None = None) 
     if not any(pattern.fullmatch(run) for pattern in (_RUN, _VERSION, _ALIAS, _LOGGED)):
         raise TrackingError("is no address of a run or model", where=run, hint=_EXPECTED)
     store = resolve_uri(uri)
+    return call_patiently(lambda: _fetch(run, store, cache or locate_default_cache()), uri=store)
+
+
+def _fetch(run: str, store: str, cache: Path) -> Path:
     client = open_client(store)
     with store_errors(store):
         place = _find(client, run, store)
         # The ids of both, as one run may have several models, and a registered model may have lost its run.
         ids = (place.run and place.run.info.run_id, place.model and place.model.model_id)
-        folder = (cache or locate_default_cache()) / "-".join(check_id(part, store) for part in ids if part)
+        folder = cache / "-".join(check_id(part, store) for part in ids if part)
         folder.mkdir(parents=True, exist_ok=True)
         if place.run:
             fetch_artifacts(open_artifacts(store, str(place.run.info.artifact_uri)), folder)

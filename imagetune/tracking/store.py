@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from imagetune.core.secrets import redact_text, redact_uri
 from imagetune.errors import ImagetuneError, TrackingError
-from imagetune.tracking.address import is_http, sqlite_path
+from imagetune.tracking.address import is_http, locate_database, sqlite_path
 from imagetune.tracking.bounded_http import bound_requests, request_headers
 from imagetune.tracking.state import hold_file_lock
 
@@ -72,6 +73,8 @@ def open_client(uri: str, *, tick: Callable[[], None] = lambda: None) -> MlflowC
     prepare_environment()
     if is_http(uri):
         _probe(uri)
+    elif database := locate_database(uri):
+        _probe_database(uri, database)
     with store_errors(uri):
         from mlflow import MlflowClient
 
@@ -95,6 +98,10 @@ def store_errors(uri: str) -> Iterator[None]:
             yield
     except ImagetuneError:
         raise
+    except ModuleNotFoundError as error:
+        hint = "install it; for PostgreSQL: pip install 'imagetune-keras[postgresql]', and postgresql+pg8000://..."
+        what = f"the driver of this store is not installed: {error.name}"
+        raise TrackingError(what, where=redact_uri(uri), hint=hint) from None
     # Stores and artifact plugins raise the errors of their own libraries: SQL, HTTP, S3, Azure and others.
     except Exception as error:  # noqa: BLE001
         # A server's words may hold whatever a terminal obeys.
@@ -168,6 +175,15 @@ def _probe(uri: str) -> None:
         raise TrackingError(
             f"the MLflow server {reason}", where=redact_uri(uri), hint="check the address and that it runs"
         ) from None
+
+
+def _probe_database(uri: str, place: tuple[str, int]) -> None:
+    """Check that a database accepts connections: MLflow would try one that is down for 100 seconds."""
+    try:
+        socket.create_connection(place, timeout=_PROBE_SECONDS[0]).close()
+    except OSError as error:
+        what = f"the database can't be reached: {error.strerror or error}"
+        raise TrackingError(what, where=redact_uri(uri), hint="check the address and that it runs") from None
 
 
 def _catch_logs(uri: str) -> None:

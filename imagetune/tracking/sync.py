@@ -16,6 +16,7 @@ from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.address import is_http, resolve_experiment, resolve_uri
 from imagetune.tracking.content import read_metric_lines, read_recipe
 from imagetune.tracking.one_copy import Copy
+from imagetune.tracking.patience import call_patiently
 from imagetune.tracking.runs import ensure_run
 from imagetune.tracking.state import LOCK_NAME, TrackingState, hold_file_lock, read_state, write_state
 from imagetune.tracking.steps import STEPS, count_pending
@@ -71,8 +72,15 @@ def sync_run(
     with run_lock(run_dir, wait_seconds=_BUSY_SECONDS):
         state = plan_state(run_dir, uri=uri, experiment=experiment)
         syncer = Syncer(run_dir, resolve_uri(uri or state.uri), state, children=children)
-        sent = syncer.sync()
+        sent = _sync_patiently(syncer)
     return syncer.result(sent)
+
+
+def _sync_patiently(syncer: Syncer) -> int:
+    """Return what `Syncer.sync` returns; a database that has stopped answering is given up."""
+    steps: list[None] = []
+    syncer.tick = lambda: steps.append(None)
+    return call_patiently(syncer.sync, uri=syncer.uri, count_steps=lambda: len(steps))
 
 
 def is_tracked(run_dir: Path) -> bool:
@@ -229,5 +237,7 @@ class Syncer:
         """Note when each new line of metrics.jsonl was first seen, before any of them is sent."""
         missing = len(read_metric_lines(self.run_dir)) - len(self.state.line_times)
         if missing > 0:
-            self.state.line_times += [int(time.time() * 1000)] * missing
+            # A clock that is set back must not turn the order of epochs around.
+            now = max([int(time.time() * 1000), *self.state.line_times[-1:]])
+            self.state.line_times += [now] * missing
         write_state(self.run_dir, self.state)

@@ -9,15 +9,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from imagetune.core.secrets import redact_uri
 from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.tracking.address import is_http, resolve_uri
 from imagetune.tracking.bounded_http import BYTES_PER_SECOND, get_traffic
+from imagetune.tracking.patience import (
+    BUSY_CPU_SECONDS,
+    REQUIRED_WITHIN_SECONDS,
+    build_required_error,
+    measure_cpu_seconds,
+)
 from imagetune.tracking.plugin_trackers import PluginTrackers
-from imagetune.tracking.required import REQUIRED_WITHIN_SECONDS, build_required_error
 from imagetune.tracking.state import read_state, write_state
 from imagetune.tracking.sync import Children, Syncer, build_first_state, run_lock
 from imagetune.tracking.system import SystemSampler
@@ -29,8 +32,6 @@ PATIENCE_SECONDS = 8.0
 # Between attempts: a server that restarts is found soon, one that is down isn't asked every few seconds.
 _RETRY_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 _LOOK_SECONDS = 0.1
-# Importing, migrating, hashing and uploading all take processor time; waiting for an answer takes none.
-_BUSY_CPU_SECONDS = 0.02
 
 
 def start_tracking(
@@ -237,13 +238,13 @@ class Tracker:
             if not remote and now.steps != last.steps:
                 waited = 0.0
             # Reading an endless answer takes processor time, too.
-            elif now.cpu - last.cpu <= _BUSY_CPU_SECONDS or now.waiting:
+            elif now.cpu - last.cpu <= BUSY_CPU_SECONDS or now.waiting:
                 waited = max(0.0, waited + _LOOK_SECONDS - (now.sent - last.sent) / BYTES_PER_SECOND)
             last = now
 
     def _progress(self, thread: threading.Thread) -> _Progress:
         traffic = get_traffic(thread)
-        return _Progress(self._steps, _cpu_seconds(thread), traffic.sent, traffic.waiting)
+        return _Progress(self._steps, measure_cpu_seconds(thread), traffic.sent, traffic.waiting)
 
     def _step(self) -> None:
         self._steps += 1
@@ -290,9 +291,3 @@ class Tracker:
         if self._failure is None or self._failure.what != failure.what:
             self._warn(f"MLflow: {failure}; training goes on, the records wait in the run folder")
         self._failure = failure
-
-
-def _cpu_seconds(thread: threading.Thread) -> float:
-    """Return the processor time that a thread has used; 0 where the system doesn't say, or after its end."""
-    times = [row.user_time + row.system_time for row in psutil.Process().threads() if row.id == thread.native_id]
-    return times[0] if times else 0.0

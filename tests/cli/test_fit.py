@@ -1,7 +1,5 @@
 import csv
 import json
-import signal
-import time
 
 import keras
 import mlflow
@@ -144,46 +142,6 @@ def test_a_folder_that_holds_another_run_is_refused(fitted, recipe, imagetune):
     assert "the recipe changed since: train.stages[0].epochs was 1, now it is 2" in outcome.err
 
 
-def test_unavailable_weights_stop_before_anything_is_written(recipe, workplace, imagetune, monkeypatch):
-    before = sorted(workplace.rglob("*"))
-    outcome = imagetune("fit", recipe, "-o", "model.weights=nowhere.h5")
-    assert outcome.code == 5
-    assert "nowhere.h5" in outcome.err
-    assert sorted(workplace.rglob("*")) == before
-
-
-def test_a_loss_that_is_no_number_ends_with_4_and_keeps_finite_weights(recipe, workplace, imagetune):
-    outcome = imagetune(
-        "fit",
-        recipe,
-        "--run-dir",
-        "run",
-        "-o",
-        "train.stages.0.learning_rate=1e9",
-        "-o",
-        "train.stages.0.epochs=30",
-        "-o",
-        "train.optimizer.name=sgd",
-    )
-    assert outcome.code == 4
-    assert "stage 'head': the loss is" in outcome.err
-    status = json.loads((workplace / "run/status.json").read_text())
-    assert status["state"] == "failed"
-    assert "Traceback" in (workplace / "run/debug.log").read_text()
-    assert list((workplace / "run/checkpoints").glob("step-*"))
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workplace / 'mlflow.db'}")
-    (recorded,) = client.search_runs([client.get_experiment_by_name("colours").experiment_id])
-    assert recorded.info.status == "FAILED"
-
-
-def test_a_required_server_that_refuses_ends_the_run_before_training(recipe, workplace, imagetune):
-    tracking = "tracking={uri: 'http://127.0.0.1:9', required: true}"
-    outcome = imagetune("fit", recipe, "--run-dir", "run", "-o", tracking)
-    assert outcome.code == 7
-    assert "tracking is required" in outcome.err
-    assert not (workplace / "run").exists()
-
-
 def test_a_missed_requirement_has_its_own_exit_code(recipe, workplace, imagetune):
     bar = "evaluate.require=[{metric: accuracy, lower_bound: 1.1}]"
     outcome = imagetune("fit", recipe, "--run-dir", "run", "-o", bar)
@@ -204,23 +162,3 @@ def test_a_class_weight_for_nobody_is_named(recipe, imagetune):
     outcome = imagetune("fit", recipe, "-o", "train.class_weights={rde: 2.0}")
     assert outcome.code == 3
     assert "did you mean 'red'" in outcome.err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_commits_a_checkpoint_and_says_killed(real_recipe, workplace, start, number, code):
-    process = start("fit", real_recipe, "--run-dir", "run", "-o", "train.stages.0.epochs=500")
-    metrics = workplace / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.2)
-    process.send_signal(number)
-    began = time.monotonic()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    assert time.monotonic() - began < 30
-    status = json.loads((workplace / "run/status.json").read_text())
-    assert status["state"] == "killed"
-    newest = sorted((workplace / "run/checkpoints").glob("step-*"))[-1]
-    assert int(newest.name.removeprefix("step-")) == status["step"]
-    assert not list((workplace / "run").rglob(".tmp-*"))

@@ -1,22 +1,9 @@
 """No hostile or unlucky input runs anything, overwrites anything, exceeds its bounds or ends in a bug."""
 
 import pytest
-from once import made_once
 
-from tests.faults.attack.catalog import empty_folder, find_cases, is_quick, make_shared
-from tests.faults.attack.keeper import Watcher, meet
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory):
-    return made_once(tmp_path_factory, "attack", make_shared)
-
-
-@pytest.fixture(scope="session")
-def watcher():
-    watcher = Watcher.start()
-    yield watcher
-    watcher.stop()
+from tests.faults.attack.catalog import empty_folder, find_cases, is_quick
+from tests.faults.attack.keeper import meet
 
 
 def _marked(case):

@@ -55,13 +55,17 @@ def test_another_folder_is_no_run_folder(tmp_path):
             open_run_folder(tmp_path, trained=trained)
 
 
-@pytest.mark.parametrize("name", ["report.html", "plots", "predictions/test.csv"])
+@pytest.mark.parametrize(
+    "name",
+    ["report.html", "plots", "predictions/test.csv", "checkpoints/step-4/state.json", "folds/fold-1/plots/a.png"],
+)
 def test_a_link_out_of_the_run_is_refused_as_writing_would_follow_it(tmp_path, name):
     run = RunFolder(tmp_path / "run")
     (run.path / "predictions").mkdir(parents=True)
     run.write_status("finished")
     (run.path / "model_card.md").symlink_to(run.path / "status.json")
     open_run_folder(run.path, trained=False)
+    (run.path / name).parent.mkdir(parents=True, exist_ok=True)
     (run.path / name).symlink_to(tmp_path)
     with pytest.raises(ModelFileError, match="is a link out of the run folder") as caught:
         open_run_folder(run.path, trained=False)

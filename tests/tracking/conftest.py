@@ -93,7 +93,9 @@ def store(tmp_path, empty_store) -> str:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, empty_store) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("server"), find_port(), empty_store)
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copyfile(empty_store, folder / "server.db")
+    running = Server(folder, find_port(), f"sqlite:///{folder}/server.db")
     running.start()
     yield running
     running.stop()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imagetune.errors import TrackingError
-from imagetune.tracking.address import resolve_experiment, resolve_uri, sqlite_path
+from imagetune.tracking.address import locate_database, resolve_experiment, resolve_uri, sqlite_path
 
 
 def test_the_recipe_wins_over_the_variable_over_the_default(monkeypatch, tmp_path):
@@ -54,3 +54,18 @@ def test_a_wrong_address_in_the_environment_is_named_without_its_password(monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http:ann:secret@host")
     with pytest.raises(TrackingError, match=r"\$MLFLOW_TRACKING_URI: 'http:\*\*\*@host' has no `://`"):
         resolve_uri(None)
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("postgresql+pg8000://ann:secret@db.example/mlflow", ("db.example", 5432)),
+        ("mysql+pymysql://db.example:3307/mlflow", ("db.example", 3307)),
+        ("postgresql:///mlflow?host=/run/postgresql", None),
+        ("postgresql://ann:p/a:b@db/mlflow", None),
+        ("sqlite:///mlflow.db", None),
+        ("http://host:5000", None),
+    ],
+)
+def test_a_database_behind_a_network_has_a_place(uri, place):
+    assert locate_database(uri) == place

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import sqlite3
+import time
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,17 @@ def test_a_new_evaluation_replaces_the_metrics(store, run_dir):
     run = run_of(store, run_dir)
     assert run.data.metrics["test/accuracy"] == 0.6
     assert "**0.600**" in run.data.tags["mlflow.note.content"]
+
+
+def test_a_clock_that_is_set_back_does_not_turn_epochs_around(store, run_dir, monkeypatch):
+    sync_run(run_dir)
+    before = time.time()
+    monkeypatch.setattr(time, "time", lambda: before - 3600)
+    add_epoch(run_dir, 4)
+    sync_run(run_dir)
+    history = MlflowClient(store).get_metric_history(read_state(run_dir).run_id, "val/f1")
+    assert [metric.step for metric in sorted(history, key=lambda metric: metric.timestamp)] == [1, 2, 3, 4]
+    assert read_state(run_dir).line_times == sorted(read_state(run_dir).line_times)
 
 
 @pytest.mark.parametrize(("state", "status"), [("failed", "FAILED"), ("killed", "KILLED"), ("running", "RUNNING")])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -127,14 +126,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
 class Server:
     """A real `mlflow server` that can be stopped, frozen and started again on the same port."""
 
-    def __init__(self, folder: Path, port: int, empty_store: Path) -> None:
-        self.folder, self.port, self.uri = folder, port, f"http://127.0.0.1:{port}"
-        shutil.copyfile(empty_store, folder / "server.db")
+    def __init__(self, folder: Path, port: int, store: str) -> None:
+        self.folder, self.port, self.uri, self.store = folder, port, f"http://127.0.0.1:{port}", store
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        command += ["--backend-store-uri", self.store]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen(

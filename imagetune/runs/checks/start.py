@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imagetune.recipe.sections.tracking import TrackingConfig
 from imagetune.run_folder.folder import check_run_place
-from imagetune.tracking.required import require_store
+from imagetune.tracking.patience import require_store
 
 
 def check_start(run_dir: Path | None, tracking: TrackingConfig, *, begun: bool = False) -> None:

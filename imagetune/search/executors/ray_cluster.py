@@ -32,7 +32,7 @@ _CONNECT_SECONDS = 10.0
 # How long the cluster's list of machines is reused before it is asked for again.
 _ROOM_SECONDS = 2.0
 _INSTALL = name_extra("ray")
-_START = "start one with `ray start --head`, or name its address in search.ray.address; see docs/cluster.md"
+_START = "start one with `ray start --head`, or name its address in search.ray.address; see docs/clusters.md"
 # Variables that change a trial's results, so that every machine must have the driver's.
 _CARRIED = ("KERAS_BACKEND",)
 
