@@ -33,6 +33,7 @@ def test_a_run_may_learn_from_another_one_and_use_everything_at_once(imagetune, 
     assert again.json()["splits"]["test"]["metrics"]["log_loss"]["value"] == pytest.approx(
         tested["log_loss"]["value"], abs=1e-5
     )
+    assert imagetune("verify", "pupil").code == 0
 
 
 def test_a_teacher_with_other_classes_is_refused(imagetune, recipe, fitted):
