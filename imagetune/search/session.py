@@ -134,7 +134,7 @@ def search(
     prepare_executor(loaded.recipe)
     # Before the images, whose audit may take minutes: a recipe that can't be searched is refused first.
     check_blocks(loaded)
-    data = read_data(loaded.recipe, say=say)
+    data = read_data(loaded.recipe, say=say, known=resume)
     check_folds(data, loaded.recipe)
     copies = TrialCopies(loaded.recipe)
     warm = load_warm_start(loaded, data, resumed=run_dir if resume else None, say=say)
