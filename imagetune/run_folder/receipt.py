@@ -7,6 +7,7 @@ for these alone: whatever else has changed keeps its old hash there, and is foun
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.core.documents import find_broken_seal, read_document, seal_document
-from imagetune.core.files import compute_file_sha256, write_json
+from imagetune.core.files import MAX_JSON_BYTES, compute_file_sha256, read_bounded_bytes, write_json
 from imagetune.core.run_documents import RECEIPT
 from imagetune.errors import ImagetuneError
 
@@ -26,6 +27,7 @@ _OUTSIDE = frozenset({run_files.RECEIPT, run_files.TRACKING, run_files.RUN_LOCK,
 _MARKS = (run_files.RECEIPT, run_files.STATUS)
 _TEMPORARY = ".tmp-"
 _AS_WRITTEN = "as imagetune wrote it"
+_LOST = "no such file, which a run gets when it finishes"
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,11 @@ def renew_receipt(folder: Path) -> Iterator[None]:
 
 
 def _renew(place: Path, before: Mapping[str, os.stat_result]) -> None:
-    content = (place / run_files.RECEIPT).read_bytes()
-    # One that is corrupted stays so, to be found.
-    if find_broken_seal(content):
+    try:
+        receipt = _read_receipt(place)
+    except _UnreadableError:
+        # One that is corrupted stays so, to be found.
         return
-    receipt = read_document(place / run_files.RECEIPT, RECEIPT)
     after = _find_files(place)
     changed = {
         name: now for name, now in after.files.items() if name not in before or _mark(before[name]) != _mark(now)
@@ -160,17 +162,20 @@ def _check_own_files(folder: Path) -> FileCheck:
         return FileCheck(len(found.sealed) - len(broken), (*broken, error.difference))
     recorded: Mapping[str, str] = receipt["files"]
     hashes = _hash_files(folder, {name: found.files[name] for name in recorded if name in found.files})
-    # A run below that has lost its receipt is not found as one any more.
-    runs = sorted({*receipt["runs"], *found.runs})
+    # Only those that are there are looked into: a receipt may be by anyone, and a name in it lead anywhere.
+    lost = [run for run in receipt["runs"] if run not in found.runs]
     differing = [name for name, now in hashes.items() if now != recorded[name]]
-    below = tuple(f"{run}/" for run in runs)
+    below = tuple(f"{run}/" for run in lost)
     extra = [name for name in found.files if name not in recorded and not name.startswith(below)]
     return FileCheck(
         len(hashes) - len(differing) + len(found.sealed) - len(broken) + 1,
-        (*broken, *(Difference(name, f"SHA-256 {recorded[name]}", hashes[name]) for name in differing)),
-        tuple(name for name in recorded if name not in found.files),
+        (
+            *broken,
+            *(Difference(name, f"SHA-256 {recorded[name]}", hashes[name]) for name in differing),
+        ),
+        (*(name for name in recorded if name not in found.files), *(f"{run}/{run_files.RECEIPT}" for run in lost)),
         tuple(extra),
-        tuple(runs),
+        tuple(found.runs),
     )
 
 
@@ -185,17 +190,18 @@ class _UnreadableError(Exception):
 def _read_receipt(folder: Path) -> dict[str, Any]:
     path = folder / run_files.RECEIPT
     try:
-        if broken := find_broken_seal(path.read_bytes()):
+        if broken := find_broken_seal(read_bounded_bytes(path, max_bytes=MAX_JSON_BYTES)):
             raise _UnreadableError(broken)
         return read_document(path, RECEIPT)
     except FileNotFoundError:
-        raise _UnreadableError("no such file, which a run gets when it finishes") from None
+        raise _UnreadableError(_LOST) from None
     except (OSError, ImagetuneError) as error:
         raise _UnreadableError(str(error)) from error
 
 
 def _check_seals(folder: Path, names: Iterable[str]) -> tuple[Difference, ...]:
-    seals = ((name, find_broken_seal((folder / name).read_bytes())) for name in names)
+    contents = ((name, read_bounded_bytes(folder / name, max_bytes=MAX_JSON_BYTES)) for name in names)
+    seals = ((name, find_broken_seal(content)) for name, content in contents)
     return tuple(Difference(name, _AS_WRITTEN, broken) for name, broken in seals if broken)
 
 
@@ -210,10 +216,14 @@ def _find_files(folder: Path) -> _Found:
             continue
         folders[:] = [name for name in folders if not name.startswith(_TEMPORARY)]
         for path in (here / name for name in names if not name.startswith(_TEMPORARY)):
+            status, name = path.lstat(), path.relative_to(folder).as_posix()
+            # A pipe would be waited for, and a link leads to what isn't the run's.
+            if not stat.S_ISREG(status.st_mode):
+                continue
             if path.name == run_files.TRACKING:
-                found.sealed.append(path.relative_to(folder).as_posix())
-            elif path.name not in _OUTSIDE and not path.is_symlink():
-                found.files[path.relative_to(folder).as_posix()] = path.stat()
+                found.sealed.append(name)
+            elif path.name not in _OUTSIDE:
+                found.files[name] = status
     return found
 
 

@@ -61,12 +61,23 @@ def test_files_that_are_gone_or_came_later_are_told_apart(run):
     assert (check.differences, check.missing, check.unrecorded) == ((), ("splits.csv",), ("note.txt",))
 
 
-@pytest.mark.parametrize("place", ["", "folds/fold-1"])
-def test_a_receipt_that_is_gone_is_named(run, place):
-    (run / place / "receipt.json").unlink()
+def test_a_receipt_that_is_gone_is_named(run):
+    (run / "folds" / "fold-1" / "receipt.json").unlink()
+    assert check_files(run).missing == ("folds/fold-1/receipt.json",)
+    (run / "receipt.json").unlink()
     (named,) = check_files(run).differences
-    assert named.where == f"{place}/receipt.json".lstrip("/")
-    assert "no such file" in named.found
+    assert (named.where, named.found[:12]) == ("receipt.json", "no such file")
+
+
+def test_a_receipt_of_anyone_leads_nowhere_else(run):
+    written = json.loads((run / "receipt.json").read_text())
+    hostile = {"format": 1, "files": written["files"] | {"../../x": "0"}, "runs": [".", "..", "/"]}
+    write_json(run / "receipt.json", seal_document(hostile))
+    os.mkfifo(run / "pipe")
+    (run / "link").symlink_to("/dev/zero")
+    check = check_files(run)
+    assert (check.runs, check.differences) == (("folds/fold-1",), ())
+    assert check.missing == ("../../x", "./receipt.json", "../receipt.json", "//receipt.json")
 
 
 def test_what_a_command_writes_is_renewed_and_nothing_else(run):
