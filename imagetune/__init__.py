@@ -4,8 +4,8 @@
 >>> run = imagetune.fit("quickstart.yaml")  # doctest: +SKIP
 >>> run.predict("holiday/")  # doctest: +SKIP
 
-`fit`, `auto`, `search`, `load`, `predict`, `evaluate`, `compare` and `export` are the functions of the command line for
-programs and notebooks. Nothing is imported before it is used: this module takes milliseconds.
+`fit`, `auto`, `search`, `load`, `predict`, `evaluate`, `compare`, `verify` and `export` are the functions of the
+command line for programs and notebooks. Nothing is imported before it is used: this module takes milliseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagetune import errors
-    from imagetune.api.functions import auto, compare, evaluate, export, fit, load, predict, search
+    from imagetune.api.functions import auto, compare, evaluate, export, fit, load, predict, search, verify
     from imagetune.errors import (
         BadImageError,
         CheckpointError,
@@ -62,9 +62,10 @@ __all__ = [
     "load",
     "predict",
     "search",
+    "verify",
 ]
 
-_FUNCTIONS = ("auto", "compare", "evaluate", "export", "fit", "load", "predict", "search")
+_FUNCTIONS = ("auto", "compare", "evaluate", "export", "fit", "load", "predict", "search", "verify")
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from imagetune.api.images import Images
     from imagetune.api.progress import EpochCallback, SearchCallback
     from imagetune.commands.compare import RunComparison
+    from imagetune.commands.verify import Verification
     from imagetune.core.messages import Say
     from imagetune.evaluation.predict import ImagePrediction
     from imagetune.export.formats import Format, Quantization
@@ -317,6 +318,35 @@ def compare(
     listed = [each for run in runs for each in (run if isinstance(run, (list, tuple)) else [run])]
     names = [str(run.folder) if isinstance(run, FinishedRun) else str(run) for run in listed]
     return compare_runs(names, common=common, metric=metric)
+
+
+def verify(run: str | Path | FinishedRun, *, data: str | Path | None = None, every_image: bool = False) -> Verification:
+    """Return how a finished run, or a search with its winner, differs from what it has recorded.
+
+    Every file, image and pretrained weight is compared by its hash; metrics and predictions are computed again.
+
+    Args:
+        run: As for `load`, or the folder of a search.
+        data: The folder or table where the images are now, if they have moved.
+        every_image: Predict all training and validation images again; by default 32 of each, and all test images.
+
+    Raises:
+        ModelFileError: It is no run folder, or the run didn't finish.
+        CheckpointError: A process is writing the run.
+
+    Example:
+        >>> import imagetune
+        >>> found = imagetune.verify("runs/clipart")
+        >>> found.holds, found.differences
+        (True, ())
+    """
+    with import_keras_quietly():
+        from imagetune.api.finished import FinishedRun
+        from imagetune.commands.verify import verify as verify_run
+
+    name = str(run.folder) if isinstance(run, FinishedRun) else str(run)
+    place = None if data is None else Path(data)
+    return verify_run(name, data=place, every_image=every_image, say=log_message)
 
 
 def export(

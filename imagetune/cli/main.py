@@ -38,6 +38,7 @@ COMMANDS = {
     "export": "Export a model to LiteRT, ONNX or SavedModel, and prove that it predicts the same.",
     "serve": "Serve a model over HTTP.",
     "report": "Write the report of a run again.",
+    "verify": "Verify that a run's files, metrics and predictions are what it recorded.",
     "lr-find": "Find a learning rate by a range test.",
     "profile": "Measure where training time goes, and which setting would save most of it.",
     "data": "Audit and preview images.",
@@ -49,7 +50,12 @@ COMMANDS = {
     "ui": "Open MLflow's UI on the runs.",
 }
 # Module and name of the commands that have no module of their own.
-_TOGETHER = {"sync": ("tracking", "sync"), "ui": ("tracking", "ui")}
+_TOGETHER = {
+    "report": ("report", "report"),
+    "verify": ("report", "verify"),
+    "sync": ("tracking", "sync"),
+    "ui": ("tracking", "ui"),
+}
 
 
 class LazyGroup(click.Group):

@@ -74,7 +74,7 @@ def command(
 
     By default the probabilities are those of model.keras, from which the test metrics were computed. --calibrated
     scales them by the temperature fitted on validation; no label changes. --sets adds the conformal prediction set,
-    which contains the true class with the probability evaluate.conformal_coverage: "predictions" in JSON, the most
+    which contains the true class with the probability evaluate.conformal_coverage: "prediction_set" in JSON, the most
     probable class first, joined by ; in CSV; for regression "interval", two numbers. --operating-point predicts the
     positive class of evaluate.operating_point from its threshold on, and otherwise the most probable other class.
     --min-cost predicts the class with the lowest expected cost by evaluate.costs, from calibrated probabilities;

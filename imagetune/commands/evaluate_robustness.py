@@ -14,6 +14,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.sections.evaluate import RobustnessConfig
 from imagetune.reports.tiles import RunTiles
 from imagetune.run_folder.reader import read_evaluation
+from imagetune.run_folder.receipt import renew_receipt
 from imagetune.runs.open import open_run, read_run_splits
 from imagetune.runs.pages import send_changes, write_pages
 
@@ -56,13 +57,15 @@ def evaluate_robustness(
         root=Path(splits.root),
         tiles=RunTiles(folder.path),
     )
-    found = measure_robustness(subject, open_holdout(splits), progress=progress)
-    if found is None:
-        raise DataError("has no test images to corrupt", where=str(folder.path), hint="hold some out by data.split")
-    # Read after the measurement, which takes minutes: another command may have added to the file meanwhile.
-    document = read_evaluation(folder.evaluation)
-    document["robustness"] = found
-    folder.write_evaluation(document)
-    write_pages(folder)
+    # The measurement leaves images in the folder.
+    with renew_receipt(folder.path):
+        found = measure_robustness(subject, open_holdout(splits), progress=progress)
+        if found is None:
+            raise DataError("has no test images to corrupt", where=str(folder.path), hint="hold some out by data.split")
+        # Read after the measurement, which takes minutes: another command may have added to the file meanwhile.
+        document = read_evaluation(folder.evaluation)
+        document["robustness"] = found
+        folder.write_evaluation(document)
+        write_pages(folder)
     send_changes(folder, say=say)
     return document

@@ -52,6 +52,7 @@ from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports.parity import write_parity_page
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_evaluation
+from imagetune.run_folder.receipt import renew_receipt
 from imagetune.runs.open import open_run, read_run_splits
 from imagetune.runs.pages import send_changes
 
@@ -322,9 +323,10 @@ def _deliver(
     # A private folder of tempfile: colleagues must be able to read an export.
     place.chmod(0o755)
     noted = folder.exports / target.name
-    noted.mkdir(parents=True, exist_ok=True)
-    for name in (PARITY, PAGE):
-        shutil.copyfile(place / name, noted / name)
+    with renew_receipt(folder.path):
+        noted.mkdir(parents=True, exist_ok=True)
+        for name in (PARITY, PAGE):
+            shutil.copyfile(place / name, noted / name)
     place.replace(goal)
     send_changes(folder, say=say)
     if refused:

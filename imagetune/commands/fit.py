@@ -60,7 +60,7 @@ def fit(
     begun = find_begun_run(run_dir, resume=resume)
     check_start(run_dir, loaded.recipe.tracking, begun=begun is not None)
     with loaded.placing_errors():
-        data = read_data(loaded.recipe, say=say)
+        data = read_data(loaded.recipe, say=say, known=begun is not None)
         wanted = loaded.recipe if begun is None else settle_as_before(loaded.recipe, begun, data)
         if begun is not None and begun.finished:
             say("finished", f"{begun.folder.path} holds this run already; nothing is left to do")

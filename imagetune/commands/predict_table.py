@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
 from imagetune.commands.predict import check_rules, list_run_images, load_models
 from imagetune.core.files import compute_file_sha256
-from imagetune.core.growing_file import GrowingFile, grow_file
+from imagetune.core.growing_file import GrowingFile, grow_file, is_complete
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
 from imagetune.data.sources.read import build_unreadable_error, require_no_overwrite
 from imagetune.errors import CheckpointError
 from imagetune.evaluation.ensemble import predict_with_models
 from imagetune.evaluation.predict import NO_DECISION_RULES, DecisionRules, ImagePrediction
-from imagetune.evaluation.prediction_table import TableFormat, TableWriter, choose_columns
+from imagetune.evaluation.prediction_table import TableFormat, TableWriter, choose_columns, count_rows
 from imagetune.model.manifest import MANIFEST
 from imagetune.runs.lineage import open_members
 
@@ -77,6 +78,9 @@ def predict_to_table(
     with list_run_images(members[0].folder, paths, say=say) as images:
         # The table's file may lie among the images that a pattern names.
         require_no_overwrite([table.file], images)
+        if table.resume and _is_done(table, len(images)):
+            say("finished", f"{table.file} is complete already, with {format_count(len(images), 'image')}")
+            return
         models = load_models(members, rules, scored=table.out_of_distribution)
         columns = choose_columns(
             models[0],
@@ -102,6 +106,19 @@ def predict_to_table(
     # Each row has its error; that not one image could be read is an exit code as well.
     if unread == len(images):
         raise build_unreadable_error()
+
+
+def _is_done(table: TableRequest, images: int) -> bool:
+    """Return whether an earlier call has completed a table for as many images: nothing of it is left to do.
+
+    One of another number of rows is left to `grow_file`, which refuses to go on with it.
+    """
+    if not is_complete(table.file):
+        return False
+    # A file that is no such table was never written by us.
+    with suppress(ValueError, csv.Error):
+        return count_rows(table.file, table.format) == images
+    return False
 
 
 def _check_kept(file: GrowingFile, path: Path, count: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from imagetune.core.documents import name_foreign_document
 from imagetune.core.messages import Say, say_nothing
 from imagetune.run_folder.folder import open_run_folder
+from imagetune.run_folder.receipt import renew_receipt
 from imagetune.runs.pages import send_changes, write_pages
 from imagetune.search.report import write as search_pages
 
@@ -28,6 +29,7 @@ def report(run: str, *, say: Say = say_nothing) -> Path:
             return search_pages.rewrite_search_report(run, say=say)
         # A failed run has a report, too: it shows how far the run came.
         folder = open_run_folder(Path(run), trained=False)
-        page = write_pages(folder)
+        with renew_receipt(folder.path):
+            page = write_pages(folder)
         send_changes(folder, say=say)
         return page

@@ -6,20 +6,29 @@ A shape is a pydantic adapter of a ``TypedDict``; what it doesn't name is left a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from imagetune.core.files import MAX_JSON_BYTES, parse_json_lines, read_bounded_bytes, read_json
+from imagetune.core.files import (
+    MAX_JSON_BYTES,
+    format_json,
+    parse_json_lines,
+    parse_json_object,
+    read_bounded_bytes,
+    read_json,
+)
 from imagetune.core.format_versions import check_format_version
 from imagetune.errors import ImagetuneError, ModelFileError
 
 Shape: TypeAlias = "TypeAdapter[Any]"
 HINT = "copy the folder again from where it was made; files of a run aren't written by hand"
 _SHOWN = 60
+_SEAL = "sha256"
 # What code raises that meets a value of another kind than the one that imagetune writes.
 SURPRISES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -108,3 +117,24 @@ def name_foreign_document(where: Path, what: str) -> Iterator[None]:
 def _build_error(problem: OSError | ValueError, path: Path, error: type[ImagetuneError]) -> ImagetuneError:
     reason = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
     return error(f"can't be read: {reason}", where=str(path), hint=HINT)
+
+
+def seal_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with its own SHA-256 in it, so that a file that no other vouches for can be verified."""
+    text = format_json(document)
+    return {**document, _SEAL: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def find_broken_seal(content: bytes) -> str:
+    """Return how a file that holds a sealed document differs from what was written; empty where it doesn't.
+
+    Every byte counts, also those that change no value.
+    """
+    try:
+        document = parse_json_object(content)
+    except ValueError as error:
+        return f"another content: {error}"
+    rest = {name: value for name, value in document.items() if name != _SEAL}
+    if format_json(seal_document(rest)).encode() != content:
+        return f"another content: its {_SEAL} doesn't hold"
+    return ""

@@ -167,6 +167,12 @@ def _is_special(path: Path) -> bool:
     return path.exists() and not path.is_file()
 
 
+def is_complete(path: Path) -> bool:
+    """Return whether a file is there and nothing is kept beside it: whoever wanted to go on with it has it."""
+    place = _find_place(path)
+    return place.is_file() and not place.with_name(place.name + SUFFIX).is_dir()
+
+
 @contextmanager
 def _open_folder(path: Path, *, resume: bool) -> Iterator[Path]:
     """Yield the folder of a growing file, which no other process has."""
@@ -179,7 +185,7 @@ def _open_folder(path: Path, *, resume: bool) -> Iterator[Path]:
         return
     place = _find_place(path)
     folder = place.with_name(place.name + SUFFIX)
-    if resume and place.is_file() and not folder.is_dir():
+    if resume and is_complete(path):
         hint = "leave --resume out to write it again"
         raise CheckpointError("is complete: nothing is kept to go on with", where=str(path), hint=hint)
     try:

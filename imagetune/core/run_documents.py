@@ -237,6 +237,14 @@ class Search(TypedDict, total=False):
     spaces: dict[str, dict[str, Any]]
 
 
+class Receipt(TypedDict):
+    """receipt.json."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    files: dict[str, str]
+    runs: list[str]
+
+
 STATUS = TypeAdapter[Any](Status)
 LOCK = TypeAdapter[Any](Lock)
 EPOCH = TypeAdapter[Any](Epoch)
@@ -246,4 +254,5 @@ AUDIT = TypeAdapter[Any](Audit)
 SOUP = TypeAdapter[Any](Soup)
 TRACKING = TypeAdapter[Any](Tracking)
 SEARCH = TypeAdapter[Any](Search)
+RECEIPT = TypeAdapter[Any](Receipt)
 OBJECT = TypeAdapter[Any](dict[str, Any])

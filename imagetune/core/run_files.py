@@ -35,6 +35,8 @@ TRACKING = "tracking.json"
 SYSTEM = "system.jsonl"
 DEBUG_LOG = "debug.log"
 RUN_LOCK = ".run.lock"
+TRACKING_LOCK = ".tracking.lock"
+RECEIPT = "receipt.json"
 
 # Marks a folder that imagetune made and that has no recipe, such as one of explanations.
 WRITTEN = ".written-by-imagetune"

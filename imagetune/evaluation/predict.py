@@ -64,7 +64,7 @@ class ImagePrediction:
         probabilities: Of each class; empty for regression.
         error: Why the image can't be read, or None.
         value: The number, for regression.
-        predictions: The set that holds the true class with the coverage of the model's manifest, the likeliest first;
+        prediction_set: What holds the true class with the coverage of the model's manifest, the likeliest first;
             None where it was not asked for.
         interval: Of regression, the same: its ends.
         out_of_distribution: Whether the image is unlike those that the model learned from, so that its prediction means
@@ -78,7 +78,7 @@ class ImagePrediction:
     probabilities: dict[str, float]
     error: str | None
     value: float | None = None
-    predictions: tuple[str, ...] | None = None
+    prediction_set: tuple[str, ...] | None = None
     interval: tuple[float, float] | None = None
     out_of_distribution: bool | None = None
     out_of_distribution_score: float | None = None
@@ -265,7 +265,7 @@ def build_image_predictions(
     labels = _choose_cheapest(outputs, loaded) if ways.min_cost else _choose_labels(predictions, loaded, ways)
     sets = _build_sets(predictions, loaded) if ways.sets else [None] * len(paths)
     return [
-        ImagePrediction(path, label, dict(zip(loaded.class_names, row, strict=True)), None, predictions=members)
+        ImagePrediction(path, label, dict(zip(loaded.class_names, row, strict=True)), None, prediction_set=members)
         for path, label, row, members in zip(paths, labels, shown.tolist(), sets, strict=True)
     ]
 

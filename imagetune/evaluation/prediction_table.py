@@ -24,7 +24,7 @@ from imagetune.model.manifest import LoadedModel
 TableFormat = Literal["csv", "jsonl", "parquet"]
 # Not a comma, which separates the columns.
 SET_SEPARATOR = ";"
-_OPTIONAL = ("value", "predictions", "interval", "out_of_distribution", "out_of_distribution_score")
+_OPTIONAL = ("value", "prediction_set", "interval", "out_of_distribution", "out_of_distribution_score")
 # Rows of a row group of Parquet, fewer where there are thousands of columns: one is in memory at a time.
 _GROUP_ROWS, _GROUP_CELLS = 1 << 16, 1 << 22
 
@@ -83,7 +83,7 @@ def list_columns(chosen: TableColumns) -> tuple[Column, ...]:
         columns.append(Column("value", "double", lambda row: row.value))
     columns += [Column(name_class_column(name), "float", _get_probability(name)) for name in chosen.classes]
     if chosen.sets == "sets":
-        columns.append(Column("predictions", "list<string>", lambda row: row.predictions))
+        columns.append(Column("prediction_set", "list<string>", lambda row: row.prediction_set))
     if chosen.sets == "intervals":
         columns.append(Column("low", "double", lambda row: row.interval and row.interval[0]))
         columns.append(Column("high", "double", lambda row: row.interval and row.interval[1]))
@@ -105,6 +105,23 @@ def describe_prediction(prediction: ImagePrediction) -> dict[str, Any]:
     """Return a prediction as plain JSON values, without the optional keys that it has no value for."""
     document = vars(prediction) | {"path": format_path(prediction.path)}
     return {name: value for name, value in document.items() if value is not None or name not in _OPTIONAL}
+
+
+def count_rows(path: Path, kind: TableFormat) -> int:
+    """Return how many predictions a complete table holds.
+
+    Raises:
+        ValueError: It is no such table.
+        OSError: It can't be read.
+    """
+    if kind == "parquet":
+        from pyarrow import parquet
+
+        return int(parquet.read_metadata(path).num_rows)
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        if kind == "jsonl":
+            return sum(1 for _ in file)
+        return max(0, sum(1 for _ in csv.reader(file)) - 1)
 
 
 class TableWriter:

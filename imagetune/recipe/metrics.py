@@ -365,6 +365,11 @@ def is_lower_better(name: str) -> bool:
     return not METRICS[name].higher_is_better
 
 
+def name_metric(name: str) -> str:
+    """Return a metric's name within a sentence: ``F1`` for ``f1``; that of a loss is its key."""
+    return METRICS[name].in_words if name in METRICS else name
+
+
 def format_number(value: float | None, digits: int = 3) -> str:
     """Return a number with ``digits`` decimals as text; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"

@@ -185,13 +185,21 @@ def main(names: Any, folder: Path) -> int:
         return repeat_sample(labels, model, folder)
     for name in names:
         try:
-            print(predict_file(name, labels, model, folder)[1])
+            line = predict_file(name, labels, model, folder)[1]
         except Exception as error:  # noqa: BLE001 - Pillow raises whatever it likes for a corrupted file
             unread += 1
-            print(f"{name}\terror: {error}")
+            line = f"{name}\terror: {error}"
+        print(line)
     return unread
 
 
 if __name__ == "__main__":
-    if main(sys.argv[1:], Path(__file__).parent):
-        sys.exit(1)
+    try:
+        code = 1 if main(sys.argv[1:], Path(__file__).parent) else 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # A reader such as head has seen enough. Python would write the rest once more, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    if code:
+        sys.exit(code)

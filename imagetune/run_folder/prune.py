@@ -19,6 +19,7 @@ from imagetune.core import run_files
 from imagetune.core.files import convert_disk_errors
 from imagetune.errors import ModelFileError
 from imagetune.run_folder.folder import RunFolder, find_leftovers, is_in_progress, remove_path
+from imagetune.run_folder.receipt import renew_receipt
 
 _CHECKPOINT_FILE = re.compile(r"step-\d{8,12}|[\w-]+\.npz|\.tmp-.*")
 What = Literal["checkpoints", "interrupted attempts", "leftovers", "model", "whole run"]
@@ -142,9 +143,10 @@ def remove(removals: Iterable[Removal]) -> None:
         ResourceError: A folder can't be written.
     """
     for removal in removals:
-        for path in removal.paths:
-            with convert_disk_errors(path):
-                remove_path(path)
+        with renew_receipt(removal.run):
+            for path in removal.paths:
+                with convert_disk_errors(path):
+                    remove_path(path)
 
 
 def _search(place: Path, onerror: OnError, *, models: bool, unfinished: bool) -> Iterator[Removal]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imagetune.core import run_files
 from imagetune.core.messages import Say
 from imagetune.errors import TrackingError
 from imagetune.reports.run.model_card import write_model_card
 from imagetune.reports.run.png_export import write_plots
 from imagetune.reports.run.report import write_report
 from imagetune.run_folder.folder import RunFolder, find_leftovers, remove_path
+from imagetune.run_folder.receipt import renew_receipt, write_receipt
 from imagetune.tracking.sync import is_tracked, sync_run
 
 
@@ -31,7 +33,10 @@ def complete_run(folder: RunFolder, *, tracked: bool, say: Say) -> None:
     for leftover in find_leftovers(folder):
         remove_path(leftover)
     if not folder.report.is_file():
-        write_pages(folder)
+        with renew_receipt(folder.path):
+            write_pages(folder)
+    if not (folder.path / run_files.RECEIPT).is_file():
+        write_receipt(folder.path)
     if tracked:
         send_changes(folder, say=say)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,10 @@ import keras
 import numpy as np
 
 from imagetune.core.messages import Say
+from imagetune.core.text import format_count, format_list
 from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.audit.bit_depth import settle_bit_depth
+from imagetune.data.findings import Finding
 from imagetune.data.loading.image_cache import ImageCaches
 from imagetune.data.loading.targets import ValueScale, compute_value_scale
 from imagetune.data.sources.catalog import Catalog
@@ -45,6 +47,9 @@ from imagetune.training.setup.faults import convert_memory_errors
 from imagetune.training.setup.job import TrainingImages, TrainingJob
 from imagetune.training.setup.stages import check_stages
 from imagetune.training.setup.stopping import StopRequest
+
+# More than these would push the training off the screen; the others are counted.
+_MOST_WARNINGS = 3
 
 Workers = Literal["measured", "unless_features_are_kept", "as_written"]
 """How a number for ``data.workers: auto`` is found; see `prepare_training`."""
@@ -104,12 +109,13 @@ class Training:
     weights: WeightsReport
 
 
-def read_data(recipe: Recipe, *, say: Say) -> Data:
+def read_data(recipe: Recipe, *, say: Say, known: bool = False) -> Data:
     """Read the labelled images of a recipe, audit them and split them.
 
     Args:
         recipe: A validated recipe.
         say: Receives the counts and the findings.
+        known: Whether the findings have been said before, as to a run that is gone on with: then they are only counted.
 
     Raises:
         DataError: There are no images, or a finding of the audit is an error.
@@ -124,13 +130,28 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     test = splits.test_count
     counts = f"{len(splits.train)} train, {len(splits.val)} val, {test} test"
     say("data", f"{counts} in {splits.describe_targets()}")
-    for note in splits.notes:
-        say("note", note)
-    for finding in audit.findings:
+    if not known:
+        for note in splits.notes:
+            say("note", note)
+    _say_findings(audit.findings, say, known=known)
+    return Data(catalog, audit, splits, ImageCaches(audit.hashes))
+
+
+def _say_findings(findings: Sequence[Finding], say: Say, *, known: bool) -> None:
+    """Say what the check of the images has found: the first warnings each, and how many findings there are besides."""
+    shown = [] if known else [finding for finding in findings if finding.severity != "note"][:_MOST_WARNINGS]
+    rest = [finding for finding in findings if finding not in shown]
+    if len(rest) == 1 and not known:
+        # The line that counts it would be as long.
+        shown, rest = [*shown, *rest], []
+    for finding in shown:
         hint = f"; {finding.hint}" if finding.hint else ""
         named = finding.name_images() if finding.severity != "note" else ""
         say(finding.severity, f"{finding.title}{named}{hint} [{finding.code}]")
-    return Data(catalog, audit, splits, ImageCaches(audit.hashes))
+    if rest:
+        codes = format_list(dict.fromkeys(finding.code for finding in rest), most=8)
+        what = format_count(len(rest), "more finding" if shown else "finding")
+        say("note", f"{what} on the images, shown by `imagetune data check` and in the report: {codes}")
 
 
 def prepare_training(

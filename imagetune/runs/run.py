@@ -32,6 +32,7 @@ from imagetune.run_folder.folder import RunFolder, create_run_folder, reopen_run
 from imagetune.run_folder.lock import build_lock_document
 from imagetune.run_folder.plain_model import write_plain_predict
 from imagetune.run_folder.reader import read_evaluation
+from imagetune.run_folder.receipt import renew_receipt, write_receipt
 from imagetune.run_folder.recorder import RunRecorder, get_failure_state
 from imagetune.runs.pages import complete_run, write_pages
 from imagetune.runs.prepare import Data, Training, prepare_training, refuse_inherited_leaks
@@ -140,6 +141,10 @@ def _record_run(run: Run, *, say: Say, pages: bool) -> Iterator[Run]:
         if pages:
             with hold_stops():
                 write_pages(folder)
+                if run.tracker is not None:
+                    run.tracker.stop_sampling()
+                # Before the last copy to MLflow, which takes it along.
+                write_receipt(folder.path)
     # Also for Ctrl-C, which is no Exception: status.json must not say that the run goes on.
     except BaseException as raised:
         error = prefer_stop(raised)
@@ -153,7 +158,9 @@ def _record_run(run: Run, *, say: Say, pages: bool) -> Iterator[Run]:
         raise
     finally:
         if run.tracker is not None:
-            finish_tracking(run.tracker, say)
+            # A plug-in may write a last file.
+            with renew_receipt(folder.path):
+                finish_tracking(run.tracker, say)
     _note_late_stop(folder)
 
 

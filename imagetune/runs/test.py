@@ -113,7 +113,7 @@ def evaluate_splits(
         },
         config=recipe.evaluate,
         seen=_describe_leaks(folder, recipe, splits, images.hashes),
-        course=describe_course(recipe.train, read_json_lines(folder.metrics) if folder.metrics.is_file() else ()),
+        course=describe_course(recipe.train, _read_lines(folder.metrics), _read_lines(folder.stages)),
     ) | asdict(origin or ModelOrigin())
     # Written before the diagnoses, which take longest: the metrics stay, whatever happens to the rest.
     folder.write_evaluation(document)
@@ -131,17 +131,26 @@ def _describe_leaks(
     return leaked.to_dict() if leaked.paths else None
 
 
-def describe_course(train: TrainConfig, epochs: Sequence[Mapping[str, Any]]) -> TrainingCourse:
+def _read_lines(path: Path) -> Sequence[Mapping[str, Any]]:
+    return read_json_lines(path) if path.is_file() else ()
+
+
+def describe_course(
+    train: TrainConfig, epochs: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]
+) -> TrainingCourse:
     """Return how a model was trained, for the verdict on over-fitting.
 
     Args:
-        train: Settings of the training.
+        train: Settings of the training, with the stages alone that have made the model.
         epochs: Lines of metrics.jsonl.
+        stages: Lines of stages.jsonl.
     """
     last = [line for line in epochs if line.get("stage") == train.stages[-1].name]
     losses = [line["val"]["loss"] for line in last if (line.get("val") or {}).get("loss") is not None]
-    rose = len(losses) > 2 and losses[-1] > _RISEN * min(losses)
-    return TrainingCourse(not train.trains_backbone, rose)
+    rose = losses[-1] > _RISEN * min(losses) if len(losses) > 2 else None
+    # The last word of a stage that was gone on with counts.
+    kept = {line["name"]: line["judged"]["kept"] for line in stages if "judged" in line}
+    return TrainingCourse(not train.trains_backbone, rose, tuple(name for name, was in kept.items() if not was))
 
 
 def _build_context(

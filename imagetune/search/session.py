@@ -17,6 +17,7 @@ from imagetune.recipe.printing import format_searchable_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.claim import hold_run_folder
 from imagetune.run_folder.folder import RunFolder, create_run_folder
+from imagetune.run_folder.receipt import renew_receipt, write_receipt
 from imagetune.run_folder.recorder import record_failure
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.checks.start import check_start
@@ -133,7 +134,7 @@ def search(
     prepare_executor(loaded.recipe)
     # Before the images, whose audit may take minutes: a recipe that can't be searched is refused first.
     check_blocks(loaded)
-    data = read_data(loaded.recipe, say=say)
+    data = read_data(loaded.recipe, say=say, known=resume)
     check_folds(data, loaded.recipe)
     copies = TrialCopies(loaded.recipe)
     warm = load_warm_start(loaded, data, resumed=run_dir if resume else None, say=say)
@@ -212,6 +213,8 @@ def _refit_winner(session: Session, winner: Candidate, tracker: Tracker, listene
 def _tracked(folder: RunFolder, recipe: Recipe, copies: TrialCopies, say: Say) -> Iterator[Tracker]:
     """Track the search as an MLflow run with its trials as children, and record how it ends."""
     folder.write_status("running")
+    # A finished search may be gone on with: until its new end nothing is final.
+    (folder.path / run_files.RECEIPT).unlink(missing_ok=True)
     # The model belongs to the winner's run: the search's own folder has none.
     tracking = recipe.tracking.model_copy(update={"log_model": False})
     with record_failure(folder):
@@ -226,9 +229,13 @@ def _tracked(folder: RunFolder, recipe: Recipe, copies: TrialCopies, say: Say) -
         copies.trials_stopped()
         try:
             write_last_report(folder.path, say=say)
+            if folder.read_status().get("state") == "finished":
+                tracker.stop_sampling()
+                write_receipt(folder.path)
         finally:
             # Last, so that MLflow gets the final page as well, and even where that could not be written.
-            finish_tracking(tracker, say)
+            with renew_receipt(folder.path):
+                finish_tracking(tracker, say)
 
 
 @contextmanager

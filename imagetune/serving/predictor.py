@@ -160,7 +160,7 @@ def describe_prediction(prediction: ImagePrediction) -> dict[str, Any]:
         # Several labels together, and numbers, have no probability of their own.
         "probability": prediction.probabilities.get(prediction.label or ""),
         "probabilities": prediction.probabilities,
-        "prediction_set": prediction.predictions and list(prediction.predictions),
+        "prediction_set": prediction.prediction_set and list(prediction.prediction_set),
         "out_of_distribution": prediction.out_of_distribution,
         "out_of_distribution_score": prediction.out_of_distribution_score,
         "error": None,

@@ -12,12 +12,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from imagetune.core import run_files
-from imagetune.core.documents import read_document
+from imagetune.core.documents import read_document, seal_document
 from imagetune.core.files import convert_disk_errors, write_json
 from imagetune.core.run_documents import TRACKING
 from imagetune.errors import TrackingError
 
-LOCK_NAME = ".tracking.lock"
 POLL_SECONDS = 0.1
 
 
@@ -86,7 +85,7 @@ def read_state(run_dir: Path) -> TrackingState | None:
 
 def write_state(run_dir: Path, state: TrackingState) -> None:
     """Write the tracking state to ``RUN/tracking.json``, atomically."""
-    write_json(run_dir / run_files.TRACKING, asdict(state))
+    write_json(run_dir / run_files.TRACKING, seal_document(asdict(state)))
 
 
 @contextmanager

@@ -64,7 +64,7 @@ _FILES = (
     f"{run_files.EXPORTS}/*/*",
 )
 # They grow with every epoch, and an artifact is sent whole: they wait for the end of the run.
-_FINAL_FILES = (run_files.METRICS, run_files.STAGES, run_files.JOURNAL)
+_FINAL_FILES = (run_files.METRICS, run_files.STAGES, run_files.JOURNAL, run_files.RECEIPT)
 
 
 def send_parameters(copy: Copy) -> int:

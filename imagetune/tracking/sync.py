@@ -18,7 +18,7 @@ from imagetune.tracking.content import read_metric_lines, read_recipe
 from imagetune.tracking.one_copy import Copy
 from imagetune.tracking.patience import call_patiently
 from imagetune.tracking.runs import ensure_run
-from imagetune.tracking.state import LOCK_NAME, TrackingState, hold_file_lock, read_state, write_state
+from imagetune.tracking.state import TrackingState, hold_file_lock, read_state, write_state
 from imagetune.tracking.steps import STEPS, count_pending
 from imagetune.tracking.store import open_client, store_errors
 
@@ -132,7 +132,7 @@ def run_lock(run_dir: Path, *, wait_seconds: float) -> AbstractContextManager[No
         wait_seconds: How long to wait for another process; entering then raises a TrackingError.
     """
     busy = "another process is copying this run to MLflow"
-    return hold_file_lock(run_dir / LOCK_NAME, wait_seconds=wait_seconds, busy=busy)
+    return hold_file_lock(run_dir / run_files.TRACKING_LOCK, wait_seconds=wait_seconds, busy=busy)
 
 
 class Children(Protocol):

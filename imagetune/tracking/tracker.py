@@ -189,6 +189,12 @@ class Tracker:
                 what = f"there was no answer within {timeout_seconds:.0f} s"
                 raise TrackingError(what, where=redact_uri(self._syncer.uri))
 
+    def stop_sampling(self) -> None:
+        """Take the last sample of processor and memory; a run whose files are recorded gets no more."""
+        if self._sampler is not None:
+            self._sampler.stop()
+            self._sampler = None
+
     def finish(self, timeout_seconds: float = PATIENCE_SECONDS) -> str | None:
         """Send the remaining records and stop; return what could not be sent.
 
@@ -200,8 +206,7 @@ class Tracker:
             What was not sent and how to send it later; None when everything was.
         """
         # Before the last copy, which takes the last sample along.
-        if self._sampler is not None:
-            self._sampler.stop()
+        self.stop_sampling()
         plugins = self._plugins.finish(timeout_seconds) if self._plugins is not None else None
         left = [message for message in (self._finish_copying(timeout_seconds), plugins) if message]
         return "; ".join(left) or None

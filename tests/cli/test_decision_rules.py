@@ -41,7 +41,7 @@ def test_by_default_the_model_predicts_as_it_is(settled, fitted, images, imagetu
     found = lines(imagetune("predict", settled, images, "--json"))
     np.testing.assert_allclose(rows(found), rows(plain), atol=1e-6)
     assert [line["label"] for line in found] == [line["label"] for line in plain]
-    assert not {"predictions", "interval"} & set(found[0])
+    assert not {"prediction_set", "interval"} & set(found[0])
 
 
 def test_calibrated_probabilities_are_those_at_the_temperature_and_no_label_changes(settled, images, imagetune):
@@ -56,16 +56,16 @@ def test_sets_name_what_reaches_the_threshold_the_likeliest_first(settled, image
     plain = lines(imagetune("predict", settled, images, "--json"))
     for line, told in zip(found, plain, strict=True):
         falling = sorted(told["probabilities"], key=told["probabilities"].get, reverse=True)
-        assert line["predictions"] == [name for name in falling if told["probabilities"][name] >= 0.2]
-        assert line["predictions"][0] == line["label"]
+        assert line["prediction_set"] == [name for name in falling if told["probabilities"][name] >= 0.2]
+        assert line["prediction_set"][0] == line["label"]
     out = workplace / "out.csv"
     assert imagetune("predict", settled, images, "--sets", "--csv", out).code == 0
     with out.open(newline="") as file:
         told = list(csv.DictReader(file))
-    assert list(told[0]) == ["path", "label", "blue", "green", "red", "predictions", "error"]
-    assert [row["predictions"].split(";") for row in told] == [line["predictions"] for line in found]
+    assert list(told[0]) == ["path", "label", "blue", "green", "red", "prediction_set", "error"]
+    assert [row["prediction_set"].split(";") for row in told] == [line["prediction_set"] for line in found]
     screen = imagetune("predict", settled, images, "--sets").out.splitlines()
-    assert screen[0].endswith("{" + ", ".join(found[0]["predictions"]) + "}")
+    assert screen[0].endswith("{" + ", ".join(found[0]["prediction_set"]) + "}")
 
 
 def test_the_operating_point_predicts_the_class_that_matters(settled, images, imagetune):

@@ -4,6 +4,8 @@ import shutil
 import cv2
 import pytest
 
+from imagetune.run_folder.receipt import check_files
+
 
 @pytest.fixture
 def run(fitted, workplace):
@@ -66,6 +68,9 @@ def test_a_run_can_be_tested_on_corrupted_images_later(run, imagetune):
     assert {key: value for key, value in after.items() if key != "robustness"} == before
     assert "Robustness to corruptions" in (run / "report.html").read_text()
     assert list((run / "robustness").glob("1-contrast.jpg"))
+    # But for the recipe, which was written to by hand.
+    check = check_files(run)
+    assert ([one.where for one in check.differences], check.unrecorded) == (["recipe.yaml"], ())
 
 
 def test_other_images_and_corruption_exclude_each_other(run, images, imagetune):

@@ -8,6 +8,7 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
+from imagetune.run_folder.receipt import check_files
 from imagetune.tracking.state import read_state
 
 
@@ -68,6 +69,8 @@ def test_each_format_is_accepted_noted_in_the_run_and_sent_to_mlflow(imagetune, 
     assert "as recorded in manifest.json" in told.stdout, told.stderr
     noted = {f"exports/{name}/parity.html", f"exports/{name}/parity.json"}
     assert {path.relative_to(run).as_posix() for path in run.glob("exports/*/*")} == noted
+    check = check_files(run)
+    assert (check.differences, check.unrecorded) == ((), ())
     state = read_state(run)
     assert {file.path for file in MlflowClient(state.uri).list_artifacts(state.run_id, f"exports/{name}")} == noted
 

@@ -76,6 +76,12 @@ def test_folds_are_runs_below_the_run(recipe, workplace, images, imagetune):
     told = {entry.step: entry.value for entry in history}
     assert told == {one["fold"]: pytest.approx(one["metrics"]["accuracy"]) for one in found["by_fold"]}
 
+    verified = imagetune("verify", run, "--json")
+    assert verified.code == 0, verified.out
+    assert imagetune("verify", run / "folds" / "fold-2").code == 0
+    (run / "folds" / "fold-3" / "splits.csv").unlink()
+    assert "folds/fold-3/splits.csv" in imagetune("verify", run).err
+
 
 @pytest.mark.slow
 def test_a_folds_recipe_repeats_the_fold(recipe, workplace, images, imagetune):

@@ -169,6 +169,20 @@ def test_the_best_of_the_trials_is_refitted_and_tested_once(found):
 
 
 @pytest.mark.slow
+def test_a_search_is_verified_with_its_trials_and_its_winner(again, imagetune, tmp_path):
+    told = imagetune("verify", "search", "--json")
+    assert told.code == 0, told.out + told.err
+    assert told.json()["verified"]["predictions"] > 0
+    for name in ("journal.jsonl", "trials/trial-001/metrics.jsonl", "best/evaluation.json"):
+        before = (tmp_path / "search" / name).read_bytes()
+        (tmp_path / "search" / name).write_bytes(before + b" ")
+        told = imagetune("verify", "search")
+        assert told.code == 9
+        assert name in told.err
+        (tmp_path / "search" / name).write_bytes(before)
+
+
+@pytest.mark.slow
 def test_the_store_has_the_search_its_trials_and_its_best_run(found):
     place, _, _ = found
     runs = {run.info.run_name: run for run in runs_of(place / "mlflow.db")}

@@ -58,6 +58,7 @@ def test_a_soup_of_a_run_with_itself_is_that_run_in_a_folder_like_any_other(fitt
     assert "soup.json" in {item.path for item in client.list_artifacts(recorded.info.run_id)}
     assert "Model soup" in (soup / "report.html").read_text()
     assert imagetune("evaluate", soup, "--with", run).code == 0
+    assert imagetune("verify", soup).code == 0
 
 
 @pytest.mark.slow

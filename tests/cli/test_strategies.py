@@ -24,6 +24,7 @@ def test_a_run_may_learn_from_another_one_and_use_everything_at_once(imagetune, 
     words = [word for strategy in [STAGES, *strategies] for word in ("-o", strategy)]
     outcome = imagetune("fit", recipe, "--run-dir", "pupil", *words)
     assert outcome.code == 0, outcome.err
+    assert imagetune("verify", "pupil").code == 0
     stages = [json.loads(line) for line in (recipe.parent / "pupil/stages.jsonl").read_text().splitlines()]
     assert [stage["name"] for stage in stages] == ["head", "all"]
     rates = list(stages[1]["learning_rates"].values())

@@ -91,6 +91,8 @@ def test_several_labels_an_image(tagged, workplace, imagetune, monkeypatch):
     assert outcome.code == 0, outcome.err
     # The thresholds are chosen from the predictions that are written, not from others.
     assert len(paths) == len(set(paths)) == 40
+    verified = imagetune("verify", folder)
+    assert verified.code == 0, verified.out
     assert "3 labels: blue, green, red" in outcome.err
     assert set(epochs_of(folder)[-1]["val"]) == {"loss", "accuracy", "precision", "recall", "f1"}
 
@@ -143,6 +145,8 @@ def test_ordered_classes(workplace, imagetune):
     run = workplace / "run"
     outcome = imagetune("fit", recipe, "-o", "train.early_stopping.metric=mae", "--run-dir", run)
     assert outcome.code == 0, outcome.err
+    verified = imagetune("verify", run)
+    assert verified.code == 0, verified.out
     assert {"accuracy", "mae"} <= set(epochs_of(run)[-1]["val"])
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["class_names"] == ["small", "medium", "large"]
@@ -204,6 +208,8 @@ def test_numbers(workplace, imagetune):
     run = workplace / "run"
     outcome = imagetune("fit", recipe, "-o", "data.split.method=stratified", "--run-dir", run)
     assert outcome.code == 0, outcome.err
+    verified = imagetune("verify", run)
+    assert verified.code == 0, verified.out
     assert set(epochs_of(run)[-1]["train"]) == set(epochs_of(run)[-1]["val"]) == {"loss", "mae", "r2"}
     manifest = json.loads((run / "model" / "manifest.json").read_text())
     truth = {row["path"]: float(row["label"]) for row in rows_of(run / "splits.csv") if row["split"] == "train"}

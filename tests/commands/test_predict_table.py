@@ -86,6 +86,15 @@ def test_a_stopped_table_is_gone_on_with_as_if_it_had_never_stopped(found, kind,
     assert said[1:] == [("written", f"out.{kind}: 2 images, 1 of them can't be read")]
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_complete_table_has_nothing_left_to_do_but_one_of_other_images_is_refused(found, kind):
+    whole, said = write(kind).read_bytes(), []
+    assert write(kind, resume=True, said=said).read_bytes() == whole
+    assert said == [("finished", f"out.{kind} is complete already, with 2 images")]
+    with pytest.raises(CheckpointError, match="is complete: nothing is kept"):
+        write(kind, resume=True, paths=["a.png"])
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

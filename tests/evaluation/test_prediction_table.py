@@ -41,7 +41,7 @@ def test_csv_has_a_text_for_each_value(tmp_path):
         "label": "red",
         "red": "0.75",
         "blue": "0.25",
-        "predictions": "red;blue",
+        "prediction_set": "red;blue",
         "out_of_distribution": "True",
         "out_of_distribution_score": "7.5",
         "error": "",
@@ -58,7 +58,7 @@ def test_parquet_has_a_type_for_each_value(tmp_path):
         "label": "red",
         "red": 0.75,
         "blue": 0.25,
-        "predictions": ["red", "blue"],
+        "prediction_set": ["red", "blue"],
         "out_of_distribution": True,
         "out_of_distribution_score": 7.5,
         "error": None,
@@ -77,7 +77,7 @@ def test_a_number_is_a_number_in_parquet_and_its_text_in_csv(tmp_path):
 
 def test_json_lines_are_objects_with_or_without_probabilities(tmp_path):
     (line,) = write("jsonl", ALL, [SET], tmp_path).read_text().splitlines()
-    assert json.loads(line) == describe_prediction(SET) | {"predictions": ["red", "blue"]}
+    assert json.loads(line) == describe_prediction(SET) | {"prediction_set": ["red", "blue"]}
     (line,) = write("jsonl", TableColumns(), [SET], tmp_path).read_text().splitlines()
     assert "probabilities" not in json.loads(line)
 

@@ -176,6 +176,16 @@ def test_the_script_predicts_what_imagetune_predicts(run_folder, odd_images, mon
         assert {name: float(share) for name, share in found.items()} == pytest.approx(expected.probabilities, abs=5e-3)
 
 
+def test_a_reader_that_has_seen_enough_ends_the_script_without_a_traceback(run_folder, odd_images, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    # An open file stands for the standard output, whose descriptor the script turns to nowhere.
+    with pytest.raises(SystemExit, match="141"), os.fdopen(write, "w") as pipe:
+        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, odd_images.values())])
+        monkeypatch.setattr(sys, "stdout", pipe)
+        runpy.run_path(str(run_folder.path / "predict.py"), run_name="__main__")
+
+
 def test_the_script_names_an_unreadable_image_and_goes_on(run_folder, odd_images, tmp_path, monkeypatch, capsys):
     (tmp_path / "cut.png").write_bytes(odd_images["half.png"].read_bytes()[:200])
     paths = [str(tmp_path / "cut.png"), str(tmp_path / "missing.png"), str(odd_images["half.png"])]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from imagetune.core.messages import say_nothing
+from imagetune.data.findings import Finding
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError, ResourceError
@@ -17,6 +18,37 @@ from imagetune.runs import prepare
 from imagetune.runs.prepare import prepare_training, read_data, refuse_inherited_leaks
 from imagetune.training.measure.workers import WorkerChoice
 from imagetune.training.setup.stopping import StopRequest
+
+
+def list_findings(*severities):
+    return tuple(
+        Finding("blurred" if one == "warning" else "odd-size", one, f"{one} {at}") for at, one in enumerate(severities)
+    )
+
+
+def say_findings(findings, *, known=False):
+    said = []
+    prepare._say_findings(findings, lambda *words: said.append(words), known=known)
+    return said
+
+
+def test_a_training_begins_with_the_first_warnings_and_one_line_for_all_other_findings():
+    said = say_findings(list_findings(*["note", "warning"] * 7))
+    assert [severity for severity, _ in said] == ["warning"] * 3 + ["note"]
+    assert said[0] == ("warning", "warning 1 [blurred]")
+    assert said[-1][1].startswith("11 more findings on the images, shown by `imagetune data check` and in the report: ")
+
+
+def test_a_single_finding_is_told_and_not_counted():
+    assert say_findings(list_findings("note")) == [("note", "note 0 [odd-size]")]
+    assert say_findings(()) == []
+
+
+def test_findings_are_not_told_again_to_a_run_that_is_gone_on_with():
+    ((severity, what),) = say_findings(list_findings("warning", "note", "note"), known=True)
+    assert severity == "note"
+    assert what.startswith("3 findings on the images")
+    assert what.endswith(": blurred, odd-size")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def require_equal(found, expected):
     assert found["label"] == expected.label
     assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
     assert found["probability"] == found["probabilities"][found["label"]]
-    assert tuple(found["prediction_set"]) == expected.predictions
+    assert tuple(found["prediction_set"]) == expected.prediction_set
     assert found["out_of_distribution"] is expected.out_of_distribution
     assert found["out_of_distribution_score"] == pytest.approx(expected.out_of_distribution_score, abs=1e-4)
     assert found["error"] is None

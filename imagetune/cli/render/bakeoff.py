@@ -8,6 +8,7 @@ from imagetune.cli.render.lines import format_line
 from imagetune.cli.render.tables import format_table
 from imagetune.core import run_files
 from imagetune.core.text import format_count
+from imagetune.recipe.metrics import name_metric
 from imagetune.search.results.bakeoff import BackboneResult
 
 _HEADS = ("interval", "ms alone", "ms in a batch", "MB")
@@ -24,12 +25,14 @@ def format_bakeoff(rows: Sequence[BackboneResult], objective: str, decides: str 
     first = next((row.probe for row in rows if row.probe is not None), None)
     if first is not None:
         how = f"{first['confidence']:.0%} interval, {first['images']} images, none of them of the test split"
-        yield format_line("bake-off", f"{objective} of a linear probe, mean of {len(first['folds'])} folds, {how}")
+        yield format_line(
+            "bake-off", f"{name_metric(objective)} of a linear probe, mean of {len(first['folds'])} folds, {how}"
+        )
     more = [decides] if decides else []
-    table = [("backbone", objective, *_HEADS, *more, ""), *(_cells(row, more) for row in rows)]
+    table = [("backbone", name_metric(objective), *_HEADS, *more, ""), *(_cells(row, more) for row in rows)]
     yield from format_table(table, align=f"<><>>>{'>' * len(more)}<")
     if any(row.front for row in rows):
-        yield f"  (ms of one image; front: on the Pareto front of {objective}, time and size)"
+        yield f"  (ms of one image; front: on the Pareto front of {name_metric(objective)}, time and size)"
 
 
 def _cells(row: BackboneResult, more: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ def format_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
     if unusable := document.get("unusable"):
         reasons = format_list((f"{path} ({why})" for path, why in unusable.items()), most=3)
         yield format_line("left out", f"{format_count(len(unusable), 'image')} that can't be used: {reasons}")
-    yield from _seen_lines(document.get("seen"))
+    yield from _seen_lines(document.get("seen"), test.get("per_class", []))
     yield from _averaged_lines(document)
     # The errors of a regression have its units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
@@ -96,7 +96,7 @@ def _fold_lines(document: Mapping[str, Any], style: str) -> Iterator[str]:
     yield from format_table(rows)
 
 
-def _seen_lines(seen: Mapping[str, Any] | None) -> Iterator[str]:
+def _seen_lines(seen: Mapping[str, Any] | None, classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield how many of the test images a run was trained or selected with, and what could not be checked."""
     if seen is None:
         return
@@ -108,6 +108,12 @@ def _seen_lines(seen: Mapping[str, Any] | None) -> Iterator[str]:
         near = f" ({left_out['near_duplicates']} near-duplicates)" if left_out["near_duplicates"] else ""
         many = format_count(left_out["images"], "image")
         yield format_line("left out", f"{many}{near} in training or validation; the metrics are of the others")
+        # A class of which all images were left out is in no metric any more.
+        if lacking := [found["class"] for found in classes if not found["images"]]:
+            left = [f"{found['class']} ({found['images']})" for found in classes if found["images"]]
+            yield format_line(
+                "classes", f"{format_list(left, most=8)} are left; none of {format_list(lacking, most=8)}"
+            )
     yield from (format_line("note", note) for note in seen["notes"])
 
 

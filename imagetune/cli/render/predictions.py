@@ -24,8 +24,8 @@ def format_prediction(prediction: ImagePrediction) -> str:
     if prediction.interval is not None:
         low, high = prediction.interval
         fields.append(f"{low:.6g} to {high:.6g}")
-    elif prediction.predictions is not None:
-        fields.append(f"{{{', '.join(prediction.predictions)}}}")
+    elif prediction.prediction_set is not None:
+        fields.append(f"{{{', '.join(prediction.prediction_set)}}}")
     if prediction.out_of_distribution:
         fields.append("out-of-distribution")
     return _join(fields)

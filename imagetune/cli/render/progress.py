@@ -104,7 +104,9 @@ class Screen:
             return
         each = (self._times[-1] - self._times[0]) / _TIMED_STEPS
         epochs = self._last_epoch - event.epoch + 1
-        seconds = each * event.steps_per_epoch * epochs
+        # A run that is gone on with begins within an epoch.
+        done = event.step - len(self._times)
+        seconds = each * (event.steps_per_epoch * epochs - done)
         if seconds >= _WORTH_SAYING:
             length = f"about {format_duration(seconds)} for up to {format_count(epochs, 'epoch')}"
             self.say("time", f"{event.stage}: {length}, without validation")

@@ -16,6 +16,7 @@ from imagetune.cli.render.trial_rows import Row, lay_out_rows
 from imagetune.core import run_files
 from imagetune.core.text import format_duration
 from imagetune.recipe.document import NodePath
+from imagetune.recipe.metrics import name_metric
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.search import Value
@@ -47,7 +48,8 @@ def format_search(search: Search, *, recipe_file: Path, width: int | None = None
     """
     names, objective = name_settings(search.recipe, search.paths), search.recipe.search.objective
     yield format_line(
-        "trials", f"{len(search.results)}: {format_status_counts(search.results)}; by {objective} on validation"
+        "trials",
+        f"{len(search.results)}: {format_status_counts(search.results)}; by {name_metric(objective)} on validation",
     )
     algorithm = search.recipe.search.algorithm
     # A sweep and a bake-off say themselves what they try.
@@ -133,10 +135,10 @@ def format_status_counts(results: Sequence[TrialResult]) -> str:
 
 def format_metric(candidate: Candidate, objective: str) -> str:
     """Return the metric of a candidate, with its mean and standard deviation over several seeds."""
-    values = candidate.objectives
+    values, name = candidate.objectives, name_metric(objective)
     if len(values) == 1:
-        return f"{objective} {values[0]:.4f}"
-    return f"mean {objective} {candidate.mean:.4f} over {len(values)} seeds, standard deviation {stdev(values):.4f}"
+        return f"{name} {values[0]:.4f}"
+    return f"mean {name} {candidate.mean:.4f} over {len(values)} seeds, standard deviation {stdev(values):.4f}"
 
 
 def _trials(
@@ -163,7 +165,7 @@ def _trials(
         )
         for result in ended[:_MAX_TRIALS]
     ]
-    heads = ("trial", objective, "epoch", "time", "stopped" if any(row.cells[-1] for row in rows) else "")
+    heads = ("trial", name_metric(objective), "epoch", "time", "stopped" if any(row.cells[-1] for row in rows) else "")
     yield from _indented(rows, heads, names, width)
     if len(ended) > _MAX_TRIALS:
         yield f"  and {len(ended) - _MAX_TRIALS} more in search.csv"
@@ -199,7 +201,7 @@ def _finalists(
         )
         for candidate in several
     ]
-    yield from _indented(rows, ("trial", f"mean {objective}", "from to", "seeds"), names, width)
+    yield from _indented(rows, ("trial", f"mean {name_metric(objective)}", "from to", "seeds"), names, width)
 
 
 def _indented(

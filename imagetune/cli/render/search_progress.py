@@ -25,6 +25,7 @@ from imagetune.cli.render.search import (
 from imagetune.cli.render.trial_rows import Row, join_parts, lay_out_rows
 from imagetune.core.text import format_count, format_duration
 from imagetune.recipe.document import NodePath
+from imagetune.recipe.metrics import name_metric
 from imagetune.search.forecast import seconds_left
 from imagetune.search.proposers.bakeoff import select_compared
 
@@ -144,7 +145,7 @@ class SearchScreen:
         self._last_update = time.monotonic()
         plan = self._planned()
         names, width = name_settings(plan.recipe, plan.paths), self.refit.console.width
-        heads = ("trial", "state", plan.recipe.search.objective, "time")
+        heads = ("trial", "state", name_metric(plan.recipe.search.objective), "time")
         running = [self._running_row(one, names) for one in self._running.values()]
         best = [_build_best_row(result, names) for result in self._best()]
         summary = join_parts(self._summarize(), " · ", width)
@@ -186,7 +187,7 @@ class SearchScreen:
         if self._live is not None and self._running:
             parts.append(f"{len(self._running)} running")
         if best := self._best():
-            objective = plan.recipe.search.objective
+            objective = name_metric(plan.recipe.search.objective)
             parts.append(f"best {objective} {best[0].objective:.4f}, trial {best[0].trial.trial_id}")
         budget = plan.budget.seconds_left()
         running = {name: (one.trial, time.monotonic() - one.began) for name, one in self._running.items()}
@@ -222,4 +223,5 @@ def _describe_end(result: TrialResult) -> str:
 def _describe_plan(plan: SearchPlan) -> str:
     search, expected = plan.recipe.search, plan.expected
     finals = f" and {expected.finals} more of the finalists" if expected.finals else ""
-    return f"{search.algorithm} by {search.objective} on validation, {format_count(expected.trials, 'trial')}{finals}"
+    by = f"by {name_metric(search.objective)} on validation"
+    return f"{search.algorithm} {by}, {format_count(expected.trials, 'trial')}{finals}"

@@ -8,6 +8,7 @@ from imagetune.cli.render.lines import format_line
 from imagetune.cli.render.tables import format_table
 from imagetune.core.text import format_count
 from imagetune.recipe.document import NodePath
+from imagetune.recipe.metrics import name_metric
 from imagetune.recipe.problems import format_path
 from imagetune.search.proposers.finalists import Direction
 from imagetune.search.proposers.sweep import Effect
@@ -27,10 +28,10 @@ def format_sweep(effects: Sequence[Effect], objective: str, direction: Direction
     default = effects[0]
     if default.mean is None:
         why = default.error or "not run"
-        yield format_line("sweep", f"the defaults have no {objective} to compare with: {why}")
+        yield format_line("sweep", f"the defaults have no {name_metric(objective)} to compare with: {why}")
         return
     seeds = format_count(len(default.objectives), "seed")
-    yield format_line("sweep", f"{objective} of the defaults {default.mean:.4f}, {seeds}")
+    yield format_line("sweep", f"{name_metric(objective)} of the defaults {default.mean:.4f}, {seeds}")
     key: NodePath | None = None
     lines = format_table([_cells(effect) for effect in effects[1:]], align="<>><<", indent=4)
     for effect, line in zip(effects[1:], lines, strict=True):

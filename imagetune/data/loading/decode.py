@@ -27,7 +27,7 @@ from imagetune.data.loading.formats import open_image, register_heic_reader
 from imagetune.data.loading.orientation import TRANSPOSED, read_orientation, undo_orientation
 from imagetune.data.loading.png import find_png_corruption
 from imagetune.data.loading.rows import composite, split_rows
-from imagetune.data.sources.image_files import is_heic
+from imagetune.data.sources.image_files import is_heic, name_other_file
 from imagetune.errors import BadImageError, ImagetuneError
 
 if TYPE_CHECKING:
@@ -275,9 +275,7 @@ def _open_header(data: bytes, where: str) -> Image.Image:
         if is_heic(data):
             what = "is a HEIC photo, which needs a package to be read: install pi-heif, or convert it to JPEG"
             raise BadImageError(what, where=where) from error
-        start = data[:512].lstrip().lower()
-        kind = "an HTML page" if start.startswith((b"<!doctype html", b"<html")) else "not an image that can be read"
-        raise BadImageError(f"is {kind}", where=where) from error
+        raise BadImageError(f"is {name_other_file(data)}", where=where) from error
     except Exception as error:  # readers raise whatever they like for a corrupted file
         raise BadImageError(f"has a corrupted header: {_format_reason(error)}", where=where) from error
 

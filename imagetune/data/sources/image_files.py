@@ -15,6 +15,19 @@ _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0"
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
 _START_BYTES = 16
+# What is no image here but often called like one, by its first bytes.
+_OTHERS = {
+    b"\0\0\1\0": "an ICO icon",
+    b"icns": "an ICNS icon",
+    b"8BPS": "a Photoshop file",
+    b"%!PS": "a PostScript file",
+    b"%PDF": "a PDF",
+    b"<svg": "an SVG drawing",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\0\0\0\x0cJXL ": "a JPEG XL image",
+    b"PK\3\4": "a ZIP archive",
+}
+_PAGES = (b"<!doctype html", b"<html")
 
 
 def is_image(path: str) -> bool:
@@ -46,6 +59,17 @@ def has_image_start(data: bytes) -> bool:
 def is_heic(data: bytes) -> bool:
     """Return whether bytes begin as a HEIC photo does."""
     return _has_brand(data, _HEIC_BRANDS) and b"avif" not in data[: _START_BYTES + 16]
+
+
+def name_other_file(data: bytes) -> str:
+    """Return what bytes are that are no image which can be read, as far as their beginning tells."""
+    text = data[:512].lstrip().lower()
+    if text.startswith(_PAGES):
+        return "an HTML page"
+    # An SVG may begin with an XML declaration.
+    start = b"<svg" if text.startswith((b"<?xml", b"<svg")) and b"<svg" in text else data
+    kind = next((kind for mark, kind in _OTHERS.items() if start.startswith(mark)), "")
+    return "not an image that can be read" + (f": it is {kind}; convert it to PNG or JPEG" if kind else "")
 
 
 def _has_brand(data: bytes, brands: tuple[bytes, ...]) -> bool:

@@ -21,7 +21,7 @@ PLAIN_VALUE = "value"
 # Columns that tables of predictions have beside one for each class.
 _PREDICTION_COLUMNS = frozenset(
     (
-        *("path", "label", "predicted", "predictions", "low", "high", "error", "split", "group"),
+        *("path", "label", "predicted", "prediction_set", "low", "high", "error", "split", "group"),
         *("out_of_distribution", "out_of_distribution_score"),
     )
 )

@@ -12,6 +12,9 @@ from imagetune.core.text import format_count
 from imagetune.errors import DataError
 
 ORDER = ("test", "val", "train")
+# A class is unevenly split where it has so many times more or fewer images than its share, and more than one more.
+_UNEVEN_RATIO = 1.5
+_UNEVEN_IMAGES = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,46 @@ def assign_splits(
         what = f"too few images to split: none of {sum(len(unit.members) for unit in units)} is left for {absent[0]}"
         raise DataError(what, where=where, hint="add images, or raise data.split.val and data.split.test")
     return made
+
+
+def describe_unevenness(
+    units: Sequence[Unit], made: Sequence[str], shares: Mapping[str, float], method: Literal["hash", "stratified"]
+) -> str:
+    """Return which class has fewer or more images in validation or test than its share, and what to do; "" if none.
+
+    Args:
+        units: The units that were split.
+        made: The split of each.
+        shares: The shares that were asked for.
+        method: How they were split.
+    """
+    totals, found = Counter[str](), dict[str, Counter[str]]({split: Counter() for split in ORDER})
+    for unit, split in zip(units, made, strict=True):
+        totals.update(unit.labels)
+        found[split].update(unit.labels)
+    wanted = {(split, label): share * totals[label] for split, share in shares.items() if share for label in totals}
+    ratios = {key: _compute_ratio(found[key[0]][key[1]], expected) for key, expected in wanted.items()}
+    uneven = {label: ratio for (_, label), ratio in sorted(ratios.items(), key=lambda item: item[1]) if ratio > 1.0}
+    if not uneven:
+        return ""
+    worst = max(sorted(uneven), key=uneven.__getitem__)
+    parts = [
+        f"{found[split][worst]} in {split} instead of {wanted[split, worst]:.0f}"
+        for split in shares
+        if ratios.get((split, worst), 1.0) > 1.0
+    ]
+    others = f", and so are {format_count(len(uneven) - 1, 'other class', 'other classes')}" if len(uneven) > 1 else ""
+    way = "data.split.method: stratified keeps the shares of each class, but adding images then moves others"
+    if method == "stratified":
+        way = "groups and near-duplicates stay together; add images, or give splits in a table"
+    return f"{worst!r} is unevenly split: of {totals[worst]} images {' and '.join(parts)}{others}; {way}"
+
+
+def _compute_ratio(found: int, expected: float) -> float:
+    """Return how many times too large or too small a number of images is; 1 where that is nothing to speak of."""
+    ratio = max(found, 1e-9) / expected
+    ratio = max(ratio, 1 / ratio)
+    return ratio if ratio > _UNEVEN_RATIO and abs(found - expected) > _UNEVEN_IMAGES else 1.0
 
 
 def _assign_by_draw(units: Sequence[Unit], shares: Mapping[str, float]) -> list[str]:

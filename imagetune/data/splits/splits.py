@@ -17,7 +17,7 @@ from imagetune.data.duplicates.groups import find_components, find_equal_pairs, 
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule, build_label_rule, order_classes, parse_number
 from imagetune.data.sources.records import Record
-from imagetune.data.splits.assignment import Unit, assign_splits, compute_draw
+from imagetune.data.splits.assignment import Unit, assign_splits, compute_draw, describe_unevenness
 from imagetune.data.splits.groups import add_duplicate_groups
 from imagetune.errors import DataError
 
@@ -186,8 +186,8 @@ def _fill_in_splits(
     given = {splits[index] for index in good} - {None}
     shares = {"test": config.split.test, "val": config.split.val}
     if not given:
-        _make_splits(splits, good, shares, catalog, audit, config, seed)
-        return (f"splits made by {config.split.method} with seed {seed}",)
+        notes = _make_splits(splits, good, shares, catalog, audit, config, seed)
+        return (f"splits made by {config.split.method} with seed {seed}", *notes)
     if "train" not in given:
         what = f"has no training images, only {' and '.join(sorted(map(str, given)))}"
         raise DataError(what, where=str(catalog.root))
@@ -195,9 +195,9 @@ def _fill_in_splits(
     if not missing:
         return ("splits given by the source",)
     pool = [index for index in good if splits[index] == "train"]
-    _make_splits(splits, pool, missing, catalog, audit, config, seed)
+    notes = _make_splits(splits, pool, missing, catalog, audit, config, seed)
     words = " and ".join(sorted(missing))
-    return (f"splits given by the source; {words} taken from its training images by {config.split.method}",)
+    return (f"splits given by the source; {words} taken from its training images by {config.split.method}", *notes)
 
 
 def _make_splits(
@@ -208,7 +208,8 @@ def _make_splits(
     audit: Audit,
     config: DataConfig,
     seed: int,
-) -> None:
+) -> tuple[str, ...]:
+    """Fill in the splits of some images, and return a note where a class got another share than was asked for."""
     rule, method = build_label_rule(config), config.split.method
     binned = rule.task == "regression" and method == "stratified"
     units = build_split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
@@ -217,6 +218,9 @@ def _make_splits(
     for unit, side in zip(units, made, strict=True):
         for index in unit.members:
             splits[index] = side
+    # Numbers have bins and no classes, and hashing doesn't know even these.
+    uneven = "" if rule.task == "regression" else describe_unevenness(units, made, shares, method)
+    return (uneven,) if uneven else ()
 
 
 def build_split_units(

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import hypot
 
+from imagetune.core.text import format_list
 from imagetune.evaluation.statistics.intervals import Estimate
 
 # A gap of 5 points is what people act on; a smaller one is everyday, even where it is statistically significant.
@@ -54,7 +55,7 @@ _ADVICE = {
 }
 _TITLES = {
     "over-fitted": "Over-fitted",
-    "gap": "Test is {points} points below training",
+    "gap": "{side} is {points} points below training",
     "under-fitted": "Under-fitted",
     "close": "Training and test are close",
     "too-few": "Too few test images for a verdict",
@@ -68,11 +69,14 @@ class TrainingCourse:
 
     Attributes:
         frozen: Whether the backbone stayed frozen.
-        rose: Whether the validation loss of the last stage rose clearly after its lowest epoch.
+        rose: Whether the validation loss of the last stage rose clearly after its lowest epoch; None where it had too
+            few epochs to tell, as a solved head has.
+        dropped: Stages that were trained and brought nothing, so that the model is from before them.
     """
 
     frozen: bool = False
-    rose: bool = False
+    rose: bool | None = None
+    dropped: tuple[str, ...] = ()
 
 
 def judge_gap(
@@ -106,18 +110,18 @@ def judge_gap(
         return None
     if accuracies["train"].value is None or accuracies["test"].value is None:
         return None
-    train, test = accuracies["train"], accuracies["test"]
-    gap = subtract_estimates(train, test)
+    train = accuracies["train"]
+    side, gap = _choose_side(accuracies)
     course = course or TrainingCourse()
-    code = _choose_code(train, gap, baseline, rose=course.rose)
+    code = _choose_code(train, gap, baseline, rose=bool(course.rose))
     level = f"{100 * confidence:g}%"
     sentences = [
         f"{_SUBJECTS[measure]} is {_list_metrics(accuracies, images)}; {level} intervals are in brackets.",
-        _explain(code, gap, level, _UNDERFITTED[measure].format(baseline=f"{100 * baseline:.1f}%")),
-        *_warn_of_validation(accuracies),
+        _explain(code, gap, level, _UNDERFITTED[measure].format(baseline=f"{100 * baseline:.1f}%"), side=side),
+        *_describe_validation(accuracies, code, side, course),
     ]
     sentences += [power] if power else []
-    title = _TITLES[code].format(points=_format_points(gap.value or 0.0))
+    title = _TITLES[code].format(side=_NAMES[side].capitalize(), points=_format_points(gap.value or 0.0))
     return {"code": code, "title": title, "text": " ".join(sentences), "advice": _advise(code, course)}
 
 
@@ -139,13 +143,37 @@ def _advise(code: str, course: TrainingCourse) -> str:
     if course.frozen:
         less = "a solved head (solve: true), more dropout or weight decay, or early stopping"
         more = "larger images, a larger backbone, or stages that unfreeze blocks of it"
-    return _ADVICE[code].format(less=less, more=more)
+    if course.frozen and course.dropped:
+        more = "larger images or a larger backbone"
+    advice = _ADVICE[code].format(less=less, more=more)
+    if course.dropped and code in ("gap", "under-fitted"):
+        several = len(course.dropped) > 1
+        names = format_list(course.dropped, most=3)
+        advice += f" {'Stages were' if several else 'A stage was'} tried and brought nothing on validation: {names}."
+    return advice
+
+
+def _choose_side(accuracies: Mapping[str, Estimate]) -> tuple[str, Estimate]:
+    """Return the split whose gap to training decides, and that gap: the test, but for a validation that says more.
+
+    New images are new images: a gap on validation that chance doesn't explain is none the less for a test without one.
+    """
+    gap = subtract_estimates(accuracies["train"], accuracies["test"])
+    val = accuracies.get("val")
+    if val is None or val.value is None or _is_notable(gap):
+        return "test", gap
+    other = subtract_estimates(accuracies["train"], val)
+    return ("val", other) if _is_notable(other) else ("test", gap)
+
+
+def _is_notable(gap: Estimate) -> bool:
+    return (gap.low or 0.0) > 0 and (gap.value or 0.0) >= NOTABLE_GAP
 
 
 def _choose_code(train: Estimate, gap: Estimate, baseline: float, *, rose: bool) -> str:
-    value, low, high = gap.value or 0.0, gap.low or 0.0, gap.high or 0.0
+    value, high = gap.value or 0.0, gap.high or 0.0
     # A gap comes first: a model may be poor on training and still far poorer on the test.
-    if low > 0 and value >= NOTABLE_GAP:
+    if _is_notable(gap):
         return "over-fitted" if rose else "gap"
     if 1 - (train.value or 0.0) > UNDERFITTED_SHARE * (1 - baseline):
         return "under-fitted"
@@ -166,19 +194,17 @@ def _list_metrics(accuracies: Mapping[str, Estimate], images: Mapping[str, int])
     return f"{', '.join(listed[:-1])} and {listed[-1]}"
 
 
-def _explain(code: str, gap: Estimate, level: str, under_fitted: str) -> str:
+def _explain(code: str, gap: Estimate, level: str, under_fitted: str, *, side: str) -> str:
     """Return the sentence that gives the reason of the verdict."""
     value = gap.value or 0.0
     points = f"{_format_points(abs(value))} points"
     span = f"{_format_points(gap.low or 0.0)} to {_format_points(gap.high or 0.0)}"
     if code in ("over-fitted", "gap"):
-        below = f"Test is {points} below training ({level} interval {span}), which is statistically significant"
+        name = _NAMES[side].capitalize()
+        below = f"{name} is {points} below training ({level} interval {span}), which is statistically significant"
         if code == "over-fitted":
             return f"{below}, and the validation loss rose while the model was trained."
-        return (
-            f"{below}: the model fits its training images better than images that it has not seen. Validation shows no "
-            f"sign of too much training."
-        )
+        return f"{below}: the model fits its training images better than images that it has not seen."
     if code == "under-fitted":
         return under_fitted
     if code == "test-easier":
@@ -189,12 +215,22 @@ def _explain(code: str, gap: Estimate, level: str, under_fitted: str) -> str:
     return f"{gap_text}, but with so few images its {level} interval is wide: {span}."
 
 
-def _warn_of_validation(accuracies: Mapping[str, Estimate]) -> Iterator[str]:
-    """Yield a warning where validation is significantly better than test, as after many choices made on it."""
+def _describe_validation(
+    accuracies: Mapping[str, Estimate], code: str, side: str, course: TrainingCourse
+) -> Iterator[str]:
+    """Yield what validation adds: its own gap, its loss while the model was trained, and whether it flatters."""
+    if side == "val":
+        test = subtract_estimates(accuracies["train"], accuracies["test"])
+        yield (
+            f"Training minus test is {_format_points(test.value or 0.0)} points: the two sets of new images disagree,"
+            " so expect of other images what the lower one says."
+        )
+    if code == "gap" and course.rose is False:
+        yield "The validation loss did not rise in the last stage: the gap is not from training for too long."
     if "val" not in accuracies:
         return
     gap = subtract_estimates(accuracies["val"], accuracies["test"])
-    if (gap.low or 0.0) > 0 and (gap.value or 0.0) >= NOTABLE_GAP:
+    if _is_notable(gap):
         points = _format_points(gap.value or 0.0)
         yield f"Validation is also {points} points above test: what was selected on it looks better there than it is."
 

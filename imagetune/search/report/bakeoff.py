@@ -52,7 +52,7 @@ def view_bakeoff(search: SearchFiles) -> Mapping[str, Any] | None:
     first = good[0].probe if good else None
     devices = sorted({_format_device(row.probe["cost"]) for row in good if row.probe is not None})
     return {
-        "objective": search.objective,
+        "objective": search.objective_name,
         "first": first,
         "decides": find_deciding_metric(search.recipe),
         "rows": rows,
@@ -86,7 +86,7 @@ def _draw_costs(rows: Sequence[BackboneResult], search: SearchFiles) -> list[Dra
             _Point(row.name, cost, probe["value"], *row.interval, on)
             for row, probe, cost, on in zip(rows, probes, found, front, strict=True)
         ]
-        drawings.append(_draw_cost(points, across, search.objective))
+        drawings.append(_draw_cost(points, across, search.objective_name))
     return drawings
 
 

@@ -45,7 +45,7 @@ def _describe_absence(search: SearchFiles, settings: int) -> str:
     if settings < MIN_SETTINGS:
         few = f"fewer than {MIN_SETTINGS}"
         return f"Settings with a metric: {settings}. The importance of spaces is not computed from {few}."
-    return f"All trials have the same {search.objective}: no space has an effect."
+    return f"All trials have the same {search.objective_name}: no space has an effect."
 
 
 def _describe_fit(analysis: Analysis) -> str:
@@ -90,7 +90,7 @@ def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Obse
             _effect(axes, found)
             # One scale for all spaces: a flat effect must look flat beside a strong one.
             axes.set_ylim(ends[0] - room, ends[1] + room)
-            _frame(axes, found.axis, _name(search, found.axis), search.objective)
+            _frame(axes, found.axis, _name(search, found.axis), search.objective_name)
             yield save_inline_drawing(figure, title)
 
 

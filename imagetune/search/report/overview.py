@@ -28,7 +28,7 @@ def list_search_facts(search: SearchFiles) -> Iterator[tuple[str, str]]:
     yield "algorithm", search.algorithm
     yield (
         "objective",
-        f"validation {search.objective}, {'lower' if search.direction == 'min' else 'higher'} is better",
+        f"validation {search.objective_name}, {'lower' if search.direction == 'min' else 'higher'} is better",
     )
     yield "spaces", str(len(search.axes))
     yield "trials", _count_trials(search)

@@ -51,7 +51,10 @@ def view_parallel_coordinates(search: SearchFiles) -> Mapping[str, Any] | None:
         "top": _TOP,
         "bottom": _BOTTOM,
         "unused": _UNUSED if any(line["partly"] for line in lines) else None,
-        "axes": [*_axes(search, across), {"x": across[-1], "label": [search.objective], "ticks": ticks, "last": True}],
+        "axes": [
+            *_axes(search, across),
+            {"x": across[-1], "label": [search.objective_name], "ticks": ticks, "last": True},
+        ],
         "lines": lines,
         "failed": list(_failed(search, across)),
         "winner": search.candidates[0].trial.trial_id,

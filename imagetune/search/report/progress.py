@@ -62,7 +62,7 @@ def _best(
         axes.plot(across[stopped], shown[stopped], "x", color=MUTED, markersize=4.0, alpha=0.7)
         # Steps: until a trial beats it, the best stays what it was.
         axes.plot(across, best, color=TRAIN, drawstyle="steps-post")
-        _frame(axes, title, unit, search.objective)
+        _frame(axes, title, unit, search.objective_name)
         if whole:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         low, high = min(shown.min(), best.min()), max(shown.max(), best.max())
@@ -79,7 +79,7 @@ def _curves(search: SearchFiles) -> Drawing | None:
         return None
     best = [found.trial.trial_id for found in search.candidates[:_EMPHASISED] if found.trial.trial_id in lines]
     stopped = {result.trial.trial_id for result in search.results if result.status == "stopped"}
-    title = f"Validation {search.objective} of every trial"
+    title = f"Validation {search.objective_name} of every trial"
     with drawing_style():
         figure = Figure(figsize=_WIDE_INCHES, layout="constrained")
         axes = figure.subplots()
@@ -104,7 +104,7 @@ def _curves(search: SearchFiles) -> Drawing | None:
         room = 0.05 * float(np.ptp(values)) or 0.01
         axes.set_ylim(values.min() - room, values.max() + room)
         axes.margins(x=0.04)
-        _frame(axes, title, "epoch", search.objective)
+        _frame(axes, title, "epoch", search.objective_name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
         return save_inline_drawing(figure, title)
 

@@ -39,7 +39,7 @@ def view_sweep(search: SearchFiles) -> Mapping[str, Any] | None:
     groups = [list(group) for _, group in groupby(keyed, key=lambda effect: effect.setting.key)]
     limits = _limits(effects)
     return {
-        "objective": search.objective,
+        "objective": search.objective_name,
         "default": effects[0].mean,
         "seeds": len(effects[0].objectives),
         "method": describe_method(effects),
@@ -82,7 +82,7 @@ def _key(
         "where": describe_condition(group[0], effects),
         "default": format_value(default),
         "rows": [_row(effect, format_value(effect.setting.values[key]), base) for effect in rows],
-        "drawing": _drawing(rows, base, axis, search.objective, f"Effect of {short}", limits),
+        "drawing": _drawing(rows, base, axis, search.objective_name, f"Effect of {short}", limits),
     }
 
 

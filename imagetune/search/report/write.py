@@ -8,6 +8,7 @@ from imagetune.core import run_files
 from imagetune.core.messages import Say
 from imagetune.errors import ImagetuneError, StoppedError
 from imagetune.run_folder.folder import RunFolder
+from imagetune.run_folder.receipt import renew_receipt
 from imagetune.runs.pages import send_changes
 from imagetune.search.report.report import write_search_report
 
@@ -33,7 +34,8 @@ def rewrite_search_report(run: str, *, say: Say) -> Path:
         ResourceError: The disk is full.
     """
     folder = RunFolder(Path(run).absolute())
-    page = write_search_report(folder.path)
+    with renew_receipt(folder.path):
+        page = write_search_report(folder.path)
     send_changes(folder, say=say)
     return page
 

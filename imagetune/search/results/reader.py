@@ -14,6 +14,7 @@ from imagetune.core.documents import read_document
 from imagetune.errors import ModelFileError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.metrics import name_metric
 from imagetune.recipe.problems import format_path
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.sections.search import Value
@@ -64,6 +65,11 @@ class SearchFiles:
     def objective(self) -> str:
         """Name of the validation metric that is optimised."""
         return str(self.description.get("objective", self.recipe.search.objective))
+
+    @property
+    def objective_name(self) -> str:
+        """Its name within a sentence: ``F1`` for ``f1``."""
+        return name_metric(self.objective)
 
     @property
     def direction(self) -> Direction:

@@ -52,3 +52,13 @@ def test_what_was_averaged_is_named():
 def test_a_run_is_shown_with_the_commands_that_come_next(tmp_path):
     assert list(format_run(tmp_path)) == [f"report      {tmp_path / 'report.html'}", "review      imagetune ui"]
     assert format_use(tmp_path).startswith(f"use         imagetune predict {tmp_path} ")
+
+
+def test_the_classes_that_are_left_without_seen_images_are_named():
+    seen = {"images": 0, "near_duplicates": 0, "notes": [], "left_out": {"images": 30, "near_duplicates": 0}}
+    shown = document(seen=seen)
+    classes = [{"class": "cat", "images": 12}, {"class": "dog", "images": 8}, {"class": "owl", "images": 0}]
+    shown["splits"]["test"]["per_class"] = classes
+    assert "classes     cat (12), dog (8) are left; none of owl" in list(format_evaluation(shown))
+    shown["splits"]["test"]["per_class"] = classes[:2]
+    assert not [line for line in format_evaluation(shown) if line.startswith("classes")]

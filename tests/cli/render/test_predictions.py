@@ -12,7 +12,7 @@ def test_a_class_is_shown_with_its_probability_the_runner_up_and_the_margin():
 
 def test_sets_and_out_of_distribution_images_are_shown():
     prediction = ImagePrediction(
-        "a.png", "red", {"red": 0.5}, None, predictions=("red", "blue"), out_of_distribution=True
+        "a.png", "red", {"red": 0.5}, None, prediction_set=("red", "blue"), out_of_distribution=True
     )
     assert format_prediction(prediction) == "a.png\tred\t0.500\t{red, blue}\tout-of-distribution"
 

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -73,6 +74,18 @@ def test_a_long_stage_says_early_how_long_it_takes_and_in_the_end_why_it_is_drop
         "time        head: about 2 min for up to 8 epochs, without validation",
         "stage       head is dropped: no epoch of it was better than the best one before; it took 3 min",
     ]
+
+
+def test_a_run_that_is_gone_on_with_within_an_epoch_counts_the_steps_that_are_left(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    screen = Screen()
+    screen.stage_started(replace(STAGE, epochs=1, steps_per_epoch=100))
+    for step in range(71, 76):
+        now += 20.0
+        screen.step_done(StepDone("head", 1, step, 100, 0.5))
+    # 30 steps of 20 seconds, not 100.
+    assert "time        head: about 10 min for up to 1 epoch" in capsys.readouterr().err
 
 
 def test_a_quick_stage_says_nothing_of_its_time(capsys):

@@ -43,13 +43,13 @@ def told(tmp_path):
 
 def test_trials_come_from_best_to_worst(told):
     lines = told(result("001", 0.5, rate=0.1), result("002", 0.9, rate=0.2), result("003", 0.7, rate=0.3))
-    assert lines[0] == "trials      3: 3 completed; by f1 on validation"
+    assert lines[0] == "trials      3: 3 completed; by F1 on validation"
     assert [line.split()[:2] for line in lines if line.startswith("  00")] == [
         ["002", "0.9000"],
         ["003", "0.7000"],
         ["001", "0.5000"],
     ]
-    assert lines[-2:] == ["winner      trial 002, f1 0.9000", "settings    learning_rate 0.2, batch_size 32"]
+    assert lines[-2:] == ["winner      trial 002, F1 0.9000", "settings    learning_rate 0.2, batch_size 32"]
 
 
 def test_failures_are_grouped_by_their_reason(told):
@@ -78,7 +78,7 @@ def test_finalists_are_shown_with_mean_and_spread(told):
     told_rows = [" ".join(line.split()) for line in lines[at + 1 :]]
     assert "002 0.8000 0.8000 to 0.8000 2 0.2 32" in told_rows
     assert "001 0.7000 0.5000 to 0.9000 2 0.1 32" in told_rows
-    assert "winner      trial 002, mean f1 0.8000 over 2 seeds, standard deviation 0.0000" in lines
+    assert "winner      trial 002, mean F1 0.8000 over 2 seeds, standard deviation 0.0000" in lines
 
 
 @pytest.mark.parametrize(

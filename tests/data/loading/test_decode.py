@@ -185,6 +185,13 @@ def test_html_and_text_are_named_as_what_they_are() -> None:
         decoded(b"\n<!DOCTYPE html><html><body>404</body></html>")
     with pytest.raises(BadImageError, match="is not an image that can be read"):
         decoded(b"hello")
+    for start, kind in (
+        (b"\0\0\1\0\1\0", "an ICO icon"),
+        (b"%PDF-1.7", "a PDF"),
+        (b'<?xml version="1"?>\n<svg>', "an SVG"),
+    ):
+        with pytest.raises(BadImageError, match=f"is not an image that can be read: it is {kind}"):
+            decoded(start)
 
 
 def pixel_bomb(side: int) -> bytes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -87,6 +88,26 @@ def test_stratified_shares_are_exact(config_for: ConfigFor) -> None:
     counts = made(source({"a": 200, "b": 40, "c": 7}), config).counts()
     assert counts["test"] == {"a": 50, "b": 10, "c": 2}
     assert counts["val"] == {"a": 20, "b": 4, "c": 1}
+
+
+def test_a_class_that_got_another_share_than_was_asked_for_is_named_with_what_to_do(config_for: ConfigFor) -> None:
+    records = source({"cat": 26, "dog": 26, "owl": 400})
+    notes = [made(records, config_for(ROOT), seed=seed).notes for seed in range(12)]
+    uneven = [note[1] for note in notes if len(note) > 1]
+    # 26 images by chance: often two or three where four or five are meant. 400 are always close.
+    assert len(uneven) >= 4
+    assert all("data.split.method: stratified keeps the shares" in note for note in uneven)
+    assert not [note for note in uneven if "'owl'" in note]
+    assert re.match(r"'(cat|dog)' is unevenly split: of 26 images \d+ in (test|val) instead of [45]", uneven[0])
+    even = config_for(ROOT, split={"method": "stratified"})
+    assert [len(made(records, even, seed=seed).notes) for seed in range(12)] == [1] * 12
+
+
+def test_groups_that_are_too_large_for_even_shares_are_said(config_for: ConfigFor) -> None:
+    large = source({"cat": 60}, groups=20) + source({"dog": 60})
+    notes = made(large, config_for(ROOT, split={"method": "stratified"})).notes
+    assert notes[1].startswith("'cat' is unevenly split: of 60 images 20 in ")
+    assert "groups and near-duplicates stay together" in notes[1]
 
 
 def test_groups_stay_together(either: DataConfig) -> None:

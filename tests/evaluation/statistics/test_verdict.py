@@ -61,6 +61,28 @@ def test_a_frozen_backbone_has_no_unfrozen_blocks_to_advise_about(rose):
     assert "fewer unfrozen blocks" in verdict(*gap, course=TrainingCourse(rose=True))["advice"]
 
 
+def test_stages_that_were_dropped_are_not_advised_again():
+    gap = (0.99, 0.98, 1.0), (0.80, 0.75, 0.85)
+    assert "unfreeze blocks" in verdict(*gap, course=TrainingCourse(frozen=True))["advice"]
+    advice = verdict(*gap, course=TrainingCourse(frozen=True, dropped=("top",)))["advice"]
+    assert "unfreeze" not in advice
+    assert advice.endswith("A stage was tried and brought nothing on validation: top.")
+
+
+def test_a_gap_to_validation_is_not_waved_through_where_the_test_has_none():
+    found = verdict((1.0, 0.97, 1.0), (0.97, 0.85, 1.0), (0.67, 0.50, 0.80))
+    assert (found["code"], found["title"]) == ("gap", "Validation is 33.0 points below training")
+    assert "the two sets of new images disagree" in found["text"]
+    # A validation of few images may be that far below by chance.
+    assert verdict((1.0, 0.97, 1.0), (0.97, 0.95, 1.0), (0.67, 0.40, 1.0))["code"] == "close"
+
+
+def test_the_loss_of_one_epoch_says_nothing_about_training_for_too_long():
+    gap = (1.0, 0.98, 1.0), (0.80, 0.75, 0.85), (0.67, 0.60, 0.75)
+    assert "did not rise" not in verdict(*gap, course=TrainingCourse())["text"]
+    assert "did not rise" in verdict(*gap, course=TrainingCourse(rose=False))["text"]
+
+
 def test_under_fitting_is_judged_against_predicting_the_largest_class():
     assert "would be right on 20.0% of the training images" in verdict((0.45, 0.4, 0.5), (0.44, 0.4, 0.48))["text"]
 

@@ -72,7 +72,7 @@ def rendered(folder):
 
 def test_the_front_is_named_and_marked(folder):
     page = rendered(folder)
-    assert "Pareto front of f1, time and size: large, small." in page
+    assert "Pareto front of F1, time and size: large, small." in page
     assert page.count(">front</span>") == 2
 
 

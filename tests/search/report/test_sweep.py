@@ -117,7 +117,7 @@ def test_the_table_says_what_the_page_says(tmp_path, effects):
 
 def test_the_screen_names_what_to_combine(effects):
     lines = list(format_sweep(effects, "f1", "max", "colours.yaml"))
-    assert lines[0].startswith("sweep       f1 of the defaults")
+    assert lines[0].startswith("sweep       F1 of the defaults")
     assert any("24" in line and "failed: resource: out of memory" in line for line in lines)
     assert lines[-1].strip() == "imagetune fit colours.yaml -o train.stages.0.learning_rate=0.1"
 
@@ -125,5 +125,5 @@ def test_the_screen_names_what_to_combine(effects):
 def test_defaults_without_a_metric_are_reported(effects):
     failed = compute_sweep_effects(list_sweep_settings(SPACES), [], direction="max")
     (line,) = format_sweep(failed, "f1", "max", "colours.yaml")
-    assert "nothing" in line or "no f1 to compare with" in line
+    assert "nothing" in line or "no F1 to compare with" in line
     assert format_overrides(failed, "max") == ""

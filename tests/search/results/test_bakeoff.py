@@ -128,7 +128,7 @@ def test_the_screen_shows_metric_cost_front_and_failure(tmp_path, results):
     lines = list(format_bakeoff(rank_backbones(tmp_path, results, "max"), "f1"))
     assert "mean of 5 folds" in lines[0]
     assert lines[2].split()[:2] == ["large", "0.9000"]
-    assert lines[1].split()[:3] == ["backbone", "f1", "interval"]
+    assert lines[1].split()[:3] == ["backbone", "F1", "interval"]
     assert "  50.0           12.5  " in lines[2]
     assert "fine-tuned 0.9400 (2 seeds)" in lines[2]
     assert "fine-tuning failed: resource: out of memory" in lines[3]
