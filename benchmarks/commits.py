@@ -97,7 +97,8 @@ def compare_epochs(arguments: argparse.Namespace, source: Path, work: Path, wait
     def seconds_with(minutes: float) -> float:
         train = recipe.train.model_copy(update={"commit_minutes": minutes})
         chosen: Recipe = recipe.model_copy(update={"train": train})
-        return arguments.images / rates.measure_imagetune(chosen, data, work)
+        seconds: float = arguments.images / rates.measure_imagetune(chosen, data, work)
+        return seconds
 
     sides: dict[str, Measure] = {
         WITHOUT: partial(seconds_with, 1e6),

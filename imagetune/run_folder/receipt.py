@@ -17,10 +17,10 @@ from typing import Any
 from imagetune.core import run_files
 from imagetune.core.documents import find_broken_seal, read_document, seal_document
 from imagetune.core.files import MAX_JSON_BYTES, compute_file_sha256, read_bounded_bytes, write_json
+from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
 from imagetune.core.run_documents import RECEIPT
 from imagetune.errors import ImagetuneError
 
-FORMAT = 1
 # Locks are empty. The state of tracking lists the hashes of what was sent, this receipt among them, so that it can't be
 # in it: it has a seal of its own.
 _OUTSIDE = frozenset({run_files.RECEIPT, run_files.TRACKING, run_files.RUN_LOCK, run_files.TRACKING_LOCK})
@@ -129,7 +129,7 @@ def _mark(status: os.stat_result) -> tuple[int, int, int]:
 
 
 def _write(folder: Path, files: Mapping[str, str], runs: Iterable[str]) -> None:
-    document = {"format": FORMAT, "files": dict(sorted(files.items())), "runs": sorted(runs)}
+    document = {FORMAT_VERSION: CURRENT, "files": dict(sorted(files.items())), "runs": sorted(runs)}
     write_json(folder / run_files.RECEIPT, seal_document(document))
 
 

@@ -20,7 +20,7 @@ def run(run_folder):  # noqa: F811 - the fixture
     write_json(run_folder / "tracking.json", seal_document({"run_id": "abc"}))
     fold = run_folder / "folds" / "fold-1"
     fold.mkdir(parents=True)
-    write_json(fold / "evaluation.json", {"format": 1})
+    write_json(fold / "evaluation.json", {"format_version": 1})
     for folder in (fold, run_folder):
         write_receipt(folder)
     return run_folder
@@ -71,7 +71,7 @@ def test_a_receipt_that_is_gone_is_named(run):
 
 def test_a_receipt_of_anyone_leads_nowhere_else(run):
     written = json.loads((run / "receipt.json").read_text())
-    hostile = {"format": 1, "files": written["files"] | {"../../x": "0"}, "runs": [".", "..", "/"]}
+    hostile = {"format_version": 1, "files": written["files"] | {"../../x": "0"}, "runs": [".", "..", "/"]}
     write_json(run / "receipt.json", seal_document(hostile))
     os.mkfifo(run / "pipe")
     (run / "link").symlink_to("/dev/zero")
