@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NotRequired
 
 from filelock import FileLock, Timeout
 from pydantic import ConfigDict, TypeAdapter
@@ -34,6 +34,7 @@ class _State(TypedDict):
     """state.json: what the rows follow from, and how many of them are good."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]  # pydantic's own way; no key
+    format_version: NotRequired[Count]
     about: dict[str, Any]
     rows: Count
     bytes: Count
