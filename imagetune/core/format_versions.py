@@ -20,7 +20,6 @@ FORMAT_VERSION = "format_version"
 """The key."""
 CURRENT = 1
 """Version of all formats so far."""
-UPDATE_HINT = f"use the imagetune that wrote it, or a newer one: pip install --upgrade {DISTRIBUTION}"
 
 
 def check_format_version(
@@ -38,9 +37,6 @@ def check_format_version(
     """
     found = document.get(FORMAT_VERSION, CURRENT)
     if isinstance(found, bool) or found not in range(1, CURRENT + 1):
-        raise error(describe_unknown_version(found), where=str(where), hint=UPDATE_HINT)
-
-
-def describe_unknown_version(found: object) -> str:
-    """Return what is wrong with a format of a later version."""
-    return f"has format version {str(found)[:20]}, and imagetune {read_version()} reads up to {CURRENT}"
+        what = f"has format version {str(found)[:20]}, and imagetune {read_version()} reads up to {CURRENT}"
+        hint = f"use the imagetune that wrote it, or a newer one: pip install --upgrade {DISTRIBUTION}"
+        raise error(what, where=str(where), hint=hint)

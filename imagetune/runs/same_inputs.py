@@ -12,7 +12,7 @@ from imagetune.core.path_names import format_relative_path
 from imagetune.core.run_documents import LOCK
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.data.splits.splits import read_split_rows
-from imagetune.errors import CheckpointError, DataError, ModelFileError
+from imagetune.errors import CheckpointError, DataError
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, compare_recipes
 from imagetune.recipe.schema import Recipe
@@ -78,7 +78,7 @@ def read_recorded_images(folder: RunFolder) -> dict[str, Image]:
     """
     source = Path(load_recipe(folder.recipe).recipe.data.source)
     try:
-        hashes = read_document(folder.lock, LOCK)["images"]
+        hashes = read_document(folder.lock, LOCK, error=CheckpointError)["images"]
         return {
             row["path"]: Image((row["label"], row["group"]), row["split"], _hash_of(row["path"], source, hashes))
             for row in read_split_rows(folder.splits)
@@ -86,7 +86,7 @@ def read_recorded_images(folder: RunFolder) -> dict[str, Image]:
     except KeyError as error:
         what = "has no images" if folder.lock.exists() else "No such file or directory"
         raise CheckpointError(what, where=str(folder.lock), hint=_LOST_IMAGES) from error
-    except (DataError, ModelFileError) as error:
+    except DataError as error:
         raise CheckpointError(error.what, where=error.where, hint=_LOST_IMAGES) from error
 
 

@@ -27,6 +27,7 @@ from imagetune.recipe.sections.data import ColumnsConfig
 from imagetune.recipe.sections.train import EarlyStoppingConfig, StageConfig
 from imagetune.run_folder.folder import RunFolder, write_recipe
 from imagetune.runs.prepare import Data, read_data
+from imagetune.runs.resume import find_begun_run
 from imagetune.runs.run import run_recipe
 from imagetune.search.proposers.finalists import Candidate
 from imagetune.training.setup.events import Listener
@@ -62,7 +63,7 @@ def refit(
 ) -> Refit:
     """Train the winner's recipe and test it, the only time that a search opens the test split.
 
-    What an interrupted session left in the folder is replaced.
+    What an interrupted session left in the folder is gone on with, if it is a training of this recipe.
 
     A finished run of an earlier winner, which more trials have beaten, is kept beside it as ``best-1``, ``best-2``, ...
 
@@ -75,7 +76,7 @@ def refit(
         say: Prints a line for the user.
         stop: Request to stop, checked after every step.
     """
-    make_room(folder)
+    make_room(folder, recipe)
     run = run_recipe(recipe, data, run_dir=folder, listener=listener, say=say, stop=stop, parent_run_id=parent_run_id)
     return Refit(run.folder, run.evaluation, run.missed)
 
@@ -98,16 +99,28 @@ def find_finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
     return None
 
 
-def make_room(folder: Path) -> None:
-    """Make ``folder`` free: a finished run moves aside, an unfinished one is removed."""
+def make_room(folder: Path, recipe: Recipe) -> None:
+    """Make ``folder`` free for the training of a recipe, unless it holds one that was stopped and can be gone on with.
+
+    A finished run moves aside; an unfinished one of another recipe, or without a sound checkpoint, is removed.
+    """
     if not folder.exists():
         return
     with convert_disk_errors(folder):
-        if RunFolder(folder).read_status().get("state") != "finished":
+        if RunFolder(folder).read_status().get("state") == "finished":
+            # Never removed: it is a tested model, whose test can't be undone.
+            folder.rename(run_files.next_numbered(folder))
+        elif not _can_go_on(folder, recipe):
             shutil.rmtree(folder)
-            return
-        # Never removed: it is a tested model, whose test can't be undone.
-        folder.rename(run_files.next_numbered(folder))
+
+
+def _can_go_on(folder: Path, recipe: Recipe) -> bool:
+    """Return whether an unfinished run is one of this recipe that has been trained for at least a step."""
+    # Nothing of a run that can't be read is worth keeping: it was never tested.
+    with contextlib.suppress(ImagetuneError, OSError, *SURPRISES):
+        begun = find_begun_run(folder, resume=True)
+        return begun is not None and begun.point is not None and _trained_with(begun.folder, recipe)
+    return False
 
 
 def write_best(recipe: Recipe, winner: Candidate, *, folder: Path, objective: str, fitted: str) -> None:

@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 
+import keras
+import numpy as np
 import pytest
 
 from imagetune.core.messages import say_nothing
@@ -23,6 +25,8 @@ from imagetune.search.refit import (
     make_room,
     write_best,
 )
+from imagetune.training.loop.checkpoints import commit_checkpoint
+from imagetune.training.loop.state import StageState, TrainingState
 
 RECIPE = """\
 name: colours
@@ -191,12 +195,37 @@ def test_a_refit_whose_files_are_corrupted_is_made_again(recipe_of, images, tmp_
 
 def test_an_unfinished_refit_goes_and_a_finished_one_moves_aside(recipe_of, images, tmp_path):
     recipe, best = recipe_of(images), tmp_path / "best"
-    make_room(best)
+    make_room(best, recipe)
     finished(best, recipe, state="running")
-    make_room(best)
+    make_room(best, recipe)
     assert not list(tmp_path.glob("best*"))
     for expected in ("best-1", "best-2"):
         finished(best, recipe)
-        make_room(best)
+        make_room(best, recipe)
         assert (tmp_path / expected / "evaluation.json").exists()
     assert not best.exists()
+
+
+def test_a_stopped_refit_of_the_same_recipe_stays_to_be_gone_on_with(recipe_of, images, tmp_path):
+    recipe = recipe_of(images)
+    run = finished(tmp_path / "best", recipe, state="killed")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    state = TrainingState(0, 1, stage=StageState("head", 0, 0, 1e-2), arrays={"optimizer/0": np.ones(1)})
+    checkpoint = commit_checkpoint(run.checkpoints, model, state)
+    make_room(run.path, recipe)
+    assert checkpoint.is_dir()
+    # More trials, or another seed of them, train no other winner.
+    make_room(run.path, recipe.model_copy(update={"search": recipe.search.model_copy(update={"trials": 99})}))
+    assert checkpoint.is_dir()
+    make_room(run.path, recipe.model_copy(update={"seed": 4}))
+    assert not run.path.exists()
+
+
+def test_a_stopped_refit_without_a_sound_checkpoint_begins_anew(recipe_of, images, tmp_path):
+    recipe = recipe_of(images)
+    run = finished(tmp_path / "best", recipe, state="killed")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    state = TrainingState(0, 1, stage=StageState("head", 0, 0, 1e-2), arrays={"optimizer/0": np.ones(1)})
+    (commit_checkpoint(run.checkpoints, model, state) / "resume.npz").write_bytes(b"")
+    make_room(run.path, recipe)
+    assert not run.path.exists()

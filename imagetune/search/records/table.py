@@ -172,7 +172,7 @@ def _check_unchanged(path: Path, now: Mapping[str, Any]) -> None:
             f"can't be read: {error}", where=str(path), hint="search again in another folder"
         ) from error
     names = [*before, *(name for name in after if name not in before)]
-    changed = [name for name in names if name != "spaces" and before.get(name) != after.get(name)]
+    changed = [name for name in names if name not in {"spaces", FORMAT_VERSION} and before.get(name) != after.get(name)]
     if changed:
         name = changed[0]
         others = f" (and {', '.join(changed[1:])})" if len(changed) > 1 else ""

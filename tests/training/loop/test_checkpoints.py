@@ -131,6 +131,17 @@ def test_a_corrupted_checkpoint_is_passed_over(tmp_path, model):
         find_resume_point(tmp_path)
 
 
+@pytest.mark.parametrize("missing", ["start.npz", "changed.npz", "resume.npz"])
+def test_a_checkpoint_that_was_renamed_only_in_part_does_not_count(tmp_path, model, missing):
+    # As a mounted object store leaves it, which copies a folder file by file.
+    for step in (10, 20):
+        commit_checkpoint(tmp_path, model, replace(state(step), arrays={"optimizer/0": np.arange(3)}))
+    (tmp_path / "step-00000020" / missing).unlink()
+    found = find_resume_point(tmp_path)
+    assert found is not None
+    assert found.checkpoint.name == "step-00000010"
+
+
 def test_the_weights_before_the_first_step_are_no_place_to_resume_from(tmp_path, model):
     commit_checkpoint(tmp_path, model, state(0))
     assert find_resume_point(tmp_path) is None
