@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imagetune.api.progress import EpochCallback, SearchCallback
     from imagetune.commands.compare import RunComparison
     from imagetune.core.messages import Say
-    from imagetune.evaluation.predict import ImagePrediction
+    from imagetune.evaluation.image_predictions import ImagePrediction
     from imagetune.export.formats import Format, Quantization
     from imagetune.recipe.loading import RecipeSource
     from imagetune.runs.lineage import SeenPolicy
