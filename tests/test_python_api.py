@@ -64,22 +64,24 @@ def test_the_function_search_stays_although_a_package_has_its_name():
     assert imagetune.search is api.search
 
 
-def test_a_fit_prints_nothing_and_leaves_signals_and_keras_as_they_were(images, tmp_path, capfd):
+def test_a_fit_prints_nothing_logs_messages_and_leaves_signals_and_keras_as_they_were(images, tmp_path, capfd, caplog):
     import keras
 
     handlers, policy = [signal.getsignal(number) for number in SIGNALS], keras.config.dtype_policy().name
     heard = []
     recipe = small(str(images))
     capfd.readouterr()  # what TensorFlow said if this test imported it first
-    fitted = imagetune.fit(
-        recipe, run_dir=tmp_path / "run", progress=heard.append, train__epochs=1, train__precision="mixed_bfloat16"
-    )
+    with caplog.at_level(logging.INFO, logger="imagetune"):
+        fitted = imagetune.fit(
+            recipe, run_dir=tmp_path / "run", progress=heard.append, train__epochs=1, train__precision="mixed_bfloat16"
+        )
     assert capfd.readouterr() == ("", "")
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
     assert keras.config.dtype_policy().name == policy
     assert [record.epoch for record in heard] == [1]
     assert fitted.epochs == tuple(heard)
     assert recipe == small(str(images))
+    assert any(record.getMessage().startswith("data: ") for record in caplog.records)
 
 
 def test_progress_is_shown_where_it_is_asked_for(images, tmp_path, capfd):
@@ -87,12 +89,6 @@ def test_progress_is_shown_where_it_is_asked_for(images, tmp_path, capfd):
     out, err = capfd.readouterr()
     assert not out
     assert re.search(r"^epoch +1 +train loss", err, re.MULTILINE)
-
-
-def test_messages_go_to_the_logger(images, tmp_path, caplog):
-    with caplog.at_level(logging.INFO, logger="imagetune"):
-        imagetune.fit(small(images), run_dir=tmp_path / "run", train__epochs=1)
-    assert any(record.getMessage().startswith("data: ") for record in caplog.records)
 
 
 @pytest.fixture
