@@ -261,7 +261,7 @@ LONG = ("export", "search")
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def workplace(tmp_path_factory, tiny):
     """A folder with a small quickstart.yaml and its images, and two finished runs."""
     place = tmp_path_factory.mktemp("workplace")
     recipe = list_shipped_recipes()["quickstart"]
@@ -270,8 +270,11 @@ def workplace(tmp_path_factory):
     (place / "quickstart.yaml").write_text(text + "tracking: {enabled: false}\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        for name, epochs in (("clipart", 2), ("longer", 3)):
-            imagetune.fit("quickstart.yaml", run_dir=f"runs/{name}", train__stages="linear_probe", train__epochs=epochs)
+        head = {"train__stages": "linear_probe", "train__epochs": 2}
+        imagetune.fit("quickstart.yaml", run_dir="runs/clipart", **head)
+        # What it is compared with may be any model of these images.
+        other = {"train__epochs": 3, "model__backbone": TINY, "model__weights": "random"}
+        imagetune.fit("quickstart.yaml", run_dir="runs/longer", **(head | other))
     return place
 
 
