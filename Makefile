@@ -8,6 +8,8 @@ TEST_WORKERS ?= 3
 # Each worker starts with consecutive files, so that the fixtures of a file are made once, and steals work from others
 # at its end.
 SPREAD := --dist worksteal
+# Where bytecode is not written, each of hundreds of processes would compile the package, and each worker all tests.
+test test-all: export PYTHONDONTWRITEBYTECODE =
 # graphene is pinned because the resolver otherwise picks an old version that MLflow does not work with.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 LOCK := $(COMPILE) setup.cfg --upgrade-package graphene==3.4.3

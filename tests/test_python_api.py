@@ -64,22 +64,24 @@ def test_the_function_search_stays_although_a_package_has_its_name():
     assert imagetune.search is api.search
 
 
-def test_a_fit_prints_nothing_and_leaves_signals_and_keras_as_they_were(images, tmp_path, capfd):
+def test_a_fit_prints_nothing_logs_messages_and_leaves_signals_and_keras_as_they_were(images, tmp_path, capfd, caplog):
     import keras
 
     handlers, policy = [signal.getsignal(number) for number in SIGNALS], keras.config.dtype_policy().name
     heard = []
     recipe = small(str(images))
     capfd.readouterr()  # what TensorFlow said if this test imported it first
-    fitted = imagetune.fit(
-        recipe, run_dir=tmp_path / "run", progress=heard.append, train__epochs=1, train__precision="mixed_bfloat16"
-    )
+    with caplog.at_level(logging.INFO, logger="imagetune"):
+        fitted = imagetune.fit(
+            recipe, run_dir=tmp_path / "run", progress=heard.append, train__epochs=1, train__precision="mixed_bfloat16"
+        )
     assert capfd.readouterr() == ("", "")
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
     assert keras.config.dtype_policy().name == policy
     assert [record.epoch for record in heard] == [1]
     assert fitted.epochs == tuple(heard)
     assert recipe == small(str(images))
+    assert any(record.getMessage().startswith("data: ") for record in caplog.records)
 
 
 def test_progress_is_shown_where_it_is_asked_for(images, tmp_path, capfd):
@@ -87,12 +89,6 @@ def test_progress_is_shown_where_it_is_asked_for(images, tmp_path, capfd):
     out, err = capfd.readouterr()
     assert not out
     assert re.search(r"^epoch +1 +train loss", err, re.MULTILINE)
-
-
-def test_messages_go_to_the_logger(images, tmp_path, caplog):
-    with caplog.at_level(logging.INFO, logger="imagetune"):
-        imagetune.fit(small(images), run_dir=tmp_path / "run", train__epochs=1)
-    assert any(record.getMessage().startswith("data: ") for record in caplog.records)
 
 
 @pytest.fixture
@@ -265,7 +261,7 @@ LONG = ("export", "search")
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def workplace(tmp_path_factory, tiny):
     """A folder with a small quickstart.yaml and its images, and two finished runs."""
     place = tmp_path_factory.mktemp("workplace")
     recipe = list_shipped_recipes()["quickstart"]
@@ -274,8 +270,11 @@ def workplace(tmp_path_factory):
     (place / "quickstart.yaml").write_text(text + "tracking: {enabled: false}\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        for name, epochs in (("clipart", 2), ("longer", 3)):
-            imagetune.fit("quickstart.yaml", run_dir=f"runs/{name}", train__stages="linear_probe", train__epochs=epochs)
+        head = {"train__stages": "linear_probe", "train__epochs": 2}
+        imagetune.fit("quickstart.yaml", run_dir="runs/clipart", **head)
+        # What it is compared with may be any model of these images.
+        other = {"train__epochs": 3, "model__backbone": TINY, "model__weights": "random"}
+        imagetune.fit("quickstart.yaml", run_dir="runs/longer", **(head | other))
     return place
 
 

@@ -34,6 +34,7 @@ def test_a_run_folder_holds_everything(fitted):
     assert not [name for name in names if ".tmp" in name]
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_fits_a_real_backbone_and_makes_the_store(workplace, real_recipe, start):
     (workplace / "mlflow.db").unlink()
     with start("fit", real_recipe, "--run-dir", "run", "-o", "train.stages.0.epochs=2") as process:

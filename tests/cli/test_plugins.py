@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 from plugin_packages import install_example, write_metadata
 
@@ -35,23 +36,33 @@ tracking: {{tracker: [mlflow, csv_log]}}
 
 @pytest.fixture(scope="module")
 def plugged(tmp_path_factory, images):
-    """A finished run of a recipe with four plug-ins: (working folder, site folder of the package)."""
+    """A run of a recipe with four plug-ins, by a process of its own: (working folder, site of the package, stderr)."""
     place, site = tmp_path_factory.mktemp("plugged"), install_example(tmp_path_factory.mktemp("site"))
     (place / "plugged.yaml").write_text(RECIPE.format(source=images), encoding="utf-8")
     command = [sys.executable, "-m", "imagetune", "fit", "plugged.yaml", "--run-dir", "run"]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
+    variables["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(site)))
     done = subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return place, site
+    return place, site, done.stderr
 
 
 @pytest.fixture
 def installed(plugged, monkeypatch):
     """The working folder, with the package on this process's path."""
-    place, site = plugged
+    place, site, _ = plugged
     monkeypatch.syspath_prepend(site)
     monkeypatch.chdir(place)
     return place
+
+
+def test_a_process_of_its_own_fits_and_makes_the_store(plugged):
+    place, _, told = plugged
+    assert json.loads((place / "run/status.json").read_text())["state"] == "finished"
+    assert "epoch   3" in told
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{place / 'mlflow.db'}")
+    (recorded,) = client.search_runs([client.get_experiment_by_name("plugged").experiment_id])
+    assert recorded.info.status == "FINISHED"
 
 
 def test_a_run_uses_four_plugins_and_says_whose_they_are(plugged):
@@ -106,7 +117,7 @@ def test_plugins_are_listed_where_names_are(installed, imagetune):
 
 
 def test_validate_imports_no_keras_for_plugins(plugged):
-    place, site = plugged
+    place, site, _ = plugged
     code = (
         "import sys\n"
         "from imagetune.cli.main import run\n"

@@ -2,7 +2,9 @@
 
 import json
 import random
+import shutil
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -52,30 +54,38 @@ def split(images, tiny):
     return split_catalog(catalog, audit, data, seed=3), audit.hashes
 
 
-@pytest.fixture
-def job(split, tmp_path):
+def make_job(split, place, folder, *, data=None, **train_section):
     """Return a training job as a process that has just started would, in a folder of its own."""
     splits, hashes = split
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(3)
+    model = build((32, 32))
+    random.seed(folder)  # what else a process has drawn must not matter
+    config = DataConfig(source="unused", image_size=32, workers=0, **(data or {}))
+    return TrainingJob(
+        model=model,
+        backbone=get_backbone(MODEL.backbone),
+        config=TrainConfig.model_validate({"batch_size": 8, **train_section}),
+        images=TrainingImages(splits.train, splits.val, splits.class_names, config, hashes),
+        folder=place / folder,
+        seed=3,
+        listener=Recorder(),
+        stop=StopRequest(),
+        rebuild=build,
+    )
 
-    def make(folder, *, data=None, **train_section):
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(3)
-        model = build((32, 32))
-        random.seed(folder)  # what else a process has drawn must not matter
-        config = DataConfig(source="unused", image_size=32, workers=0, **(data or {}))
-        return TrainingJob(
-            model=model,
-            backbone=get_backbone(MODEL.backbone),
-            config=TrainConfig.model_validate({"batch_size": 8, **train_section}),
-            images=TrainingImages(splits.train, splits.val, splits.class_names, config, hashes),
-            folder=tmp_path / folder,
-            seed=3,
-            listener=Recorder(),
-            stop=StopRequest(),
-            rebuild=build,
-        )
 
-    return make
+@pytest.fixture
+def job(split, tmp_path):
+    return partial(make_job, split, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def interrupted(split, tmp_path_factory):
+    """Checkpoints of a head that was to train for two epochs and was interrupted after one; nobody changes them."""
+    short = make_job(split, tmp_path_factory.mktemp("interrupted"), "short", stages=[stage("head", 2)])
+    train(short, until_epoch=1)
+    return short.folder
 
 
 def stage(name, epochs, **values):
@@ -297,14 +307,12 @@ def test_a_corrupted_checkpoint_is_passed_over_in_its_own_folder(job):
 
 
 @pytest.mark.parametrize("name", ["resume.npz", "changed.npz", "start.npz", "state.json"])
-def test_a_corrupted_checkpoint_is_not_gone_on_from(job, name):
-    stages = [stage("head", 2)]
-    short = job("short", stages=stages)
-    train(short, until_epoch=1)
-    path = list_checkpoints(short.folder)[-1] / name
+def test_a_corrupted_checkpoint_is_not_gone_on_from(job, interrupted, tmp_path, name):
+    short = shutil.copytree(interrupted, tmp_path / "short")
+    path = list_checkpoints(short)[-1] / name
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(CheckpointError):
-        train(job("rest", stages=stages), start_from=require_resume_point(short.folder))
+        train(job("rest", stages=[stage("head", 2)]), start_from=require_resume_point(short))
 
 
 def test_without_a_checkpoint_nothing_is_gone_on_from(job, tmp_path):
@@ -312,13 +320,11 @@ def test_without_a_checkpoint_nothing_is_gone_on_from(job, tmp_path):
         train(job("rest", stages=[stage("head", 2)]), start_from=require_resume_point(tmp_path / "nowhere"))
 
 
-def test_another_recipe_does_not_go_on(job):
-    short = job("short", stages=[stage("head", 2)])
-    train(short, until_epoch=1)
+def test_another_recipe_does_not_go_on(job, interrupted):
     with pytest.raises(CheckpointError, match="'head'"):
-        train(job("rest", stages=[stage("top", 2)]), start_from=require_resume_point(short.folder))
+        train(job("rest", stages=[stage("top", 2)]), start_from=require_resume_point(interrupted))
     with pytest.raises(CheckpointError, match="optimizer"):
         train(
             job("more", stages=[stage("head", 2, unfreeze="last 1 blocks")]),
-            start_from=require_resume_point(short.folder),
+            start_from=require_resume_point(interrupted),
         )
