@@ -8,7 +8,6 @@ don't depend on the number of workers, loading can start at any step, and the la
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,12 +17,13 @@ import grain
 import numpy as np
 from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
-from imagetune.core.processes import count_usable_cores, hide_main_module, keep_freed_memory, prepare_worker
+from imagetune.core.processes import count_usable_cores, keep_freed_memory, prepare_worker
 from imagetune.data.loading.augmentation import Augmenter, build_augmenter
 from imagetune.data.loading.file_loader import FileLoader, load_each
 from imagetune.data.loading.image_cache import ImageCache, ImageSource, build_image_source
+from imagetune.data.loading.watched_iterator import WatchedIterator
 from imagetune.data.sources.records import Record
-from imagetune.errors import BadImageError, ResourceError
+from imagetune.errors import BadImageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -65,13 +65,9 @@ class Batches:
     """Iterator of batches that stops its workers at the end, at an error, and when its ``with`` block ends."""
 
     def __init__(self, dataset: grain.IterDataset[Any], count: int, *, keep_going: bool, workers: int = 0) -> None:
-        self._iterator: Any = iter(dataset)
+        self._elements = WatchedIterator(iter(dataset), workers=workers)
         self._count = count
         self._keep_going = keep_going
-        # Grain starts its workers at the first request, so it is made now, and they start while the caller continues.
-        starter = ThreadPoolExecutor(1, "imagetune-first-batch")
-        self._first: Future[Any] | None = starter.submit(_load_first, self._iterator, workers=workers)
-        starter.shutdown(wait=False)
 
     def __len__(self) -> int:
         """Return the number of batches from the start step to the end."""
@@ -95,20 +91,12 @@ class Batches:
             BadImageError: An image can't be loaded; ``where`` is its path.
             ResourceError: A worker process died.
         """
-        if self._iterator is None:
-            raise StopIteration
         try:
-            loaded = self._get_loaded()
-        except StopIteration:
+            loaded = next(self._elements)
+        except Exception:
+            # Not after Ctrl-C, which a caller may answer by asking again.
             self.close()
             raise
-        except RuntimeError as error:
-            self.close()
-            # Grain reports a worker that was killed as a plain RuntimeError, recognizable by its text alone.
-            if "terminated unexpectedly" not in str(error):
-                raise
-            hint = "too little memory is the most common cause: lower data.workers or train.batch_size"
-            raise ResourceError("a worker process that loads images died", hint=hint) from error
         if loaded["errors"] and not self._keep_going:
             self.close()
             _, where, what, hint = loaded["errors"][0]
@@ -118,25 +106,7 @@ class Batches:
 
     def close(self) -> None:
         """Stop the workers; a second call does nothing."""
-        iterator, self._iterator = self._iterator, None
-        if iterator is None:
-            return
-        # Closing an iterator while it starts its workers would leave them running.
-        first, self._first = self._first, None
-        if first is not None:
-            wait([first])
-        iterator.close()
-
-    def _get_loaded(self) -> dict[str, Any]:
-        if self._first is None:
-            found: dict[str, Any] = next(self._iterator)
-            return found
-        # The future is kept until it has a result: after Ctrl-C during the wait it is asked again.
-        first: dict[str, Any] | None = self._first.result()
-        self._first = None
-        if first is None:
-            raise StopIteration
-        return first
+        self._elements.close()
 
 
 def load_training_batches(  # noqa: PLR0913 - the values of a recipe, each by its name
@@ -340,14 +310,6 @@ def _build_batches(loader: Callable[[int], dict[str, Any]], steps: range, worker
         dataset = WithOptionsIterDataset(dataset, _NO_SHARED_MEMORY)
         dataset = dataset.mp_prefetch(processes, worker_init_fn=prepare_worker)
     return Batches(dataset, len(steps), keep_going=keep_going, workers=workers)
-
-
-def _load_first(iterator: Any, *, workers: int) -> Any:
-    """Return the first element, None without one; this call also starts the worker processes."""
-    if not workers:
-        return next(iterator, None)
-    with hide_main_module():
-        return next(iterator, None)
 
 
 def _mark_flags_as_parsed() -> None:
