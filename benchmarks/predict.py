@@ -1,6 +1,7 @@
 """Predictions at scale: memory of `imagetune predict` by the number of rows, and its rate against the evaluator's.
 
-    python -m benchmarks.predict [--rows 1000000] [--few 10000] [--images 2000] [--rounds 3] [--out METRICS.json]
+    python -m benchmarks.predict [--rows 1000000] [--few 10000] [--table csv|parquet] [--images 2000] [--rounds 3]
+                                 [--out METRICS.json]
 
 - Memory: the most that the process and its workers take together while a table of so many paths is predicted into each
   format. The rows repeat 300 small JPEGs, which are decoded again for each row; the model is MobileNetV3Small at 32
@@ -70,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--few", type=int, default=10_000)
+    parser.add_argument("--table", choices=("csv", "parquet"), default="csv", help="format of the table of paths")
     parser.add_argument("--formats", nargs="+", default=["csv", "parquet"], help="csv, jsonl, parquet")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3, help="pairs of the rate")
@@ -82,7 +84,7 @@ def main() -> None:
         if arguments.rows:
             fit(place, backbone="mobilenet_v3_small", size=32, count=_SMALL_IMAGES, pixels=(32, 32))
             found = [
-                measure_memory(place, kind, rows)
+                measure_memory(place, kind, rows, arguments.table)
                 for kind in arguments.formats
                 for rows in (arguments.few, arguments.rows)
             ]
@@ -108,17 +110,13 @@ def fit(place: Path, *, backbone: str, size: int, count: int, pixels: tuple[int,
     run_process([*COMMAND, "fit", "recipe.yaml", "--run-dir", "run"], cwd=place, env=env)
 
 
-def measure_memory(place: Path, kind: str, rows: int) -> MemoryMetrics:
+def measure_memory(place: Path, kind: str, rows: int, table_format: str = "csv") -> MemoryMetrics:
     """Predict a table of so many rows and note the most memory of the process and what it starts.
 
     Raises:
         SystemExit: The command failed, or rows are missing.
     """
-    files = sorted((place / "images").rglob("*.jpg"))
-    table, out = place / "rows.csv", place / f"out.{kind}"
-    with table.open("w", encoding="utf-8") as file:
-        file.write("path\n")
-        file.writelines(f"{files[row % len(files)]}\n" for row in range(rows))
+    table, out = write_table(place, rows, table_format), place / f"out.{kind}"
     began, peak = time.perf_counter(), 0.0
     command = [*COMMAND, "predict", "run", str(table), f"--{kind}", str(out)]
     with (place / "said.txt").open("w+", encoding="utf-8") as said:
@@ -132,6 +130,19 @@ def measure_memory(place: Path, kind: str, rows: int) -> MemoryMetrics:
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said.read()[-2000:]}")
     out.unlink()
     return MemoryMetrics(kind, rows, peak / MIB, time.perf_counter() - began)
+
+
+def write_table(place: Path, rows: int, table_format: str) -> Path:
+    """Write a table of so many paths, of the images in turn, as CSV or Parquet, and return its file."""
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    files, table = sorted(map(str, (place / "images").rglob("*.jpg"))), place / f"rows.{table_format}"
+    paths = pyarrow.table({"path": [files[row % len(files)] for row in range(rows)]})
+    write = pyarrow.csv.write_csv if table_format == "csv" else pyarrow.parquet.write_table
+    write(paths, str(table))
+    return table
 
 
 def measure_tree(pid: int) -> float:

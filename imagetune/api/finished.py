@@ -16,8 +16,10 @@ from imagetune.commands.predict import list_run_images, predict_listed
 from imagetune.core.messages import log_message
 from imagetune.core.quiet import hide_library_warnings
 from imagetune.errors import ModelFileError
-from imagetune.evaluation.predict import DecisionRules, ImagePrediction, predict_arrays, require_rules
-from imagetune.model.manifest import LoadedModel, Manifest, find_manifest, load_model, read_manifest
+from imagetune.evaluation.image_predictions import DecisionRules, ImagePrediction, require_rules
+from imagetune.evaluation.predict import predict_arrays
+from imagetune.model.loaded import LoadedModel
+from imagetune.model.manifest import Manifest, find_manifest, load_model, read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.requirements import parse_requirement
 from imagetune.recipe.schema import Recipe

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from imagetune.commands.compare import RunComparison
     from imagetune.commands.verify import Verification
     from imagetune.core.messages import Say
-    from imagetune.evaluation.predict import ImagePrediction
+    from imagetune.evaluation.image_predictions import ImagePrediction
     from imagetune.export.formats import Format, Quantization
     from imagetune.recipe.loading import RecipeSource
     from imagetune.runs.lineage import SeenPolicy

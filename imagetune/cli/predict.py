@@ -96,7 +96,7 @@ def command(
     with quiet_start():
         from imagetune.commands.predict import predict
         from imagetune.commands.predict_table import TableRequest, predict_to_table
-        from imagetune.evaluation.predict import DecisionRules
+        from imagetune.evaluation.image_predictions import DecisionRules
         from imagetune.evaluation.prediction_table import describe_prediction
         from imagetune.training.setup.stopping import listen_for_requeue, listen_for_stop
     from imagetune.cli.render.count import show_count

@@ -13,7 +13,8 @@ from imagetune.core.messages import Say, say_nothing
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.errors import RecipeError
 from imagetune.evaluation.document import build_evaluation_document, evaluate_split
-from imagetune.model.manifest import LoadedModel, read_manifest
+from imagetune.model.loaded import LoadedModel
+from imagetune.model.manifest import read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.requirements import add_requirements
 from imagetune.recipe.sections.evaluate import Requirement

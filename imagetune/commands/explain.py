@@ -21,7 +21,7 @@ from imagetune.errors import BadImageError, RecipeError
 from imagetune.evaluation.explain.saliency import SaliencyMap, compute_saliency
 from imagetune.model.gradients import PASS_SIZE, SaliencyModel, split_for_saliency
 from imagetune.model.inference import predict_probabilities
-from imagetune.model.manifest import LoadedModel
+from imagetune.model.loaded import LoadedModel
 from imagetune.reports.tiles import overlay_heat, scale_image, write_tile
 from imagetune.runs.open import open_run
 

@@ -46,7 +46,8 @@ from imagetune.export.scores import compare_scores
 from imagetune.model.build import append_layer_output
 from imagetune.model.fold_batch_norm import fold_batch_norm_layers
 from imagetune.model.inference import predict_probabilities
-from imagetune.model.manifest import LoadedModel, Manifest, read_manifest
+from imagetune.model.loaded import LoadedModel
+from imagetune.model.manifest import Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports.parity import write_parity_page
@@ -55,6 +56,7 @@ from imagetune.run_folder.reader import read_evaluation
 from imagetune.run_folder.receipt import renew_receipt
 from imagetune.runs.open import open_run, read_run_splits
 from imagetune.runs.pages import send_changes
+from imagetune.serving.drift.reference import read_drift_reference, write_exported_reference
 
 REFUSED = "refused"
 CALIBRATION_IMAGES = 128
@@ -146,6 +148,7 @@ def export(
                 document = _soften(job, place, calibration, document, say)
             document = {"split": split, **document}
             write_json(place / PARITY, document)
+            _write_expected_shares(folder, document, place)
             write_parity_page(document, place / PAGE, root=splits.root, config=data)
             return _deliver(place, out, folder, target, document, say=say)
 
@@ -263,6 +266,14 @@ def _soften(
     return document | {
         "int8_throughout": {name: refused[name] for name in ("label_agreement", "size_bytes", "reasons")}
     }
+
+
+def _write_expected_shares(folder: RunFolder, document: dict[str, Any], place: Path) -> None:
+    """Write what the export's predictions are compared with where it is served; nothing where nothing is known."""
+    scores = document["out_of_distribution"]
+    reference = read_drift_reference(folder, scored=scores is not None and not scores["problem"])
+    if reference is not None:
+        write_exported_reference(reference, place)
 
 
 def _find_read(outputs: NDArray[np.float64], images: int) -> NDArray[np.int64]:

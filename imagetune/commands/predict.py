@@ -9,8 +9,9 @@ from imagetune.data.sources.image_list import ImageList, list_images
 from imagetune.data.sources.read import build_unreadable_error
 from imagetune.errors import ModelFileError, RecipeError
 from imagetune.evaluation.ensemble import predict_with_models
-from imagetune.evaluation.predict import NO_DECISION_RULES, DecisionRules, ImagePrediction, require_rules
-from imagetune.model.manifest import LoadedModel, load_model
+from imagetune.evaluation.image_predictions import NO_DECISION_RULES, DecisionRules, ImagePrediction, require_rules
+from imagetune.model.loaded import LoadedModel
+from imagetune.model.manifest import load_model
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.source_kinds import TABLE_SUFFIXES
 from imagetune.run_folder.folder import RunFolder

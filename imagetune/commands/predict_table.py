@@ -17,7 +17,7 @@ from imagetune.core.text import format_count
 from imagetune.data.sources.read import build_unreadable_error, require_no_overwrite
 from imagetune.errors import CheckpointError
 from imagetune.evaluation.ensemble import predict_with_models
-from imagetune.evaluation.predict import NO_DECISION_RULES, DecisionRules, ImagePrediction
+from imagetune.evaluation.image_predictions import NO_DECISION_RULES, DecisionRules, ImagePrediction
 from imagetune.evaluation.prediction_table import TableFormat, TableWriter, choose_columns, count_rows
 from imagetune.model.manifest import MANIFEST
 from imagetune.runs.lineage import open_members

@@ -13,7 +13,7 @@ from imagetune.errors import RecipeError
 from imagetune.run_folder.folder import RunFolder, open_run_folder
 from imagetune.run_folder.reader import read_evaluation
 from imagetune.serving.certificate import describe_export, is_export
-from imagetune.serving.drift.reference import DriftReference, read_drift_reference
+from imagetune.serving.drift.reference import DriftReference, read_drift_reference, read_exported_reference
 from imagetune.serving.server import run_server
 from imagetune.serving.settings import LOOPBACK, ServerSettings
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
@@ -49,7 +49,7 @@ def serve(
 def _open(run: str) -> tuple[Path, dict[str, Any], DriftReference | None]:
     """Return the folder of a run or an export, what a server says of it, and what its predictions are compared with."""
     if not is_mlflow_uri(run) and is_export(Path(run)):
-        return Path(run), describe_export(Path(run)), None
+        return Path(run), describe_export(Path(run)), read_exported_reference(Path(run))
     folder = open_run_folder(resolve_run(run) if is_mlflow_uri(run) else Path(run))
     identity = run if is_mlflow_uri(run) else folder.path.resolve().name
     with name_foreign_document(folder.evaluation, "the evaluation"):

@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from imagetune.evaluation.predict import (
+from imagetune.evaluation.image_predictions import (
     NO_DECISION_RULES,
     DecisionRules,
     ImagePrediction,
     build_image_predictions,
-    predict_images,
 )
+from imagetune.evaluation.predict import predict_images
 from imagetune.evaluation.predictions import Predictions
-from imagetune.model.manifest import LoadedModel
+from imagetune.model.loaded import LoadedModel
 
 
 def predict_with_models(

@@ -18,8 +18,8 @@ from imagetune.core.csv_cells import quote_cell, quote_row
 from imagetune.core.path_names import format_path
 from imagetune.core.stopping import check_stop
 from imagetune.data.sources.labels import name_class_column
-from imagetune.evaluation.predict import ImagePrediction
-from imagetune.model.manifest import LoadedModel
+from imagetune.evaluation.image_predictions import ImagePrediction
+from imagetune.model.loaded import LoadedModel
 
 TableFormat = Literal["csv", "jsonl", "parquet"]
 # Not a comma, which separates the columns.

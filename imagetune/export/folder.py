@@ -29,7 +29,8 @@ from imagetune.export.plain_operations import multiplied_scales
 from imagetune.export.readme import write_readme
 from imagetune.export.sample import describe_sample, write_sample
 from imagetune.export.saved_model import write_saved_model
-from imagetune.model.manifest import LoadedModel, Manifest
+from imagetune.model.loaded import LoadedModel
+from imagetune.model.manifest import Manifest
 from imagetune.model.out_of_distribution import write_statistics
 from imagetune.run_folder.plain_model import SCRIPT, build_labels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from imagetune.model.manifest import LoadedModel
+from imagetune.model.loaded import LoadedModel
 
 PROBABILITIES = "probabilities"
 """The output (n, k) of every export: probabilities, or numbers for regression."""

@@ -11,7 +11,6 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -27,9 +26,10 @@ from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, ResourceError, WeightsError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import LOGITS, POOLING, build_model, find_value_scale
+from imagetune.model.build import POOLING, build_model, find_value_scale
 from imagetune.model.decision_rules import ConformalRule, OperatingPoint
 from imagetune.model.keras_settings import keras_settings
+from imagetune.model.loaded import LoadedModel
 from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
 from imagetune.model.plausible import require_memory, require_plausible_head
 from imagetune.model.test_time_augmentation import find_unfit_tta
@@ -126,53 +126,6 @@ class Manifest(Section):
         if unfit := find_unfit_tta(self.tta, self.image):
             raise ValueError(f"{unfit[0]} needs square images, not {self.image.height}x{self.image.width}")
         return self
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A saved model, rebuilt, with the labels, image settings and decision rules for using it.
-
-    Attributes:
-        model: From (batch, height, width, 3) uint8 RGB to (batch, classes) float32 probabilities, or (batch, 1)
-            numbers.
-        class_names: Name of each output.
-        image: How an image file becomes the input.
-        config: Backbone and head.
-        max_pixels: Largest number of pixels of an image; larger ones are refused.
-        sha256: SHA-256 of the weights.
-        tta: Transforms whose predictions are averaged with the image's own.
-        task: What a label is.
-        thresholds: For multi_label: the probability from which on each label is predicted.
-        label_separator: For multi_label: text between the labels of a prediction.
-        temperature: What divides the logits to calibrate the probabilities; None where it is unknown.
-        conformal: How prediction sets are made; None without a rule.
-        operating_point: Probability from which on the class of interest is predicted; None without such a class.
-        costs: Cost of each mistake, by true and predicted class; None without costs.
-        detector: Out-of-distribution detector; None without one.
-    """
-
-    model: keras.Model
-    class_names: tuple[str, ...]
-    image: ImageSettings
-    config: ModelConfig
-    max_pixels: int
-    sha256: str
-    tta: tuple[TTATransform, ...] = ()
-    task: Task = "single_label"
-    thresholds: tuple[float, ...] = ()
-    label_separator: str = ";"
-    temperature: float | None = None
-    conformal: ConformalRule | None = None
-    operating_point: OperatingPoint | None = None
-    costs: tuple[tuple[float, ...], ...] | None = None
-    detector: Detector | None = None
-
-    @property
-    def evidence_layer(self) -> str | None:
-        """Name of the head's layer whose output the detector scores; None without a detector."""
-        if self.detector is None:
-            return None
-        return LOGITS if self.detector.rule.score == "energy" else POOLING
 
 
 def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name

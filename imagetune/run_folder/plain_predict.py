@@ -86,15 +86,18 @@ def name_label(row: Any, labels: dict[str, Any]) -> str:
     return str(names[min(int(best), len(names) - 1)])
 
 
-def open_runtime(folder: Path) -> Any:
+def open_runtime(folder: Path, threads: int | None = None) -> Any:
     """Return a function from (n, height, width, 3) uint8 images to outputs by name, (n, ...) each, of a folder's model.
 
     ``probabilities`` are the model's (n, k) outputs. Exports with an out-of-distribution rule also have ``evidence``.
+    LiteRT and ONNX compute with so many threads, by default one a core.
     """
     if (folder / "model.tflite").is_file():
         from ai_edge_litert.interpreter import Interpreter
 
-        predict = Interpreter(str(folder / "model.tflite"), num_threads=os.cpu_count()).get_signature_runner()
+        predict = Interpreter(
+            str(folder / "model.tflite"), num_threads=threads or os.cpu_count()
+        ).get_signature_runner()
 
         def predict_each(images: Any) -> dict[str, Any]:
             rows = [predict(images=image[None]) for image in images]
@@ -104,7 +107,9 @@ def open_runtime(folder: Path) -> Any:
     if (folder / "model.onnx").is_file():
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
         (given,), names = session.get_inputs(), [output.name for output in session.get_outputs()]
         run = session.run
         return lambda images: dict(zip(names, run(names, {given.name: images.astype(np.float32)}), strict=True))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from imagetune.data.splits.splits import Splits, read_splits_csv
-from imagetune.model.manifest import LoadedModel, load_model
+from imagetune.model.loaded import LoadedModel
+from imagetune.model.manifest import load_model
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.run_folder.folder import RunFolder, open_run_folder
 from imagetune.run_folder.reader import find_images_root

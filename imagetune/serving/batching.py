@@ -1,7 +1,7 @@
 """Dynamic batching: images wait in one bounded queue, and whichever process is free takes its share of them.
 
-No timer is needed: a batch is what has come while all processes were busy. Neither LitServe nor mosec could be used
-for it (docs/serving.md).
+No timer is needed: a batch is a process's share of what has come while all were busy. Neither LitServe nor mosec could
+be used for it (docs/serving.md).
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ class BatchQueue:
 
     Args:
         capacity: Most images that wait.
+        processes: Number of processes that take from it; whoever runs them sets it.
         note_length: Is told the number of images whenever it has changed.
     """
 
-    def __init__(self, capacity: int, note_length: Callable[[int], None]) -> None:
-        self._capacity, self._note_length, self._idle = capacity, note_length, 0
+    def __init__(self, capacity: int, note_length: Callable[[int], None], *, processes: int = 1) -> None:
+        self._capacity, self._note_length, self.processes = capacity, note_length, processes
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
 
     def __len__(self) -> int:
@@ -77,18 +78,16 @@ class BatchQueue:
         """
         getting = asyncio.ensure_future(self._queue.get())
         either: set[asyncio.Future[Any]] = {getting, died}
-        self._idle += 1
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._idle -= 1
             if not getting.done():
                 getting.cancel()
         if not getting.done() or getting.cancelled():
             return []
         batch = [getting.result()]
-        # The others that have nothing to do get as many.
-        share = math.ceil((1 + len(self)) / (1 + self._idle))
+        # Those that are busy get as many: they will soon be free, and replies to a larger batch come later.
+        share = math.ceil((1 + len(self)) / self.processes)
         while len(batch) < min(share, max_batch) and len(self):
             batch.append(self._queue.get_nowait())
         self._note_length(len(self))

@@ -17,7 +17,7 @@ from imagetune.evaluation.explain.grad_cam import compute_grad_cam
 from imagetune.evaluation.predictions import UNKNOWN
 from imagetune.model.gradients import SaliencyModel, compute_logits, split_for_saliency
 from imagetune.model.inference import predict_probabilities
-from imagetune.model.manifest import LoadedModel
+from imagetune.model.loaded import LoadedModel
 from imagetune.reports.tiles import overlay_heat, scale_image
 
 PIXELS = 320

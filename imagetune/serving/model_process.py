@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imagetune.core.processes import hide_main_module, prepare_worker
-from imagetune.core.quiet import quiet_start
 from imagetune.errors import ImagetuneError, ResourceError
 
 Task = Literal["predict", "explain"]
@@ -91,14 +90,9 @@ def _run(connection: Connection, folder: Path, threads: int, training_images: bo
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
     try:
-        with quiet_start():
-            from imagetune.serving.predictor import (
-                describe_model,
-                explain_upload,
-                open_predictor,
-                predict_uploads,
-            )
-        predictor = open_predictor(folder, training_images=training_images)
+        from imagetune.serving.predictor import describe_model, explain_upload, open_predictor, predict_uploads
+
+        predictor = open_predictor(folder, threads=threads, training_images=training_images)
     except ImagetuneError as error:
         connection.send(("failed", type(error), error.what, error.where, error.hint))
         return

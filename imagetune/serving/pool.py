@@ -62,6 +62,7 @@ class ModelPool:
         """
         first: ModelProcess = await self._in_thread(self._open)
         self.workers = self._workers or (self._cores if first.description["parallel"] else 1)
+        self.queue.processes = self.workers
         self._max_batch = min(self._max_batch, first.description["max_batch"])
         self._tasks = [asyncio.create_task(self._keep(None if number else first)) for number in range(self.workers)]
         return first.description

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core.quiet import quiet_start
 from imagetune.data.loading.decode import load_image_bytes
 from imagetune.data.loading.formats import open_image
 from imagetune.errors import BadImageError
-from imagetune.evaluation.predict import BatchPredictor, DecisionRules, ImagePrediction, build_predictor
-from imagetune.model.devices import find_device
-from imagetune.model.inference import choose_batch_size
-from imagetune.model.manifest import LoadedModel, load_model
+from imagetune.evaluation.image_predictions import BatchPredictor, DecisionRules, ImagePrediction
+from imagetune.model.loaded import LoadedModel
 from imagetune.run_folder.folder import RunFolder
 from imagetune.serving.certificate import is_export
-from imagetune.serving.explain import explain_image
-from imagetune.serving.training_images import TrainingImages, read_training_images
+from imagetune.serving.exported import open_export
+
+if TYPE_CHECKING:
+    from imagetune.serving.training_images import TrainingImages
 
 Upload = tuple[str, bytes]
 """Name and content of an image file."""
 
-# Of LiteRT, which takes one after the other anyway.
-_EXPORT_BATCH = 16
+_EXPORT_BATCH = 4
 _EMPTY = ("label", "probability", "prediction_set", "out_of_distribution", "out_of_distribution_score")
 
 
@@ -49,18 +49,23 @@ class Predictor:
     training: TrainingImages | None = None
 
 
-def open_predictor(folder: Path, *, training_images: bool = False) -> Predictor:
+def open_predictor(folder: Path, *, threads: int = 1, training_images: bool = False) -> Predictor:
     """Return the model of a run or of an export, which has predicted once already.
 
     Args:
         folder: The run folder, or that of an export.
+        threads: Number of threads that an export computes with; Keras reads those of a run from the environment.
         training_images: Whether training images may be shown; an export has none.
 
     Raises:
         DataError: The run's splits.csv can't be read.
         ModelFileError: It is missing, corrupted, or changed since it was written.
     """
-    predictor = _open_export(folder) if is_export(folder) else _open_run(folder, training_images=training_images)
+    if is_export(folder):
+        # Batches make it no faster: several would wait for one.
+        predictor = Predictor(*open_export(folder, threads=threads), _EXPORT_BATCH, parallel=True)
+    else:
+        predictor = _open_run(folder, training_images=training_images)
     settings = predictor.loaded.image
     image = np.zeros((settings.height, settings.width, 3), np.uint8)
     # The first two sizes of a batch are compiled, which nobody should have to wait for.
@@ -70,20 +75,20 @@ def open_predictor(folder: Path, *, training_images: bool = False) -> Predictor:
 
 
 def _open_run(folder: Path, *, training_images: bool) -> Predictor:
+    # An export needs none of it, nor the gigabyte that it takes.
+    with quiet_start():
+        from imagetune.evaluation.predict import build_predictor
+        from imagetune.model.devices import find_device
+        from imagetune.model.inference import choose_batch_size
+        from imagetune.model.manifest import load_model
+        from imagetune.serving.explain import explain_image  # noqa: F401 - so that no request waits for it
+        from imagetune.serving.training_images import read_training_images
     loaded = load_model(folder)
     rule = loaded.conformal
     sets = rule is not None and (loaded.task != "regression" or rule.threshold is not None)
     predict = build_predictor(loaded, DecisionRules(sets=sets), for_many=True)
     training = read_training_images(RunFolder(folder), loaded) if training_images else None
     return Predictor(loaded, predict, choose_batch_size(loaded.model), find_device().is_cpu, training)
-
-
-def _open_export(folder: Path) -> Predictor:
-    from imagetune.serving.exported import open_export
-
-    loaded, predict = open_export(folder)
-    # Its runtime takes all cores for itself.
-    return Predictor(loaded, predict, _EXPORT_BATCH, parallel=False)
 
 
 def describe_model(predictor: Predictor) -> dict[str, Any]:
@@ -137,6 +142,8 @@ def explain_upload(predictor: Predictor, upload: Upload) -> dict[str, Any]:
         image = decode_upload(predictor.loaded, name, data)
     except BadImageError as error:
         return describe_bad_image(predictor.loaded, name, data, error)
+    from imagetune.serving.explain import explain_image
+
     nearest = predictor.training and predictor.training.find(image)
     return {**explain_image(predictor.loaded, image), "nearest": nearest, "error": None}
 

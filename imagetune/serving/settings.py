@@ -45,7 +45,7 @@ class ServerSettings:
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
         token: What requests must bear; None to answer all of them.
-        workers: Number of processes that hold the model; None for one a core, up to four; one for an export or a GPU.
+        workers: Number of processes that hold the model; None for one a core, up to four; one for a GPU.
         max_batch: Most images that go through the model at a time.
         limits: What requests may take.
         training_images: Whether explanations show the nearest training image.

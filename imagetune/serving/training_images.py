@@ -22,7 +22,7 @@ from imagetune.data.splits.splits import read_splits_csv
 from imagetune.errors import BadImageError
 from imagetune.evaluation.features.feature_models import find_nearest
 from imagetune.model.build import POOLING, append_layer_output
-from imagetune.model.manifest import LoadedModel
+from imagetune.model.loaded import LoadedModel
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.reports.thumbnails import make_thumbnail

@@ -9,7 +9,7 @@ from image_predictions import READ, UNREADABLE
 
 from imagetune.commands import predict as stream
 from imagetune.commands import predict_table as table
-from imagetune.model.manifest import LoadedModel
+from imagetune.model.loaded import LoadedModel
 from imagetune.recipe.sections.data import ImageSettings
 from imagetune.recipe.sections.model import ModelConfig
 

@@ -7,7 +7,7 @@ from image_predictions import READ, UNREADABLE
 
 from imagetune.commands import predict as command
 from imagetune.errors import DataError, RecipeError
-from imagetune.evaluation.predict import DecisionRules
+from imagetune.evaluation.image_predictions import DecisionRules
 
 
 def test_one_run_predicts_alone_and_several_as_an_ensemble(found):

@@ -15,7 +15,7 @@ from imagetune.commands import predict_table as command
 from imagetune.commands.predict_table import TableRequest
 from imagetune.core.messages import say_nothing
 from imagetune.errors import CheckpointError, DataError, ModelFileError, StoppedError
-from imagetune.evaluation.predict import NO_DECISION_RULES, DecisionRules
+from imagetune.evaluation.image_predictions import NO_DECISION_RULES, DecisionRules
 from imagetune.evaluation.prediction_table import describe_prediction
 
 

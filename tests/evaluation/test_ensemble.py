@@ -5,9 +5,9 @@ import pytest
 
 from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.ensemble import average_image_predictions, average_predictions, find_column_order
-from imagetune.evaluation.predict import ImagePrediction
+from imagetune.evaluation.image_predictions import ImagePrediction
 from imagetune.evaluation.predictions import Predictions
-from imagetune.model.manifest import LoadedModel
+from imagetune.model.loaded import LoadedModel
 from imagetune.recipe.sections.data import ImageSettings
 from imagetune.recipe.sections.model import ModelConfig
 

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from imagetune.evaluation import prediction_table
-from imagetune.evaluation.predict import ImagePrediction
+from imagetune.evaluation.image_predictions import ImagePrediction
 from imagetune.evaluation.prediction_table import TableColumns, TableWriter, describe_prediction
 
 SET = ImagePrediction("a.png", "red", {"red": 0.75, "blue": 0.25}, None, None, ("red", "blue"), None, True, 7.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagetune.evaluation.predict import ImagePrediction
+from imagetune.evaluation.image_predictions import ImagePrediction
 
 READ = ImagePrediction("a.png", "red", {"red": 0.75, "blue": 0.25}, None)
 UNREADABLE = ImagePrediction("b.png", None, {}, "not an image")

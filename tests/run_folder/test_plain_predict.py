@@ -15,9 +15,11 @@ from PIL import Image
 
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.formats import FORMATS
-from imagetune.evaluation.predict import build_image_predictions, predict_images
+from imagetune.evaluation.image_predictions import build_image_predictions
+from imagetune.evaluation.predict import predict_images
 from imagetune.model.build import build_model
-from imagetune.model.manifest import LoadedModel, load_model, read_manifest, save_model
+from imagetune.model.loaded import LoadedModel
+from imagetune.model.manifest import load_model, read_manifest, save_model
 from imagetune.model.out_of_distribution import (
     Detector,
     OutOfDistribution,

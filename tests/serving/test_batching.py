@@ -65,6 +65,16 @@ def test_a_free_process_takes_its_share_and_no_more_than_a_batch():
     asyncio.run(work())
 
 
+def test_busy_processes_find_their_share_when_they_are_free():
+    async def work():
+        queue, died = BatchQueue(100, lambda _: None, processes=2), await never()
+        queue.put("predict", UPLOADS)
+        return len(await queue.take(16, died)), len(queue)
+
+    # A batch of all ten would keep the last of them waiting for twice as long.
+    assert asyncio.run(work()) == (5, 5)
+
+
 def test_what_finds_no_room_is_refused_as_a_whole():
     async def work():
         lengths = []

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,14 @@ from served import serving
 
 from imagetune.errors import ModelFileError
 from imagetune.serving.certificate import describe_export, is_export, read_export
+from imagetune.serving.drift.reference import build_drift_reference, read_exported_reference, write_exported_reference
+
+OUT_OF_DISTRIBUTION = {
+    "threshold": 2.0,
+    "share": 0.05,
+    "chosen_on": {"images": 100, "splits": ["val"]},
+    "histogram": {"edges": [0.0, 1.0, 2.0, 3.0], "counts": {"val": [50, 45, 5]}},
+}
 
 
 @pytest.fixture
@@ -95,4 +105,26 @@ def test_an_export_is_served_with_the_predictions_of_its_run(untrained_run, file
     for one, other in zip(found, expected, strict=True):
         assert (one["label"], one["prediction_set"]) == (other["label"], other["prediction_set"])
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
-        assert one["out_of_distribution"] is None
+        assert one["out_of_distribution"] == other["out_of_distribution"]
+        assert one["out_of_distribution_score"] == pytest.approx(other["out_of_distribution_score"], abs=1e-3)
+
+
+def test_an_export_is_watched_for_drift_as_its_run_is(tmp_path):
+    reference = build_drift_reference(None, OUT_OF_DISTRIBUTION)
+    write_exported_reference(reference, tmp_path)
+    assert read_exported_reference(tmp_path) == reference
+
+
+@pytest.mark.parametrize("value", [-1, "many", None, 1e999])
+def test_an_export_whose_expected_shares_cannot_be_counts_is_refused(tmp_path, value):
+    write_exported_reference(build_drift_reference(None, OUT_OF_DISTRIBUTION), tmp_path)
+    content = json.loads((tmp_path / "drift.json").read_text())
+    content["shares"][0]["watched"]["hits"] = value
+    (tmp_path / "drift.json").write_text(json.dumps(content))
+    with pytest.raises(ModelFileError, match=r"drift\.json"):
+        read_exported_reference(tmp_path)
+
+
+def test_the_process_that_serves_an_export_needs_no_keras():
+    code = "import sys; import imagetune.serving.predictor; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,7 +12,7 @@ from imagetune.serving.settings import LOOPBACK, ServerSettings
 def expected(untrained_run, files, tmp_path_factory):
     """What `imagetune predict --sets --json` says of the same files, by name."""
     from imagetune.commands.predict import predict
-    from imagetune.evaluation.predict import DecisionRules
+    from imagetune.evaluation.image_predictions import DecisionRules
 
     folder = tmp_path_factory.mktemp("files")
     for name, data in files.items():

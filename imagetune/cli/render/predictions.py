@@ -10,7 +10,7 @@ from imagetune.core.text import escape_controls
 
 if TYPE_CHECKING:
     from imagetune.commands.explain import Explanation
-    from imagetune.evaluation.predict import ImagePrediction
+    from imagetune.evaluation.image_predictions import ImagePrediction
 
 
 def format_prediction(prediction: ImagePrediction) -> str:

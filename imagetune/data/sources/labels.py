@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from imagetune.core.text import format_list
 from imagetune.errors import DataError, RecipeError
+from imagetune.recipe.tasks import Task
 
 if TYPE_CHECKING:
     from imagetune.data.sources.records import Record
     from imagetune.recipe.sections.data import DataConfig
-    from imagetune.recipe.tasks import Task
 
 # The default name of the label column would head two columns of predictions.csv.
 PLAIN_COLUMN = "label"

@@ -9,13 +9,17 @@ instead of 8%, but 91% have a score in the upper half.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
+from imagetune.core.documents import name_foreign_document
+from imagetune.core.files import read_json_object, write_json
 from imagetune.data.sources.labels import SINGLE_LABEL, LabelRule, build_label_rule
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.evaluation.statistics.order_statistics import count_scores_above
@@ -24,6 +28,8 @@ from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_evaluation
 from imagetune.serving.drift.share_changes import WatchedShare
 
+EXPORTED = "drift.json"
+"""File of an export with what its run leads to expect."""
 _RANGES = 5
 
 Kind = Literal["flagged", "high_score", "class", "range"]
@@ -88,8 +94,12 @@ class DriftReference:
         return {self.shares[place].name: place for place in self._places["class"]}
 
 
-def read_drift_reference(folder: RunFolder) -> DriftReference | None:
+def read_drift_reference(folder: RunFolder, *, scored: bool = True) -> DriftReference | None:
     """Return what a finished run leads to expect of predictions; None where it has neither val.csv nor OOD scores.
+
+    Args:
+        folder: The run.
+        scored: Whether the predictions will have OOD scores, as an export has them unless they differ from the run's.
 
     Raises:
         ModelFileError: evaluation.json isn't what imagetune writes.
@@ -104,7 +114,27 @@ def read_drift_reference(folder: RunFolder) -> DriftReference | None:
         thresholds = [found["threshold"] for found in classes if "threshold" in found]
         rule = build_label_rule(load_recipe(folder.recipe).recipe.data)
         predictions = read_predictions(path, rule=rule, thresholds=thresholds)
-    return build_drift_reference(predictions, evaluation.get("out_of_distribution"))
+    return build_drift_reference(predictions, evaluation.get("out_of_distribution") if scored else None)
+
+
+def write_exported_reference(reference: DriftReference, export: Path) -> None:
+    """Write into an export what its run leads to expect, as the export has no validation images.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    write_json(export / EXPORTED, asdict(reference))
+
+
+def read_exported_reference(export: Path) -> DriftReference | None:
+    """Return what the run of an export leads to expect; None where there was nothing, or an earlier version wrote it.
+
+    Raises:
+        ModelFileError: It isn't what imagetune writes.
+    """
+    with name_foreign_document(export / EXPORTED, "what is expected of its predictions"):
+        found = read_json_object(export / EXPORTED)
+        return TypeAdapter(DriftReference).validate_python(found) if found else None
 
 
 def build_drift_reference(

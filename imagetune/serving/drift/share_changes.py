@@ -21,12 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.special import betaln, logsumexp, xlogy
 
 Floats = NDArray[np.float64]
+Images = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 BLOCK = 50
 """Predictions between two places at which a change may have begun."""
@@ -48,11 +51,11 @@ class WatchedShare:
         weight: Part of the allowed false alarms that this share may use, in (0, 1].
     """
 
-    hits: float
-    misses: float
+    hits: Images
+    misses: Images
     order_statistic: bool = False
     only_above: bool = False
-    weight: float = 1.0
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @property
     def expected(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.errors import RecipeError
-from imagetune.model.manifest import LoadedModel
+from imagetune.model.loaded import LoadedModel
 
 WHERE = "train.teacher.run"
 

@@ -1,6 +1,6 @@
 from imagetune.cli.render.predictions import format_explanation, format_prediction
 from imagetune.commands.explain import Explanation
-from imagetune.evaluation.predict import ImagePrediction
+from imagetune.evaluation.image_predictions import ImagePrediction
 
 
 def test_a_class_is_shown_with_its_probability_the_runner_up_and_the_margin():
