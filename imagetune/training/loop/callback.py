@@ -158,8 +158,6 @@ class StageCallback(keras.callbacks.Callback):
             record = self._record(float((logs or {})["loss"]), seconds)
             self._advance(record, last=epoch + 1 == self.setup.stage.epochs)
             self._commit(replace(self.state, arrays=arrays))
-        # What is told of an epoch, also to a tracking server, is never ahead of the checkpoint to resume from.
-        self.writer.wait()
         self.job.listener.epoch_done(record)
         self.stopped = self.stop_when(record)
         self.model.stop_training = self.ended

@@ -1,5 +1,4 @@
 import gc
-import time
 
 import keras
 import numpy as np
@@ -14,8 +13,7 @@ from imagetune.model.build import build_model
 from imagetune.recipe.sections.data import DataConfig
 from imagetune.recipe.sections.model import ModelConfig
 from imagetune.recipe.sections.train import TrainConfig
-from imagetune.training.loop import checkpoint_writer
-from imagetune.training.loop.checkpoints import list_checkpoints, require_resume_point
+from imagetune.training.loop.checkpoints import list_checkpoints
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.events import SilentListener
 from imagetune.training.setup.job import TrainingImages, TrainingJob
@@ -74,25 +72,6 @@ def test_a_stage_that_cannot_beat_its_start_leaves_the_model_as_it_was(job):
     assert training.listener.epochs[-1].val["loss"] > best.val["loss"]
     newest = list_checkpoints(training.folder)
     assert f"step-{best.step:08d}" in {path.name for path in newest}
-
-
-def test_an_epoch_is_told_when_training_can_be_resumed_from_its_end(job, monkeypatch):
-    write = checkpoint_writer.write_checkpoint
-
-    def write_slowly(*arguments):
-        time.sleep(0.3)
-        return write(*arguments)
-
-    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", write_slowly)
-    training = job(stages=[stage("head", epochs=2)])
-    resumable: list[bool] = []
-
-    def look(record):
-        resumable.append(require_resume_point(training.folder).state.epoch == record.epoch)
-
-    training.listener.epoch_done = look
-    train(training)
-    assert resumable == [True, True]
 
 
 def test_the_last_epoch_is_kept_where_the_recipe_says_so_however_bad_it_is(job):
