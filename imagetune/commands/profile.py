@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.processes import count_usable_cores
 from imagetune.core.row_store import compute_row_bytes
@@ -120,7 +120,7 @@ class Profile:
         """Return all times as JSON values: seconds an image, and images a second on one core and on all cores."""
         train, cores = self.recipe.train, self.costs.cores
         return {
-            FORMAT_VERSION: CURRENT,
+            FORMAT_VERSION: CURRENT_FORMAT,
             "recipe": self.recipe.name,
             "backbone": self.recipe.model.backbone,
             "backend": self.backend,

@@ -2,6 +2,12 @@
 
 A shape is a pydantic adapter of a ``TypedDict``; what it doesn't name is left as it is, and is read under
 `name_foreign_document`, which says of which file a surprise comes.
+
+Documents that a later imagetune reads again carry ``format_version``. The number goes up with a change that earlier
+versions would read wrongly; the earlier number is then still read, and what each has written stays under
+tests/fixtures/formats. The formats that carry one are those of run folders (lock.json), models (model/manifest.json),
+checkpoints (state.json), receipts, searches (search.json), exports (manifest.json), evaluation.json, a comparison's and
+a profile's JSON, and the rows that `predict` keeps. The rest of a run folder goes by its lock.json.
 """
 
 from __future__ import annotations
@@ -22,9 +28,13 @@ from imagetune.core.files import (
     read_bounded_bytes,
     read_json,
 )
-from imagetune.core.format_versions import check_format_version
+from imagetune.core.version import DISTRIBUTION, read_version
 from imagetune.errors import ImagetuneError, ModelFileError
 
+FORMAT_VERSION = "format_version"
+"""The key."""
+CURRENT_FORMAT = 1
+"""Version of all formats so far."""
 Shape: TypeAlias = "TypeAdapter[Any]"
 HINT = "copy the folder again from where it was made; files of a run aren't written by hand"
 _SHOWN = 60
@@ -72,6 +82,26 @@ def read_document_lines(
     except (OSError, ValueError) as problem:
         raise _build_error(problem, path, error) from problem
     return [check_document(line, shape, f"{path}:{number}", error=error) for number, line in lines]
+
+
+def check_format_version(
+    document: Mapping[str, Any], where: Path | str, *, error: type[ImagetuneError] = ModelFileError
+) -> None:
+    """Check that a document is of a format that this version reads; one without a number is of the first.
+
+    Args:
+        document: The document.
+        where: Its file or folder.
+        error: The error to raise.
+
+    Raises:
+        ImagetuneError: The ``error`` given: the number is that of a later version, or is none.
+    """
+    found = document.get(FORMAT_VERSION, CURRENT_FORMAT)
+    if isinstance(found, bool) or found not in range(1, CURRENT_FORMAT + 1):
+        what = f"has format version {str(found)[:20]}, and imagetune {read_version()} reads up to {CURRENT_FORMAT}"
+        hint = f"use the imagetune that wrote it, or a newer one: pip install --upgrade {DISTRIBUTION}"
+        raise error(what, where=str(where), hint=hint)
 
 
 def check_document(

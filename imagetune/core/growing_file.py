@@ -20,9 +20,8 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-from imagetune.core.documents import check_document
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION, check_document, check_format_version
 from imagetune.core.files import convert_disk_errors, read_json_object, write_json
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION, check_format_version
 from imagetune.core.run_documents import Count
 from imagetune.core.text import format_count
 from imagetune.errors import CheckpointError, ResourceError
@@ -250,4 +249,4 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _build_state(about: Mapping[str, Any], *, rows: int, size: int, note: Mapping[str, Any]) -> dict[str, Any]:
-    return {FORMAT_VERSION: CURRENT, "about": dict(about), "rows": rows, "bytes": size, "note": dict(note)}
+    return {FORMAT_VERSION: CURRENT_FORMAT, "about": dict(about), "rows": rows, "bytes": size, "note": dict(note)}

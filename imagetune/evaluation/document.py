@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION
 from imagetune.evaluation.metrics.classification import ClassEvaluation, SplitEvaluation, evaluate_predictions
 from imagetune.evaluation.metrics.multilabel import LabelEvaluation, evaluate_labels
 from imagetune.evaluation.metrics.regression import ValueEvaluation, evaluate_values
@@ -117,7 +117,7 @@ def build_evaluation_document(
     """
     some = next(iter(evaluations.values()))
     document: dict[str, Any] = {
-        FORMAT_VERSION: CURRENT,
+        FORMAT_VERSION: CURRENT_FORMAT,
         "task": some.task,
         "class_names": list(some.class_names),
         **({"top_k": some.top_k} if isinstance(some, SplitEvaluation) else {}),

@@ -17,8 +17,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION
 from imagetune.core.files import compute_file_sha256, write_json, write_text
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
 from imagetune.errors import ModelFileError
 from imagetune.export.float_layers import keep_layers_float
 from imagetune.export.formats import MODEL_NAMES, Target
@@ -196,7 +196,7 @@ def _build_manifest(manifest: Manifest, target: Target, place: Path) -> dict[str
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     rules = manifest.model_dump(mode="json", include={"temperature", "conformal", "operating_point", "costs"})
     return {
-        FORMAT_VERSION: CURRENT,
+        FORMAT_VERSION: CURRENT_FORMAT,
         "format": target.format,
         "quantization": target.quantization,
         **build_labels(manifest),

@@ -18,8 +18,8 @@ import keras
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
+from imagetune.core.documents import check_format_version
 from imagetune.core.files import compute_file_sha256, convert_disk_errors, read_json, write_json
-from imagetune.core.format_versions import check_format_version
 from imagetune.core.leftovers import name_temporary
 from imagetune.core.plugins import BACKBONES, describe_plugin_package
 from imagetune.core.version import read_version

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION
 from imagetune.core.version import DISTRIBUTION
 
 # Packages whose versions can change what a run computes; lock.json records those that are installed.
@@ -52,7 +52,7 @@ def build_lock_document(
         "memory_bytes": psutil.virtual_memory().total,
     }
     return {
-        FORMAT_VERSION: CURRENT,
+        FORMAT_VERSION: CURRENT_FORMAT,
         "versions": list_versions(),
         "platform": machine,
         "seeds": {"seed": seed},

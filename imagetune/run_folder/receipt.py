@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core import run_files
-from imagetune.core.documents import find_broken_seal, read_document, seal_document
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION, find_broken_seal, read_document, seal_document
 from imagetune.core.files import MAX_JSON_BYTES, compute_file_sha256, read_bounded_bytes, write_json
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
 from imagetune.core.run_documents import RECEIPT
 from imagetune.errors import ImagetuneError
 
@@ -129,7 +128,7 @@ def _mark(status: os.stat_result) -> tuple[int, int, int]:
 
 
 def _write(folder: Path, files: Mapping[str, str], runs: Iterable[str]) -> None:
-    document = {FORMAT_VERSION: CURRENT, "files": dict(sorted(files.items())), "runs": sorted(runs)}
+    document = {FORMAT_VERSION: CURRENT_FORMAT, "files": dict(sorted(files.items())), "runs": sorted(runs)}
     write_json(folder / run_files.RECEIPT, seal_document(document))
 
 

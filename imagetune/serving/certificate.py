@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from imagetune.core.documents import HINT, SURPRISES
+from imagetune.core.documents import HINT, SURPRISES, check_format_version
 from imagetune.core.files import compute_file_sha256, read_json_object
-from imagetune.core.format_versions import check_format_version
 from imagetune.errors import ModelFileError
 from imagetune.export.formats import MODEL_NAMES
 

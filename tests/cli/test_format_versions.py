@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION
 from imagetune.core.files import read_json_lines
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
 from imagetune.core.growing_file import grow_file
 from imagetune.serving.certificate import read_export
 
@@ -24,12 +24,12 @@ def kept(request, workplace, tiny):
 
 def raise_version(path):
     document = json.loads(path.read_text())
-    assert document[FORMAT_VERSION] <= CURRENT
-    path.write_text(json.dumps({**document, FORMAT_VERSION: CURRENT + 1}))
+    assert document[FORMAT_VERSION] <= CURRENT_FORMAT
+    path.write_text(json.dumps({**document, FORMAT_VERSION: CURRENT_FORMAT + 1}))
 
 
 def test_the_current_version_has_a_fixture():
-    assert (FORMATS / f"v{CURRENT}").is_dir()
+    assert (FORMATS / f"v{CURRENT_FORMAT}").is_dir()
 
 
 def test_a_kept_model_predicts(kept, imagetune):
@@ -85,6 +85,6 @@ def test_a_document_of_a_later_version_is_refused_in_words(kept, imagetune, docu
     outcome = imagetune(*command)
     assert outcome.code == code, outcome.err
     said = " ".join(outcome.err.split())
-    assert f"has format version {CURRENT + 1}" in said
-    assert f"reads up to {CURRENT}" in said
+    assert f"has format version {CURRENT_FORMAT + 1}" in said
+    assert f"reads up to {CURRENT_FORMAT}" in said
     assert "pip install --upgrade" in said

@@ -17,7 +17,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from imagetune.core.format_versions import CURRENT
+from imagetune.core.documents import CURRENT
 from imagetune.core.quiet import quiet_start
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -26,6 +26,9 @@ class StubTracker:
     def poke(self):
         self.pokes += 1
 
+    def stop_sampling(self):
+        pass
+
     def finish(self):
         self.finished += 1
         return self.message

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from math import ceil, floor, log10
 from typing import Any
 
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION
 from imagetune.core.text import format_count
 from imagetune.evaluation.comparison.results import Churn, ClassDifference, Comparison, MetricDifference, PairComparison
 from imagetune.evaluation.predictions import Predictions
@@ -77,7 +77,7 @@ def build_comparison_document(
     """
     pairs = [_pair_document(comparison, pair) for pair in comparison.pairs]
     return {
-        FORMAT_VERSION: CURRENT,
+        FORMAT_VERSION: CURRENT_FORMAT,
         "task": comparison.task,
         "metric": comparison.metric,
         "images": comparison.images,

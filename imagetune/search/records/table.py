@@ -14,9 +14,8 @@ from typing import Any
 from imagetune.core import run_files
 from imagetune.core.csv_cells import quote_row
 from imagetune.core.csv_tables import write_csv
-from imagetune.core.documents import SURPRISES
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION, SURPRISES, check_format_version
 from imagetune.core.files import convert_disk_errors, read_json, write_json
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION, check_format_version
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import format_path
@@ -67,7 +66,7 @@ def describe_search(config: SearchConfig, spaces: Mapping[NodePath, Space], *, s
     # The rungs follow from these; for other algorithms they mean nothing, and may change.
     if config.algorithm == "hyperband":
         kept |= {"max_epochs", "factor"}
-    description = {FORMAT_VERSION: CURRENT, "seed": seed, **config.model_dump(mode="json", include=kept)}
+    description = {FORMAT_VERSION: CURRENT_FORMAT, "seed": seed, **config.model_dump(mode="json", include=kept)}
     return {
         **description,
         "spaces": {format_path(path): space.model_dump(mode="json") for path, space in spaces.items()},

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core import run_files
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION
 from imagetune.core.files import read_json_or_empty, write_json
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION
 
 
 def write_probe(folder: Path, document: Mapping[str, Any]) -> None:
@@ -30,10 +30,10 @@ def write_probe(folder: Path, document: Mapping[str, Any]) -> None:
     Raises:
         ResourceError: The disk is full.
     """
-    write_json(folder / run_files.PROBE, {FORMAT_VERSION: CURRENT, **document})
+    write_json(folder / run_files.PROBE, {FORMAT_VERSION: CURRENT_FORMAT, **document})
 
 
 def read_probe(folder: Path) -> dict[str, Any] | None:
     """Return the result of a probe from its folder; None where there is none that can be read."""
     document = read_json_or_empty(folder / run_files.PROBE)
-    return document if document.get(FORMAT_VERSION) == CURRENT else None
+    return document if document.get(FORMAT_VERSION) == CURRENT_FORMAT else None

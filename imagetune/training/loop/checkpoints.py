@@ -25,7 +25,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from imagetune.core.archives import BROKEN, open_arrays
-from imagetune.core.documents import SURPRISES
+from imagetune.core.documents import CURRENT_FORMAT, FORMAT_VERSION, SURPRISES, check_format_version
 from imagetune.core.files import (
     compute_file_sha256,
     convert_disk_errors,
@@ -33,7 +33,6 @@ from imagetune.core.files import (
     read_json,
     write_json,
 )
-from imagetune.core.format_versions import CURRENT, FORMAT_VERSION, check_format_version
 from imagetune.core.leftovers import name_temporary
 from imagetune.errors import CheckpointError
 from imagetune.training.loop.state import TrainingState
@@ -293,7 +292,7 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
     if state.arrays:
         digests["resume_sha256"] = _write_arrays(folder / ARRAYS, state.arrays)
     # Written last: a folder without this file is not a checkpoint, wherever a rename isn't atomic.
-    write_json(folder / STATE, {FORMAT_VERSION: CURRENT, **state.as_json(), **digests})
+    write_json(folder / STATE, {FORMAT_VERSION: CURRENT_FORMAT, **state.as_json(), **digests})
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
