@@ -38,7 +38,17 @@ evaluate: {bootstrap_samples: 100, explain: 0, baselines: false, label_errors: f
 tracking: {enabled: false}
 """
 # They are made anew from the rest, and are no format of ours.
-LEFT_OUT = ("report.html", "model_card.md", "plots", "model.keras", "predict.py", "system.jsonl", "debug.log")
+LEFT_OUT = (
+    "report.html",
+    "model_card.md",
+    "plots",
+    "model.keras",
+    "predict.py",
+    "system.jsonl",
+    "debug.log",
+    "exports",
+)
+LEFT_OUT_OF_EXPORT = ("parity.html", "example.py", "README.md")
 
 
 def main() -> None:
@@ -100,9 +110,9 @@ def write_runs() -> None:
         fit(Path("recipe.yaml"), run_dir=Path("stopped"), listener=listener, stop=StopWhen(lambda: listener.steps >= 2))
     export("run", format="litert", out=Path("export"))
     shutil.rmtree("run/checkpoints", ignore_errors=True)
-    for run in ("run", "stopped"):
-        for name in LEFT_OUT:
-            path = Path(run) / name
+    for folder, names in (("run", LEFT_OUT), ("stopped", LEFT_OUT), ("export", LEFT_OUT_OF_EXPORT)):
+        for name in names:
+            path = Path(folder) / name
             if path.is_dir():
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
