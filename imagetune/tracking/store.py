@@ -8,8 +8,10 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from imagetune.core.leftovers import list_leftovers, name_temporary
 from imagetune.core.secrets import redact_text, redact_uri
 from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.tracking.address import is_http, locate_database, sqlite_path
@@ -41,6 +43,10 @@ _MAX_READ_TEXT = 10_000
 _ID = re.compile(r"[\w-]{1,128}")
 # A run or experiment that is not there, as MLflow's error codes call it.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+# What sqlite says to a migration that was cut off before.
+_HALF_MADE = ("duplicate column name", "already exists")
 
 
 class _ToOurLog(logging.Handler):
@@ -87,6 +93,8 @@ def open_client(uri: str, *, tick: Callable[[], None] = lambda: None) -> MlflowC
         with hold_file_lock(
             path.with_name(f"{path.name}.lock"), wait_seconds=_FIRST_START_SECONDS, busy=busy, tick=tick
         ):
+            if not path.exists():
+                _make_database(path)
             return _checked(MlflowClient(uri))
 
 
@@ -108,7 +116,11 @@ def store_errors(uri: str) -> Iterator[None]:
         printable = "".join(letter if letter.isprintable() else " " for letter in str(error)[:_MAX_READ_TEXT])
         text = redact_text(" ".join(printable.split()), uri)
         logger.debug("MLflow failed: %s: %s", type(error).__name__, text)
-        raise TrackingError(_shortened(text) or type(error).__name__, where=redact_uri(uri)) from None
+        half_made = sqlite_path(uri) is not None and any(words in text for words in _HALF_MADE)
+        hint = "a process was killed while it made it: move the file away, and imagetune sync RUN sends the run again"
+        raise TrackingError(
+            _shortened(text) or type(error).__name__, where=redact_uri(uri), hint=hint if half_made else ""
+        ) from None
 
 
 def is_absent(error: Exception) -> bool:
@@ -148,6 +160,18 @@ def locate_artifact_root(uri: str) -> str | None:
     """Return the artifact location of new experiments: ``mlruns`` beside a sqlite database; None for a server's own."""
     path = sqlite_path(uri)
     return None if path is None else (path.parent / "mlruns").as_uri()
+
+
+def _make_database(path: Path) -> None:
+    """Make a sqlite store, complete or not at all: MLflow can't go on with tables that a killed process half made."""
+    from mlflow import MlflowClient
+
+    for leftover in list_leftovers(path.parent):
+        if leftover.name.endswith(path.name):
+            leftover.unlink()
+    temporary = path.with_name(f"{name_temporary()}{path.name}")
+    _checked(MlflowClient(f"sqlite:///{temporary}"))
+    temporary.rename(path)
 
 
 def _checked(client: Any) -> MlflowClient:

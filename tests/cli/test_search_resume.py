@@ -201,7 +201,7 @@ def test_what_can_be_made_again_is_and_no_trial_runs(again, workplace, lost):
         ("search.json", '{"algor', "search.json: can't be read"),
         ("search.json", None, "there is no search to go on with"),
         ("journal.jsonl", None, "journal.jsonl: says nothing of trial-001, trial-002"),
-        ("lock.json", None, "lock.json: No such file or directory; it records the images of the search"),
+        ("lock.json", None, "lock.json: No such file or directory; it records the images of the earlier session"),
     ],
 )
 def test_missing_or_corrupted_records_of_what_was_tried_are_refused(again, workplace, name, text, told):
