@@ -102,7 +102,7 @@ def load_models(members: Sequence[Member], rules: DecisionRules, *, scored: bool
     models = [load_model(member.folder.model) for member in members]
     require_rules(models[0], rules)
     if scored and all(model.detector is None for model in models):
-        hint = "leave it out; the report says why: evaluate.out_of_distribution is off, or there were too few images for it"
+        hint = "leave it out; evaluate.out_of_distribution is off, or there were too few images, as the report says"
         raise ModelFileError("the model has no out-of-distribution score", where="--ood", hint=hint)
     return models
 
