@@ -45,8 +45,8 @@ _ID = re.compile(r"[\w-]{1,128}")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
-# What sqlite says to a migration that was cut off before.
-_HALF_MADE = ("duplicate column name", "already exists")
+# What sqlite says to a migration that was cut off before; that an experiment already exists is no such error.
+_HALF_MADE = re.compile(r"OperationalError\) .*(duplicate column name|already exists)")
 
 
 class _ToOurLog(logging.Handler):
@@ -116,7 +116,7 @@ def store_errors(uri: str) -> Iterator[None]:
         printable = "".join(letter if letter.isprintable() else " " for letter in str(error)[:_MAX_READ_TEXT])
         text = redact_text(" ".join(printable.split()), uri)
         logger.debug("MLflow failed: %s: %s", type(error).__name__, text)
-        half_made = sqlite_path(uri) is not None and any(words in text for words in _HALF_MADE)
+        half_made = sqlite_path(uri) is not None and _HALF_MADE.search(text) is not None
         hint = "a process was killed while it made it: move the file away, and imagetune sync RUN sends the run again"
         raise TrackingError(
             _shortened(text) or type(error).__name__, where=redact_uri(uri), hint=hint if half_made else ""

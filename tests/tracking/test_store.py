@@ -32,7 +32,7 @@ import os, signal, sys
 from alembic.runtime.migration import MigrationContext
 from imagetune.tracking.store import open_client
 
-steps, run = [], MigrationContext._ensure_version_table
+run = MigrationContext._ensure_version_table
 def count(context, *arguments, **options):
     run(context, *arguments, **options)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -61,3 +61,13 @@ def test_a_store_that_another_program_half_made_is_named_with_the_way_out(tmp_pa
     with pytest.raises(TrackingError) as caught:
         open_client(f"sqlite:///{path}")
     assert "move the file away" in caught.value.hint
+
+
+def test_an_experiment_that_already_exists_is_no_reason_to_move_the_store_away(tmp_path, empty_store):
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_store, path)
+    client = open_client(f"sqlite:///{path}")
+    client.create_experiment("flowers")
+    with pytest.raises(TrackingError, match="already exists") as caught, store_errors(f"sqlite:///{path}"):
+        client.create_experiment("flowers")
+    assert not caught.value.hint

@@ -56,13 +56,12 @@ class WatchedIterator:
             raise StopIteration
         fetched = self._wait()
         if fetched is _END:
-            # For whoever asks again.
-            self._fetched.put(_END)
+            self.close()
             raise StopIteration
         if isinstance(fetched, BaseException):
             # Grain reports a worker that was killed as a plain RuntimeError, recognizable by its text alone.
             if isinstance(fetched, RuntimeError) and "terminated unexpectedly" in str(fetched):
-                raise build_dead_worker_error(self._find_dead()) from fetched
+                raise _build_dead_worker_error(self._find_dead()) from fetched
             raise fetched
         return fetched
 
@@ -108,7 +107,7 @@ class WatchedIterator:
                 looks = looks + 1 if self._find_dead() else 0
             # What the worker had sent before it died may still be on its way.
             if looks >= _PATIENCE_LOOKS:
-                raise build_dead_worker_error(self._find_dead())
+                raise _build_dead_worker_error(self._find_dead())
 
     def _note_processes(self) -> None:
         # Dead children are no longer among the active ones: those that are known stay.
@@ -121,7 +120,7 @@ class WatchedIterator:
         return [process for process in self._processes if process.exitcode not in (None, 0)]
 
 
-def build_dead_worker_error(dead: list[BaseProcess]) -> ResourceError:
+def _build_dead_worker_error(dead: list[BaseProcess]) -> ResourceError:
     """Return the error for worker processes that died."""
     names = ", ".join(f"process {process.pid}, exit code {process.exitcode}" for process in dead)
     hint = "too little memory is the most common cause: lower data.workers or train.batch_size"
